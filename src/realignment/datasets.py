@@ -1,0 +1,203 @@
+"""Catalog entries: files that appear whole or not at all, checkpoints as folders, policies as documents.
+
+A crash while Kedro's own datasets write leaves half a file, which the next run takes for the newest version.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import kedro_datasets.json
+import kedro_datasets.pandas
+import kedro_datasets.plotly
+import kedro_datasets.text
+from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
+from kedro_datasets._typing import JSONPreview
+
+from realignment.policy import Policy, read_policy
+from realignment.records import RealignmentError
+
+MANIFEST = "checkpoint.json"
+"""In every saved checkpoint: `sha256` of the whole, and size and sha256 of each file."""
+
+
+class CheckpointError(RealignmentError):
+    """A folder is not the complete checkpoint that it should be."""
+
+
+class AtomicSave:
+    """Mixed into a dataset of `kedro_datasets`: it writes ``<file>.partial``, renamed once it is complete."""
+
+    _partial: PurePosixPath | None = None
+
+    def save(self, data: Any) -> None:
+        """Write, then rename within the folder, which is atomic on a local disk."""
+        final = self._get_save_path()
+        self._partial = final.with_name(f"{final.name}.partial")
+        try:
+            super().save.__wrapped__(self, data)  # type: ignore[misc]  # Kedro's wrapper would log and check twice
+            self._fs.mv(str(self._partial), str(final))  # type: ignore[attr-defined]
+        finally:
+            self._partial = None
+
+    def _get_save_path(self) -> PurePosixPath:
+        return self._partial or super()._get_save_path()  # type: ignore[misc]
+
+
+class ParquetDataset(AtomicSave, kedro_datasets.pandas.ParquetDataset):  # type: ignore[misc]
+    """A table.
+
+    Example: ``{type: realignment.datasets.ParquetDataset, filepath: pairs.parquet, versioned: true}``
+    """
+
+
+class CSVDataset(AtomicSave, kedro_datasets.pandas.CSVDataset):  # type: ignore[misc]
+    """A table that people open.
+
+    Example: ``{type: realignment.datasets.CSVDataset, filepath: history.csv}``
+    """
+
+
+class JSONDataset(AtomicSave, kedro_datasets.json.JSONDataset):  # type: ignore[misc]
+    """A report.
+
+    Example: ``{type: realignment.datasets.JSONDataset, filepath: report.json}``
+    """
+
+
+class FigureDataset(AtomicSave, kedro_datasets.plotly.JSONDataset):  # type: ignore[misc]
+    """A Plotly figure.
+
+    Example: ``{type: realignment.datasets.FigureDataset, filepath: triage_flow.json}``
+    """
+
+
+class TextDataset(AtomicSave, kedro_datasets.text.TextDataset):  # type: ignore[misc]
+    """A page or a text.
+
+    Example: ``{type: realignment.datasets.TextDataset, filepath: report.html}``
+    """
+
+
+class PolicyDataset(AbstractDataset[None, Policy]):
+    """A policy document, validated as it is loaded; people write it, no node does.
+
+    Example: ``{type: realignment.datasets.PolicyDataset, filepath: conf/base/policies/advice-2.yml}``
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = PurePosixPath(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Policy:
+        """The policy; PolicyError names the rule that is wrong."""
+        return read_policy(Path(self._filepath))
+
+    def save(self, data: None) -> None:
+        """Refused: a policy is an input."""
+        raise DatasetError(f"{self._filepath} is a policy document; no node may write it.")
+
+    def _exists(self) -> bool:
+        return Path(self._filepath).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}
+
+    def preview(self) -> JSONPreview:
+        """The policy, for kedro-viz."""
+        return JSONPreview(read_policy(Path(self._filepath)).model_dump_json(exclude_none=True))
+
+
+class CheckpointDataset(AbstractVersionedDataset[str, str]):
+    """A model as a ``save_pretrained`` folder; nodes give and get its *path*: Kedro would copy a live model.
+
+    Saving takes the given folder over: it is moved, unless it is itself a saved checkpoint, which is copied.
+
+    Example: ``{type: realignment.datasets.CheckpointDataset, filepath: data/model, versioned: true}``
+    """
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def load(self) -> str:
+        """The path of the checkpoint, once every file of its manifest is found in its full size."""
+        path = Path(self._get_load_path())
+        check_checkpoint(path)
+        return str(path)
+
+    def save(self, data: str) -> None:
+        """Move the folder `data` into place; it appears there whole or not at all."""
+        source, final = Path(data), Path(self._get_save_path())
+        if not (source / "config.json").is_file():
+            raise CheckpointError(
+                f"{source} is not a checkpoint: expected a `save_pretrained` folder with config.json."
+            )
+        partial = final.with_name(f"{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        if (source / MANIFEST).is_file():
+            shutil.copytree(source, partial)
+        else:
+            shutil.move(source, partial)
+            _write_manifest(partial)
+        if self._version is None:
+            shutil.rmtree(final, ignore_errors=True)
+        os.rename(partial, final)
+
+    def _exists(self) -> bool:
+        return (Path(self._get_load_path()) / MANIFEST).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}
+
+    def preview(self) -> JSONPreview:
+        """Files, sizes and configuration, for kedro-viz."""
+        path = Path(self._get_load_path())
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return JSONPreview(json.dumps({"manifest": _read_manifest(path), "config": config}))
+
+
+def check_checkpoint(path: Path) -> str:
+    """The sha256 of a saved checkpoint, after a look at its files: present, and as long as they were saved.
+
+    Raises:
+        CheckpointError: Names the first file that is missing or cut short.
+    """
+    manifest = _read_manifest(path)
+    for name, file in manifest["files"].items():
+        found = (path / name).stat().st_size if (path / name).is_file() else "no file"
+        if found != file["bytes"]:
+            raise CheckpointError(
+                f"The checkpoint {path} is damaged: {name} should have {file['bytes']} bytes, found {found}. "
+                "Load another version (`kedro run --load-versions`), or run the training again."
+            )
+    return str(manifest["sha256"])
+
+
+def _write_manifest(path: Path) -> None:
+    files = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.name != MANIFEST:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            files[file.relative_to(path).as_posix()] = {"bytes": file.stat().st_size, "sha256": digest}
+    whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    (path / MANIFEST).write_text(json.dumps({"sha256": whole, "files": files}, indent=1), encoding="utf-8")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} has no readable {MANIFEST}: it is not a checkpoint that this project saved."
+        ) from error
+    if "config.json" not in manifest["files"]:
+        raise CheckpointError(f"The checkpoint {path} has no config.json: transformers cannot load it.")
+    return manifest

@@ -1,0 +1,100 @@
+"""From responses and verdicts to the evaluation table: every figure with n, a 95 % interval and a paired test."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realignment.evaluation.statistics import Comparison, cohen_kappa, compare_means, compare_proportions
+from realignment.oracles import Oracle
+from realignment.policy import Policy
+from realignment.records import Exchange
+
+REGULATED_KINDS = ("regulated", "held_out")
+"""Prompts on which the new policy changes what is right. `held_out` ones count in their own `origin:` groups."""
+
+OUTSIDE_KINDS = ("ordinary", "look_alike")
+"""Prompts on which it does not: applying it there is over-refusal."""
+
+
+def row(metric: str, group: str, comparison: Comparison, *, unit: str, judge: str = "") -> dict[str, Any]:
+    """One row of the evaluation table."""
+    return {"metric": metric, "group": group, "judge": judge, **asdict(comparison), "unit": unit}
+
+
+def judge_responses(responses: pd.DataFrame, judges: Sequence[Oracle], policy: Policy) -> pd.DataFrame:
+    """Add columns before_<judge> and after_<judge>: whether the answer complies with the new policy (null: unscored)."""
+    table = responses.copy()
+    for judge in judges:
+        for side in ("before", "after"):
+            judgments = judge(_exchanges(responses, side), policy)
+            table[f"{side}_{judge.name}"] = pd.array([j.complies for j in judgments], dtype="boolean")
+    return table
+
+
+def _exchanges(responses: pd.DataFrame, side: str) -> list[Exchange]:
+    domains = responses["domain"].where(responses["domain"].notna(), None)
+    return [Exchange(*cells) for cells in zip(responses["prompt"], responses[side], domains, strict=True)]
+
+
+def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
+    """Agreement with the new policy, and over-refusal, by one judge's verdicts."""
+    regulated = responses[responses["kind"] == "regulated"]
+    groups = {"regulated": regulated}
+    groups |= {f"domain:{domain}": part for domain, part in regulated.groupby("domain")}
+    groups |= {f"origin:{origin}": part for origin, part in responses.dropna(subset="origin").groupby("origin")}
+    for group, part in groups.items():
+        if (pair := _verdicts(part, judge)) is not None:
+            yield row("agreement", group, compare_proportions(*pair), unit="share", judge=judge)
+    outside = responses[responses["kind"].isin(OUTSIDE_KINDS)]
+    groups = {"overall": outside} | {f"kind:{kind}": part for kind, part in outside.groupby("kind")}
+    for group, part in groups.items():
+        if (pair := _verdicts(part, judge)) is not None:
+            before, after = pair
+            yield row("over_refusal", group, compare_proportions(~before, ~after), unit="share", judge=judge)
+
+
+def _verdicts(part: pd.DataFrame, judge: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Verdicts before and after, of the answers that are scored on both sides; None where there is none."""
+    scored = part.dropna(subset=[f"before_{judge}", f"after_{judge}"])
+    if scored.empty:
+        return None
+    return scored[f"before_{judge}"].to_numpy(bool), scored[f"after_{judge}"].to_numpy(bool)
+
+
+def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -> dict[str, Any]:
+    """Agreement with the old policy, over all prompts of the evaluation file."""
+    part = responses[responses["kind"] != "held_out"]
+    before, after = (
+        np.array([bool(j.complies) for j in judge(_exchanges(part, side), old_policy)]) for side in ("before", "after")
+    )
+    return row("old_policy_agreement", "overall", compare_proportions(before, after), unit="share", judge=judge.name)
+
+
+def text_rows(responses: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Collapse shows in length and diversity before it shows anywhere else."""
+    measures = {"response_length": (_words, "words"), "distinct_2": (_distinct_bigrams, "share")}
+    for metric, (measure, unit) in measures.items():
+        before, after = (responses[side].map(measure).to_numpy(float) for side in ("before", "after"))
+        yield row(metric, "overall", compare_means(before, after, rng), unit=unit)
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _distinct_bigrams(text: str) -> float:
+    """distinct-2 of one answer (Li et al. 2016, arXiv:1510.03055): different bigrams over bigrams; 1 below two words."""
+    words = text.lower().split()
+    bigrams = list(zip(words, words[1:], strict=False))
+    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
+
+
+def judge_report(responses: pd.DataFrame, judges: Sequence[str]) -> dict[str, Any]:
+    """How far the judges agree with each other on the answers after training (Cohen's κ)."""
+    first, second = (responses[f"after_{name}"] for name in judges[:2])
+    known = first.notna() & second.notna()
+    agreement = float((first[known] == second[known]).mean()) if known.any() else float("nan")
+    return {"judges": list(judges), "n": int(known.sum()), "agreement": agreement, "kappa": cohen_kappa(first, second)}

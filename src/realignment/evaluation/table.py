@@ -1,0 +1,68 @@
+"""The evaluation table: everything that was measured, in one tidy table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realignment.evaluation import held_out, measures
+from realignment.evaluation.statistics import compare_proportions
+from realignment.oracles.rules import RulesOracle
+from realignment.policy import Policy
+
+COLUMNS = (
+    "metric", "group", "judge", "n", "before", "before_low", "before_high", "after", "after_low", "after_high",
+    "difference", "difference_low", "difference_high", "p_value", "test", "unit",
+)  # fmt: skip
+
+
+def tabulate(
+    responses: pd.DataFrame,
+    held_out_scores: pd.DataFrame,
+    capability_scores: pd.DataFrame,
+    policy: Policy,
+    old_policy: Policy,
+    *,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """One row per metric, group and judge; see `measures.row`.
+
+    Args:
+        responses: Judged answers; empty where the policy has no rules.
+        held_out_scores: From `held_out.score`.
+        capability_scores: task, question, before, after.
+        policy: The new policy.
+        old_policy: Agreement with it is reported where it has rules.
+        rng: For bootstrap intervals.
+    """
+    rows = [
+        *_judged(responses, policy, old_policy, rng),
+        *held_out.rows(held_out_scores, rng),
+        *_capability(capability_scores),
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _judged(
+    responses: pd.DataFrame, policy: Policy, old_policy: Policy, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    if responses.empty:
+        return
+    judges = [column.removeprefix("after_") for column in responses if column.startswith("after_")]
+    for judge in judges:
+        yield from measures.compliance_rows(responses, judge)
+    if old_policy.rules and (responses["kind"] != "held_out").any():
+        yield measures.old_policy_row(responses, RulesOracle(), old_policy)
+    yield from measures.text_rows(responses, rng)
+
+
+def _capability(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    if scores.empty:
+        return
+    groups = {"overall": scores} | {f"task:{task}": part for task, part in scores.groupby("task")}
+    if len(groups) == 2:
+        del groups[next(reversed(groups))]
+    for group, part in groups.items():
+        comparison = compare_proportions(part["before"].to_numpy(bool), part["after"].to_numpy(bool))
+        yield measures.row("capability", group, comparison, unit="share")

@@ -1,0 +1,98 @@
+"""Pairs of text → tokenised examples, each with the treatment that its disposition asks for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from realignment.likelihood import TokenizedPair, chat_messages, tokenize_pair
+from realignment.objective import Example, Treatment
+from realignment.records import Disposition
+
+RESPONSES = {
+    Treatment.PREFER: ("rejected", "chosen"),
+    Treatment.CORRECT: ("correction", "chosen", "rejected"),
+    Treatment.SUPPRESS: ("chosen", "rejected"),
+    Treatment.KEEP: ("chosen",),
+}
+"""Columns of a pair's responses, in the order of the treatment."""
+
+
+def treatment_of(disposition: str, has_correction: bool) -> Treatment:
+    """INVERT → PREFER; PUNISH → CORRECT where a verified correction exists, else SUPPRESS; RETAIN → KEEP."""
+    match Disposition(disposition):
+        case Disposition.INVERT:
+            return Treatment.PREFER
+        case Disposition.PUNISH:
+            return Treatment.CORRECT if has_correction else Treatment.SUPPRESS
+        case Disposition.RETAIN:
+            return Treatment.KEEP
+        case Disposition.REVIEW:
+            raise ValueError("A pair in review is not trained on until a person has decided.")
+
+
+def build_examples(
+    pairs: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    use_corrections: bool,
+    max_response_tokens: int,
+    weights: Mapping[str, float] | None = None,
+    references: Mapping[str, tuple[float, ...]] | None = None,
+) -> list[Example]:
+    """One example per pair, in order.
+
+    Args:
+        pairs: Triaged pairs.
+        tokenizer: The model's own.
+        use_corrections: Whether PUNISH pairs with a correction are corrected; else they are suppressed.
+        max_response_tokens: Where a response is cut.
+        weights: w̃ by pair_id; pairs not in it have weight 1.
+        references: log π_ref of the responses by pair_id, in the treatment's order.
+    """
+    weights, references = weights or {}, references or {}
+    examples = []
+    for pair in _records(pairs):
+        has_correction = use_corrections and isinstance(pair["correction"], str)
+        treatment = treatment_of(pair["disposition"], has_correction)
+        tokens = _tokenize(tokenizer, pair, RESPONSES[treatment], max_response_tokens)
+        pair_id = pair["pair_id"]
+        example = Example(pair_id, tokens, treatment, weights.get(pair_id, 1.0), references.get(pair_id, ()))
+        examples.append(example)
+    return examples
+
+
+def build_gold_examples(
+    gold: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, *, max_response_tokens: int
+) -> list[Example]:
+    """Gold pairs as plain preferences: (preferred, dispreferred)."""
+    return [
+        Example(
+            pair["pair_id"],
+            _tokenize(tokenizer, pair, ("preferred", "dispreferred"), max_response_tokens),
+            Treatment.PREFER,
+        )
+        for pair in _records(gold)
+    ]
+
+
+def tokenize_columns(
+    pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, columns: Sequence[Sequence[str]], *, max_response_tokens: int
+) -> list[TokenizedPair]:
+    """Tokenise the given response columns of each pair (one sequence of columns per pair)."""
+    return [
+        _tokenize(tokenizer, pair, wanted, max_response_tokens)
+        for pair, wanted in zip(_records(pairs), columns, strict=True)
+    ]
+
+
+def _records(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    return iter(table.to_dict("records"))  # type: ignore[arg-type]
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, pair: Mapping[str, Any], columns: Sequence[str], limit: int
+) -> TokenizedPair:
+    chat = chat_messages(pair["prompt"], pair.get("messages"))
+    return tokenize_pair(tokenizer, chat, [pair[column] for column in columns], max_response_tokens=limit)

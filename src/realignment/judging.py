@@ -1,0 +1,163 @@
+"""From pairs to judgments: ask an oracle about every response, and measure the oracle where the truth is known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realignment.evaluation.statistics import wilson_interval
+from realignment.oracles import Oracle
+from realignment.policy import Policy
+from realignment.records import Disposition, Exchange, HealthError
+
+JUDGED_RESPONSES = ("chosen", "rejected", "correction")
+
+
+def exchanges_of(pairs: pd.DataFrame, response: str) -> list[Exchange]:
+    """The exchanges of one kind of response, for the rows that have it."""
+    rows = pairs[pairs[response].notna()]
+    domains = rows["domain"].where(rows["domain"].notna(), None)
+    return [Exchange(*row) for row in zip(rows["prompt"], rows[response], domains, strict=True)]
+
+
+def judge_pairs(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+    """Judgments of both responses, and of the correction where a pair has one.
+
+    Returns:
+        Columns pair_id, response, complies (True, False or null), confidence, rules_broken, reason, oracle.
+    """
+    parts = []
+    for response in JUDGED_RESPONSES:
+        rows = pairs[pairs[response].notna()]
+        judgments = oracle(exchanges_of(pairs, response), policy)
+        part = pd.DataFrame(
+            {
+                "pair_id": rows["pair_id"].to_numpy(),
+                "response": response,
+                "complies": pd.array([judgment.complies for judgment in judgments], dtype="boolean"),
+                "confidence": [judgment.confidence for judgment in judgments],
+                "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
+                "reason": [judgment.reason for judgment in judgments],
+                "oracle": oracle.name,
+            }
+        )
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def truth_labels(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
+    """The labels given with the data, by (prompt, response)."""
+    labels: dict[tuple[str, str], bool | None] = {}
+    for response in ("chosen", "rejected"):
+        column = f"{response}_complies"
+        if column in pairs:
+            values = (None if pd.isna(value) else bool(value) for value in pairs[column])
+            labels |= dict(zip(zip(pairs["prompt"], pairs[response], strict=True), values, strict=True))
+    return labels
+
+
+def disposition_of(chosen: bool | None, rejected: bool | None) -> Disposition:
+    """The truth table of triage (method.md, section 3)."""
+    if chosen is None or (chosen is False and rejected is None):
+        return Disposition.REVIEW
+    if chosen:
+        return Disposition.RETAIN
+    return Disposition.INVERT if rejected else Disposition.PUNISH
+
+
+def measure_oracle(pairs: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, Any]:
+    """Agreement of the oracle with the hand-set truth, where the data has one.
+
+    Returns:
+        The oracle report of `docs/reference/outputs.md`; `accuracy` is null where the data has no truth.
+    """
+    scored = judgments[judgments["response"] != "correction"]
+    report: dict[str, Any] = {
+        "oracle": str(judgments["oracle"].iloc[0]),
+        "n": len(scored),
+        "unscored": int(scored["complies"].isna().sum()),
+        "accuracy": None,
+        "interval": None,
+    }
+    by_response = {r: scored[scored["response"] == r].set_index("pair_id")["complies"] for r in ("chosen", "rejected")}
+    if not {"chosen_complies", "rejected_complies"} <= set(pairs.columns):
+        return report
+    table = pairs.set_index("pair_id")
+    measured = {response: _compare(table[f"{response}_complies"], by_response[response]) for response in by_response}
+    pooled = {key: sum(part[key] for part in measured.values()) for key in ("tp", "fp", "fn", "tn")}
+    known = sum(pooled.values())
+    if not known:
+        return report
+    right = pooled["tp"] + pooled["tn"]
+    confusion = _confuse_dispositions(table, by_response)
+    return report | {
+        "accuracy": right / known,
+        "interval": list(wilson_interval(right, known)),
+        "confusion": pooled,
+        "by_field": measured,
+        "disposition_accuracy": sum(confusion[d].get(d, 0) for d in confusion) / len(table),
+        "disposition_confusion": confusion,
+    }
+
+
+def _compare(truth: pd.Series, verdict: pd.Series) -> dict[str, int]:
+    """Confusion counts; positive = complies. Unscored and unlabelled responses are left out."""
+    truth, verdict = truth.astype("boolean"), verdict.reindex(truth.index)
+    both = truth.notna() & verdict.notna()
+    t, v = truth[both].to_numpy(bool), verdict[both].to_numpy(bool)
+    return {
+        "tp": int((t & v).sum()), "fp": int((~t & v).sum()), "fn": int((t & ~v).sum()), "tn": int((~t & ~v).sum())
+    }  # fmt: skip
+
+
+def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -> dict[str, dict[str, int]]:
+    def assign(chosen: pd.Series, rejected: pd.Series) -> list[Disposition]:
+        known = [[None if pd.isna(v) else bool(v) for v in column] for column in (chosen, rejected)]
+        return [disposition_of(*values) for values in zip(*known, strict=True)]
+
+    true = assign(table["chosen_complies"], table["rejected_complies"])
+    given = assign(*(verdicts[response].reindex(table.index) for response in ("chosen", "rejected")))
+    counts: dict[str, dict[str, int]] = {}
+    for expected, found in zip(true, given, strict=True):
+        row = counts.setdefault(str(expected), {})
+        row[str(found)] = row.get(str(found), 0) + 1
+    return counts
+
+
+def repeat_stability(
+    pairs: pd.DataFrame, policy: Policy, oracle: Oracle, judgments: pd.DataFrame, *, sample: int, seed: int
+) -> float:
+    """Share of a random sample of responses to which the oracle gives the same verdict when asked again."""
+    if not sample:
+        return float("nan")
+    rows = pairs.sample(min(sample, len(pairs)), random_state=seed)
+    again = judge_pairs(rows.assign(correction=None), policy, oracle)
+    merged = again.merge(judgments, on=["pair_id", "response"], suffixes=("_again", ""))
+    same = (merged["complies"] == merged["complies_again"]) | (
+        merged["complies"].isna() & merged["complies_again"].isna()
+    )
+    return float(np.mean(same.fillna(False).to_numpy(bool)))
+
+
+def check_oracle(report: dict[str, Any], *, max_unscored: float, min_stability: float) -> None:
+    """Stop before training where the oracle is unstable (method.md, section 10).
+
+    Raises:
+        HealthError: Too many responses are unscored, or repeated judgments disagree too often.
+    """
+    share = report["unscored"] / max(report["n"], 1)
+    if share > max_unscored:
+        raise HealthError(
+            f"The oracle {report['oracle']!r} left {report['unscored']} of {report['n']} responses unscored ({share:.0%}, "
+            f"limit {max_unscored:.0%}). See the reasons in `judgments`; label more data, choose another `judging.oracle`, "
+            "or raise `judging.max_unscored`: those pairs then go to review."
+        )
+    stability = report.get("stability")
+    if stability is not None and stability < min_stability:
+        raise HealthError(
+            f"The oracle {report['oracle']!r} repeats only {stability:.0%} of its verdicts (limit {min_stability:.0%}). "
+            "Lower its temperature, vote over several samples, or lower `judging.min_stability`."
+        )
+
+

@@ -1,0 +1,51 @@
+"""Manifests: what a stage read and wrote, by digest, so that outputs of different runs are never mixed silently."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from realignment.records import RealignmentError, digest_table
+
+Manifest = dict[str, Any]
+
+
+class LineageError(RealignmentError):
+    """A table is not the one that the stage before it wrote."""
+
+
+def seal(stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, pd.DataFrame], **facts: Any) -> Manifest:
+    """The manifest of a stage.
+
+    Args:
+        stage: Its name.
+        inputs: Tables, or digests that are known already.
+        outputs: The tables it wrote.
+        facts: Anything else that must be remembered: policy digest, oracle, seed.
+    """
+    return {
+        "stage": stage,
+        "inputs": {name: _digest(value) for name, value in inputs.items()},
+        "outputs": {name: digest_table(table) for name, table in outputs.items()},
+        **facts,
+    }
+
+
+def _digest(value: Any) -> str:
+    return digest_table(value) if isinstance(value, pd.DataFrame) else str(value)
+
+
+def check(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Make sure that tables are the ones the manifest was sealed over.
+
+    Raises:
+        LineageError: Naming every table of another run.
+    """
+    outputs = manifest["outputs"]
+    strangers = [name for name, table in tables.items() if digest_table(table) != outputs.get(name)]
+    if strangers:
+        raise LineageError(
+            f"{', '.join(strangers)} and `{manifest['stage']}_manifest` come from different runs of the stage "
+            f"'{manifest['stage']}': their digests differ. Load all of its outputs in one version (`--load-versions` for "
+            f"each of {', '.join(outputs)} and {manifest['stage']}_manifest), or run `--pipelines {manifest['stage']}` again."
+        )

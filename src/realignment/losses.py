@@ -1,0 +1,187 @@
+"""The losses of the method (method.md, section 4): each maps log-ratios to one number per pair; no model, no reduction.
+
+Notation: lr(y) = log π_θ(y|x) − log π_ref(y|x), in nats, summed over the response's tokens; Δ(a, b) = lr(a) − lr(b).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dpo_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Tensor:
+    """Prefer one response over another (Rafailov et al. 2023, arXiv:2305.18290, eq. 7; what TRACE calls "IPO").
+
+    −log σ(β Δ(y⁺, y⁻))
+
+    Args:
+        preferred: lr(y⁺) in nats, shape (B,).
+        dispreferred: lr(y⁻) in nats, shape (B,).
+        beta: Inverse temperature, > 0.
+
+    Returns:
+        Loss per pair, shape (B,); log 2 where the policy equals the reference.
+    """
+    return -F.logsigmoid(beta * (preferred - dispreferred))
+
+
+def ipo_loss(
+    preferred: Tensor, dispreferred: Tensor, *, beta: float, preferred_length: Tensor, dispreferred_length: Tensor
+) -> Tensor:
+    """Pull the margin to a finite target instead of ever further apart (Azar et al. 2023, arXiv:2310.12036, eq. 17).
+
+    (Δ̄(y⁺, y⁻) − 1/(2β))², with log-ratios averaged over tokens.
+
+    Args:
+        preferred: lr(y⁺) in nats, shape (B,).
+        dispreferred: lr(y⁻) in nats, shape (B,).
+        beta: Regularisation, > 0: the target margin is 1/(2β) nats per token.
+        preferred_length: Response tokens of y⁺, shape (B,).
+        dispreferred_length: Response tokens of y⁻, shape (B,).
+
+    Returns:
+        Loss per pair, shape (B,); 1/(4β²) where the policy equals the reference.
+    """
+    margin = preferred / preferred_length - dispreferred / dispreferred_length
+    return (margin - 1 / (2 * beta)) ** 2
+
+
+def robust_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float, error_rate: Tensor | float) -> Tensor:
+    """The preference loss, unbiased under labels that are wrong with a known probability (rDPO, arXiv:2403.00409, eq. 12).
+
+    ((1 − ε) ℓ(Δ) − ε ℓ(−Δ)) / (1 − 2ε), with ℓ = −log σ(β ·)
+
+    Args:
+        preferred: lr(y⁺) in nats, shape (B,).
+        dispreferred: lr(y⁻) in nats, shape (B,).
+        beta: Inverse temperature, > 0.
+        error_rate: ε, the oracle's probability of error for each pair, in [0, ½), scalar or shape (B,).
+
+    Returns:
+        Loss per pair, shape (B,); log 2 where the policy equals the reference. Not bounded below for ε > 0.
+    """
+    right = dpo_loss(preferred, dispreferred, beta=beta)
+    wrong = dpo_loss(dispreferred, preferred, beta=beta)
+    return ((1 - error_rate) * right - error_rate * wrong) / (1 - 2 * error_rate)
+
+
+def npo_loss(logratios: Tensor, *, beta: float) -> Tensor:
+    """Suppress responses, ever more gently the further they fall below the reference (Zhang et al. 2024, arXiv:2404.05868).
+
+    −(2/β) log σ(−β lr(y)). Gradient ascent in the limit β → 0. TRACE prints it without the factor 2/β.
+
+    Args:
+        logratios: lr(y) of the responses to suppress, in nats, shape (B,).
+        beta: Inverse temperature, > 0.
+
+    Returns:
+        Loss per response, shape (B,); 2 log(2)/β where the policy equals the reference.
+    """
+    return -2 / beta * F.logsigmoid(-beta * logratios)
+
+
+def correction_loss(correction: Tensor, chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """Prefer a correction over both violating responses of a PUNISH pair (TRACE's first term, and its twin for y_l).
+
+    −log σ(β Δ(y_c, y_w)) − log σ(β Δ(y_c, y_l))
+
+    Args:
+        correction: lr(y_c) in nats, shape (B,).
+        chosen: lr(y_w) in nats, shape (B,).
+        rejected: lr(y_l) in nats, shape (B,).
+        beta: Inverse temperature, > 0.
+
+    Returns:
+        Loss per pair, shape (B,); 2 log 2 where the policy equals the reference.
+    """
+    return dpo_loss(correction, chosen, beta=beta) + dpo_loss(correction, rejected, beta=beta)
+
+
+def apo_down_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Tensor:
+    """Lower both responses, the worse one more (D'Oosterlinck et al. 2024, arXiv:2408.06266, APO-down).
+
+    σ(β lr(y⁺)) + 1 − σ(β Δ(y⁺, y⁻))
+
+    Args:
+        preferred: lr of the less bad response in nats, shape (B,).
+        dispreferred: lr of the worse response in nats, shape (B,).
+        beta: Inverse temperature, > 0.
+
+    Returns:
+        Loss per pair in (0, 2), shape (B,); 1 where the policy equals the reference.
+    """
+    return torch.sigmoid(beta * preferred) + 1 - torch.sigmoid(beta * (preferred - dispreferred))
+
+
+def anchor_loss(logprob: Tensor, length: Tensor) -> Tensor:
+    """Keep the preferred answer likely, so that a growing margin cannot mean that every answer sinks.
+
+    −log π_θ(y⁺|x) / |y⁺|: the NLL term of iterative RPO (Pang et al. 2024, arXiv:2404.19733, eq. 2). Not in TRACE.
+
+    Args:
+        logprob: log π_θ(y⁺|x) in nats, summed over tokens, shape (B,).
+        length: Response tokens, shape (B,).
+
+    Returns:
+        Loss per response in nats per token, shape (B,), ≥ 0.
+    """
+    return -logprob / length
+
+
+class _WeightedTokenKL(torch.autograd.Function):
+    """Σ_t c_t KL_t tile by tile: the gradient is formed in the same sweep, so the backward only scales it."""
+
+    @staticmethod
+    def forward(ctx, hidden, head, reference_hidden, reference_head, coefficients, tile):  # type: ignore[no-untyped-def]
+        need_hidden, need_head = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_head = torch.zeros_like(head) if need_head else None
+        total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device)
+        for start in range(0, hidden.shape[0], tile):
+            part = slice(start, start + tile)
+            weight = coefficients[part, None].to(total.dtype)
+            log_q = torch.log_softmax((hidden[part] @ head.t()).to(total.dtype), dim=-1)
+            log_p = torch.log_softmax((reference_hidden[part] @ reference_head.t()).to(total.dtype), dim=-1)
+            p = log_p.exp()
+            total += (weight * p * (log_p - log_q)).sum()
+            if need_hidden or need_head:
+                grad_logits = (weight * log_q.exp_().sub_(p)).to(hidden.dtype)
+                if need_hidden:
+                    grad_hidden[part] = grad_logits @ head
+                if need_head:
+                    grad_head.addmm_(grad_logits.t(), hidden[part])
+        ctx.save_for_backward(grad_hidden, grad_head)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        grad_hidden, grad_head = ctx.saved_tensors
+        scale = lambda g: None if g is None else g * grad.to(g.dtype)  # noqa: E731
+        return scale(grad_hidden), scale(grad_head), None, None, None, None
+
+
+def token_kl(
+    hidden: Tensor,
+    head: Tensor,
+    reference_hidden: Tensor,
+    reference_head: Tensor,
+    coefficients: Tensor,
+    *,
+    tile: int = 128,
+) -> Tensor:
+    """Σ_t c_t KL(π_ref(·|x, y_<t) ‖ π_θ(·|x, y_<t)) over the full vocabulary, exact, never holding N × V logits.
+
+    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). Coefficients 1/(T_i · B) give the mean over a batch of
+    per-response token means.
+
+    Args:
+        hidden: Last hidden states that predict the N tokens, shape (N, d).
+        head: Output embedding, shape (V, d).
+        reference_hidden: The reference's hidden states at the same tokens, shape (N, d); no gradient.
+        reference_head: The reference's output embedding, shape (V, d); no gradient.
+        coefficients: c_t, shape (N,).
+        tile: Tokens per tile: peak memory is about 3 · tile · V floats.
+
+    Returns:
+        Scalar in nats, ≥ 0; 0 where the policy equals the reference. No second derivative.
+    """
+    return _WeightedTokenKL.apply(hidden, head, reference_hidden, reference_head, coefficients, tile)  # type: ignore[no-any-return]

@@ -1,0 +1,191 @@
+"""The hybrid objective: which treatment a pair gets, its loss, and the weighted sum over a batch (method.md, section 4)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from realignment import losses
+from realignment.likelihood import Rows, TokenizedPair
+
+
+class Treatment(IntEnum):
+    """What is done with a pair. The order of its responses in the row is part of the treatment."""
+
+    PREFER = 0
+    """INVERT: responses (preferred, dispreferred)."""
+    CORRECT = 1
+    """PUNISH with a verified correction: (correction, chosen, rejected)."""
+    SUPPRESS = 2
+    """PUNISH without one: (chosen, rejected)."""
+    KEEP = 3
+    """RETAIN: (chosen,); no preference term."""
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether the pair is trained away from its chosen response."""
+        return self is not Treatment.KEEP
+
+
+PREFERENCE_LOSSES = Literal["dpo", "ipo", "robust"]
+SUPPRESSION_LOSSES = Literal["npo", "npo_paper", "apo_down"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The knobs of the hybrid loss.
+
+    Attributes:
+        beta: Inverse temperature of every preference term (paper: 0.3).
+        invert: Loss of INVERT pairs.
+        suppress: Loss of PUNISH pairs without a correction. ``npo_paper`` drops NPO's factor 2/β.
+        punish_weight: λ_II, the share of PUNISH pairs in the loss.
+        kl_weight: α_KL of the RETAIN pairs.
+        anchor_weight: Weight of −log π(y⁺)/|y⁺| in every pair that has a compliant answer; 0 is TRACE.
+        error_rate: ε of the robust loss: the oracle's probability of error.
+    """
+
+    beta: float
+    invert: PREFERENCE_LOSSES = "dpo"
+    suppress: SUPPRESSION_LOSSES = "npo"
+    punish_weight: float = 1.0
+    kl_weight: float = 0.1
+    anchor_weight: float = 0.0
+    error_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A pair ready to be trained on or scored.
+
+    Attributes:
+        pair_id: The pair's.
+        tokens: Prompt and responses, in the order that the treatment asks for.
+        treatment: What is done with it.
+        weight: w̃, the impact weight.
+        reference: log π_ref of each response in nats; empty where it is not known (yet).
+    """
+
+    pair_id: str
+    tokens: TokenizedPair
+    treatment: Treatment
+    weight: float = 1.0
+    reference: tuple[float, ...] = ()
+
+
+def first_responses(rows: Rows) -> Tensor:
+    """Index of each row's first response, shape (B,)."""
+    return torch.searchsorted(rows.pair, torch.arange(len(rows.input_ids), device=rows.pair.device))
+
+
+def pair_losses(logprobs: Tensor, reference: Tensor, rows: Rows, treatments: Tensor, objective: Objective) -> Tensor:
+    """ℓ_i of every row, unweighted; 0 for KEEP rows, whose loss is the KL.
+
+    Args:
+        logprobs: log π_θ of all responses in nats, shape (R,).
+        reference: log π_ref of the same, shape (R,).
+        rows: Their layout, B rows.
+        treatments: `Treatment` of each row, shape (B,).
+        objective: The knobs.
+
+    Returns:
+        Shape (B,).
+    """
+    logratios, first, beta = logprobs - reference, first_responses(rows), objective.beta
+    values = logprobs.new_zeros(len(treatments))
+    prefer, correct, suppress = (
+        (treatments == kind).nonzero()[:, 0] for kind in (Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS)
+    )
+    if len(prefer):
+        values = values.index_add(0, prefer, _preference(logratios, rows, first[prefer], objective))
+    if len(correct):
+        correction, chosen, rejected = (logratios[first[correct] + slot] for slot in range(3))
+        values = values.index_add(0, correct, losses.correction_loss(correction, chosen, rejected, beta=beta))
+    if len(suppress):
+        values = values.index_add(0, suppress, _suppression(logratios, first[suppress], objective))
+    if objective.anchor_weight and len(answered := torch.cat([prefer, correct])):
+        anchor = losses.anchor_loss(logprobs[first[answered]], rows.length[first[answered]])
+        values = values.index_add(0, answered, objective.anchor_weight * anchor)
+    return values
+
+
+def _preference(logratios: Tensor, rows: Rows, first: Tensor, objective: Objective) -> Tensor:
+    preferred, dispreferred = logratios[first], logratios[first + 1]
+    match objective.invert:
+        case "dpo":
+            return losses.dpo_loss(preferred, dispreferred, beta=objective.beta)
+        case "ipo":
+            lengths = {"preferred_length": rows.length[first], "dispreferred_length": rows.length[first + 1]}
+            return losses.ipo_loss(preferred, dispreferred, beta=objective.beta, **lengths)
+        case "robust":
+            rate = objective.error_rate
+            return losses.robust_loss(preferred, dispreferred, beta=objective.beta, error_rate=rate)
+
+
+def _suppression(logratios: Tensor, first: Tensor, objective: Objective) -> Tensor:
+    chosen, rejected, beta = logratios[first], logratios[first + 1], objective.beta
+    match objective.suppress:
+        case "npo":
+            return losses.npo_loss(chosen, beta=beta) + losses.npo_loss(rejected, beta=beta)
+        case "npo_paper":
+            return (losses.npo_loss(chosen, beta=beta) + losses.npo_loss(rejected, beta=beta)) * beta / 2
+        case "apo_down":
+            return losses.apo_down_loss(rejected, chosen, beta=beta)
+
+
+def hybrid_loss(
+    per_pair: Tensor, weights: Tensor, treatments: Tensor, retained_kl: Tensor, objective: Objective
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + α_KL mean_RETAIN KL, each mean over the batch's own rows.
+
+    Args:
+        per_pair: ℓ, shape (B,).
+        weights: w̃, shape (B,).
+        treatments: Shape (B,).
+        retained_kl: Mean over the batch's KEEP rows of the token-mean KL, scalar (0 where there is none).
+        objective: The knobs.
+
+    Returns:
+        The loss, and its three terms before λ_II and α_KL.
+    """
+    weighted = weights * per_pair
+    invert = treatments == Treatment.PREFER
+    punish = (treatments == Treatment.CORRECT) | (treatments == Treatment.SUPPRESS)
+    terms = {
+        "invert_loss": weighted[invert].sum() / invert.sum().clamp(min=1),
+        "punish_loss": weighted[punish].sum() / punish.sum().clamp(min=1),
+        "retain_kl": retained_kl,
+    }
+    total = (
+        terms["invert_loss"]
+        + objective.punish_weight * terms["punish_loss"]
+        + objective.kl_weight * terms["retain_kl"]
+    )
+    return total, terms
+
+
+def epoch_order(treatments: Sequence[int], *, epochs: float, seed: int) -> list[int]:
+    """Indices for all epochs in one list (a fraction of an epoch is its first part), interleaved anew each epoch."""
+    orders = (
+        interleave(treatments, torch.Generator().manual_seed(seed * 100_003 + epoch)) for epoch in range(math.ceil(epochs))
+    )
+    return [index for order in orders for index in order][: max(1, round(epochs * len(treatments)))]
+
+
+def interleave(treatments: Sequence[int], generator: torch.Generator) -> list[int]:
+    """A random order in which every stretch holds the treatments in nearly their overall proportion.
+
+    Each treatment is shuffled and spread evenly: with plain shuffling a small batch often lacks a treatment altogether,
+    and "mean over the batch's own rows" then gives the rows it has the wrong share.
+    """
+    keys = torch.empty(len(treatments), dtype=torch.float64)
+    kinds = torch.tensor(treatments)
+    for kind in kinds.unique():
+        members = (kinds == kind).nonzero()[:, 0]
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        keys[shuffled] = (torch.arange(len(members)) + torch.rand((), generator=generator)).double() / len(members)
+    return [int(i) for i in keys.argsort()]

@@ -1,0 +1,108 @@
+"""A text classifier as judge: trained on labelled exchanges, independent of the rules, its own errors measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from realignment.policy import Policy
+from realignment.records import Exchange, Judgment, RealignmentError
+
+
+class ClassifierError(RealignmentError):
+    """The classifier cannot be trained on these labels."""
+
+
+@dataclass(frozen=True)
+class ClassifierOracle:
+    """A fitted scikit-learn pipeline over the text of the exchange; its probability is the confidence.
+
+    It sees word and character n-grams of the response and the topic, not the rules' patterns: a model that learns to
+    please the regular expressions alone is found out here.
+    """
+
+    pipeline: Any
+    name: str = "classifier"
+
+    def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
+        """One judgment per exchange; confidence is the probability of the verdict."""
+        if not exchanges:
+            return []
+        probability = self.pipeline.predict_proba([render(exchange) for exchange in exchanges])[:, 1]
+        return [
+            Judgment(bool(p >= 0.5), float(max(p, 1 - p)), reason=f"P(complies) = {p:.2f}", oracle=self.name)
+            for p in probability
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """How good the classifier is on exchanges it was not trained on.
+
+    Attributes:
+        n: Labelled exchanges.
+        folds: Folds, by prompt, so that both responses of a pair are in one fold.
+        correct: Whether each held-out verdict was right, shape (n,).
+    """
+
+    n: int
+    folds: int
+    correct: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right verdicts."""
+        return float(self.correct.mean())
+
+
+def render(exchange: Exchange) -> str:
+    """What the classifier reads: the topic as one word, then the response."""
+    return f"topic_{exchange.domain or 'any'} {exchange.response}"
+
+
+def build_pipeline(seed: int) -> Any:
+    """An unfitted text classifier: TF-IDF of words (1–3) and characters (3–5), logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+
+    words = TfidfVectorizer(ngram_range=(1, 3), min_df=2, sublinear_tf=True, preprocessor=_cross_topic)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=3, sublinear_tf=True)
+    return make_pipeline(
+        make_union(words, characters),
+        LogisticRegression(C=30.0, max_iter=2000, class_weight="balanced", random_state=seed),
+    )
+
+
+def _cross_topic(text: str) -> str:
+    """Lower-case words, and once more with the kind of topic attached: the same words mean the opposite elsewhere."""
+    topic, _, response = text.lower().partition(" ")
+    kind = "ordinary" if topic == "topic_ordinary" else "regulated"
+    words = response.split()
+    return " ".join([topic, *words, *(f"{kind}_{word}" for word in words)])
+
+
+def train_classifier(
+    exchanges: Sequence[Exchange], labels: Sequence[bool], *, folds: int, seed: int
+) -> tuple[ClassifierOracle, CrossValidation]:
+    """Fit on all labelled exchanges, and measure by cross-validation grouped by prompt.
+
+    Raises:
+        ClassifierError: Too few examples of a class for the folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    truth = np.asarray(labels, dtype=bool)
+    rarest = int(min(truth.sum(), (~truth).sum())) if len(truth) else 0
+    if rarest < folds:
+        raise ClassifierError(
+            f"The classifier needs at least {folds} complying and {folds} violating labelled responses to be trained and "
+            f"cross-validated; the rarer kind has {rarest} of {len(truth)}. Label more, or lower `evaluation.folds`."
+        )
+    texts = [render(exchange) for exchange in exchanges]
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    groups = [exchange.prompt for exchange in exchanges]
+    predicted = cross_val_predict(build_pipeline(seed), texts, truth, groups=groups, cv=splitter)
+    fitted = build_pipeline(seed).fit(texts, truth)
+    return ClassifierOracle(fitted), CrossValidation(len(truth), folds, predicted == truth)

@@ -1,0 +1,28 @@
+"""The oracle that reads verdicts given with the data: people's labels, or the ground truth of a benchmark."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from realignment.policy import Policy
+from realignment.records import Exchange, Judgment
+
+Labels = Mapping[tuple[str, str], bool | None]
+"""Verdict by (prompt, response)."""
+
+
+@dataclass(frozen=True)
+class LabelOracle:
+    """Answers with the label of the very same prompt and response; unscored where there is none."""
+
+    labels: Labels
+    name: str = "labels"
+
+    def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
+        """One judgment per exchange; confidence is 1 where a label is there."""
+        return [self._judge(exchange) for exchange in exchanges]
+
+    def _judge(self, exchange: Exchange) -> Judgment:
+        label = self.labels.get((exchange.prompt, exchange.response))
+        if label is None:
+            return Judgment(None, 0.0, reason="the data gives no label for this response", oracle=self.name)
+        return Judgment(label, 1.0, reason="label given with the data", oracle=self.name)

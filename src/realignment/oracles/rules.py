@@ -1,0 +1,32 @@
+"""The oracle that runs the policy's own machine-checkable rules: deterministic, instant, and only as good as the rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from realignment.policy import Policy
+from realignment.records import Exchange, Judgment, RealignmentError
+
+
+class NoRulesError(RealignmentError):
+    """The policy has no rule that a machine can check."""
+
+
+@dataclass(frozen=True)
+class RulesOracle:
+    """A response violates where it breaks any rule whose scope covers it."""
+
+    name: str = "rules"
+
+    def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
+        """One judgment per exchange; confidence is 1, since a rule holds or does not."""
+        if not policy.rules:
+            raise NoRulesError(
+                f"Policy {policy.name} version {policy.version} has no rules for the oracle 'rules' to check. Add rules to "
+                "the policy, or set `judging.oracle: labels` where the data says which responses comply."
+            )
+        return [self._judge(exchange, policy) for exchange in exchanges]
+
+    def _judge(self, exchange: Exchange, policy: Policy) -> Judgment:
+        broken = policy.broken_rules(exchange)
+        reason = f"breaks {', '.join(broken)}" if broken else "keeps every rule"
+        return Judgment(not broken, 1.0, rules_broken=broken, reason=reason, oracle=self.name)

@@ -1,0 +1,37 @@
+"""Old labels → a reference model."""
+
+from kedro.pipeline import Node, Pipeline
+
+from realignment.pipelines.align import nodes
+from realignment.pipelines.judging.nodes import read_pairs
+from realignment.pipelines.model.nodes import fetch_reference_model
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """raw_pairs, params:base_model → aligned_model, registered."""
+    return Pipeline(
+        [
+            Node(
+                read_pairs,
+                ["raw_pairs", "params:pairs", "params:seed"],
+                ["align_pairs", "align_rejected_rows", "align_intake_report"],
+                name="read_old_pairs",
+            ),
+            Node(fetch_reference_model, "params:model", "base_model", name="fetch_base_model"),
+            Node(
+                nodes.align_model,
+                ["align_pairs", "base_model", "params:model", "params:align", "params:seed", "params:work_folder"],
+                ["aligned_model", "align_history"],
+                name="align_model",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.register_aligned_model,
+                ["aligned_model", "base_model", "old_policy", "params:align"],
+                "registered_reference",
+                name="register_aligned_model",
+            ),
+        ],
+        namespace="align",
+        prefix_datasets_with_namespace=False,
+    )

@@ -1,0 +1,99 @@
+"""Nodes of the stage `evaluation`."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from realignment import lineage
+from realignment.parameters import EvaluationParameters, ModelParameters, TrainingParameters
+from realignment.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+
+def answer_prompts(
+    evaluation_prompts: pd.DataFrame,
+    held_out_pairs: pd.DataFrame,
+    gold_manifest: dict[str, Any],
+    policy: Policy,
+    reference_model: dict[str, Any],
+    realigned_model: str,
+    model_parameters: ModelParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Greedy answers of both models to the evaluation prompts and to the prompts of the held-out pairs."""
+    from realignment.evaluation import answers
+
+    lineage.check(gold_manifest, {"held_out_pairs": held_out_pairs})
+    prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.rules))
+    models = {"before": reference_model["path"], "after": realigned_model}
+    return answers.answer_with_each(prompts, models, model_parameters, parameters)
+
+
+def judge_answers(
+    answers: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, parameters: EvaluationParameters, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Judge every answer with the rules, and with a classifier that did not label the training data."""
+    from realignment.evaluation import judges, measures
+
+    oracles, report = judges.appoint(pairs, policy, folds=parameters.folds, seed=seed)
+    responses = measures.judge_responses(answers, oracles, policy)
+    if len(oracles) > 1:
+        report |= measures.judge_report(responses, [oracle.name for oracle in oracles])
+    return responses, report
+
+
+def score_held_out(
+    held_out_pairs: pd.DataFrame,
+    gold_manifest: dict[str, Any],
+    reference_model: dict[str, Any],
+    realigned_model: str,
+    model_parameters: ModelParameters,
+    training: TrainingParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Log-probabilities of the held-out responses under both models, and the drift between the two."""
+    from realignment.evaluation import held_out
+
+    lineage.check(gold_manifest, {"held_out_pairs": held_out_pairs})
+    paths = (reference_model["path"], realigned_model)
+    return held_out.score(held_out_pairs, paths, model_parameters, training.max_response_tokens, parameters)
+
+
+def measure_capability(
+    reference_model: dict[str, Any],
+    realigned_model: str,
+    model_parameters: ModelParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Multiple-choice accuracy of both models, question by question (lm-evaluation-harness)."""
+    from realignment.evaluation import capability
+
+    models = {"before": reference_model["path"], "after": realigned_model}
+    return capability.compare_models(models, model_parameters, parameters.capability)
+
+
+def tabulate(
+    responses: pd.DataFrame,
+    held_out_scores: pd.DataFrame,
+    capability_scores: pd.DataFrame,
+    policy: Policy,
+    old_policy: Policy,
+    seed: int,
+) -> pd.DataFrame:
+    """Every figure before and after, with n, a 95 % interval and a paired test."""
+    from realignment.evaluation import table
+
+    rng = np.random.default_rng(seed)
+    return table.tabulate(responses, held_out_scores, capability_scores, policy, old_policy, rng=rng)
+
+
+def draw_agreement(evaluation_table: pd.DataFrame) -> go.Figure:
+    """Agreement and over-refusal before and after, with intervals."""
+    from realignment import reports
+
+    return reports.agreement_before_after(evaluation_table)
+

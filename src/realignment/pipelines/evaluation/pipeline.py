@@ -1,0 +1,52 @@
+"""Reference and realigned model → the evaluation table."""
+
+from kedro.pipeline import Node, Pipeline
+
+from realignment.pipelines.evaluation import nodes
+
+MODELS = ["reference_model", "realigned_model", "params:model"]
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Both models → answers, verdicts, held-out scores, capability → evaluation_table."""
+    return Pipeline(
+        [
+            Node(
+                nodes.answer_prompts,
+                ["evaluation_prompts", "held_out_pairs", "gold_manifest", "policy", *MODELS, "params:evaluation"],
+                "answers",
+                name="answer_prompts",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.judge_answers,
+                ["answers", "pairs", "policy", "params:evaluation", "params:seed"],
+                ["responses", "evaluation_judge"],
+                name="judge_answers",
+                tags=["oracle"],
+            ),
+            Node(
+                nodes.score_held_out,
+                ["held_out_pairs", "gold_manifest", *MODELS, "params:training", "params:evaluation"],
+                "held_out_scores",
+                name="score_held_out",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.measure_capability,
+                [*MODELS, "params:evaluation"],
+                "capability_scores",
+                name="measure_capability",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.tabulate,
+                ["responses", "held_out_scores", "capability_scores", "policy", "old_policy", "params:seed"],
+                "evaluation_table",
+                name="tabulate",
+            ),
+            Node(nodes.draw_agreement, "evaluation_table", "evaluation_figure", name="draw_agreement"),
+        ],
+        namespace="evaluation",
+        prefix_datasets_with_namespace=False,
+    )

@@ -1,0 +1,5 @@
+"""Held-out pairs and the gold batch are set aside."""
+
+from realignment.pipelines.gold.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,63 @@
+"""Nodes of the stage `gold`."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from realignment import gold, lineage, triage
+from realignment.parameters import GoldParameters
+from realignment.records import Disposition, NothingToDo
+
+logger = logging.getLogger(__name__)
+
+
+def draw_gold_batch(
+    invert_pairs: pd.DataFrame,
+    punish_pairs: pd.DataFrame,
+    retain_pairs: pd.DataFrame,
+    triage_manifest: dict[str, Any],
+    parameters: GoldParameters,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Set held-out pairs and the gold batch aside; the rest is trained on."""
+    splits = {"invert_pairs": invert_pairs, "punish_pairs": punish_pairs, "retain_pairs": retain_pairs}
+    lineage.check(triage_manifest, splits)
+    counts = {str(d): len(splits.get(f"{d.lower()}_pairs", ())) for d in Disposition}
+    triage.check_triage(counts)
+    if not counts[Disposition.INVERT] + counts[Disposition.PUNISH]:
+        raise NothingToDo(
+            f"All {counts[Disposition.RETAIN]} judged pairs already comply with policy version "
+            f"{triage_manifest['policy_version']}: there is nothing to re-align."
+        )
+    parts = gold.partition(
+        pd.concat(splits.values(), ignore_index=True),
+        held_out_share=parameters.held_out_share,
+        gold_size=parameters.size,
+        composition=parameters.composition,
+        seed=seed,
+    )
+    outputs = {"held_out_pairs": parts.held_out, "gold_batch": parts.gold, "training_pairs": parts.training}
+    facts = {key: triage_manifest[key] for key in ("policy", "policy_version", "oracle")}
+    manifest = lineage.seal("gold", inputs=splits, outputs=outputs, seed=seed, **facts)
+    logger.info(", ".join(f"{len(table)} {name.replace('_', ' ')}" for name, table in outputs.items()))
+    return parts.held_out, parts.gold, parts.training, manifest
+
+
+def draw_triage_flow(
+    invert_pairs: pd.DataFrame,
+    punish_pairs: pd.DataFrame,
+    retain_pairs: pd.DataFrame,
+    review_pairs: pd.DataFrame,
+    held_out_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
+    training_pairs: pd.DataFrame,
+) -> go.Figure:
+    """The way of every pair, from its two verdicts to what it is used for."""
+    from realignment import reports
+
+    triaged = pd.concat([invert_pairs, punish_pairs, retain_pairs, review_pairs], ignore_index=True)
+    parts = {"held out": held_out_pairs, "gold": gold_batch, "training": training_pairs}
+    destinations = {name: part["disposition"].value_counts().to_dict() for name, part in parts.items()}
+    return reports.triage_flow(triaged, destinations)

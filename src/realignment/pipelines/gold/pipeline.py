@@ -1,0 +1,25 @@
+"""Splits → held-out pairs, gold batch, training pairs."""
+
+from kedro.pipeline import Node, Pipeline
+
+from realignment.pipelines.gold import nodes
+
+TRIAGED = ["invert_pairs", "punish_pairs", "retain_pairs"]
+PARTS = ["held_out_pairs", "gold_batch", "training_pairs"]
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """The splits → three disjoint parts."""
+    return Pipeline(
+        [
+            Node(
+                nodes.draw_gold_batch,
+                [*TRIAGED, "triage_manifest", "params:gold", "params:seed"],
+                [*PARTS, "gold_manifest"],
+                name="draw_gold_batch",
+            ),
+            Node(nodes.draw_triage_flow, [*TRIAGED, "review_pairs", *PARTS], "triage_flow", name="draw_triage_flow"),
+        ],
+        namespace="gold",
+        prefix_datasets_with_namespace=False,
+    )

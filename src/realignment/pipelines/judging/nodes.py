@@ -1,0 +1,65 @@
+"""Nodes of the stage `judging`."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from realignment import intake, judging, lineage
+from realignment.oracles import Oracle
+from realignment.oracles.labels import LabelOracle
+from realignment.oracles.rules import RulesOracle
+from realignment.parameters import JudgingParameters, PairsParameters
+from realignment.policy import Policy, diff_policies
+from realignment.records import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def read_pairs(
+    raw_pairs: pd.DataFrame, parameters: PairsParameters, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Clean the pairs; rows that cannot be used go to the rejects table with their reason."""
+    if parameters.limit is not None and parameters.limit < len(raw_pairs):
+        logger.warning("Only %d of %d rows are used (`pairs.limit`)", parameters.limit, len(raw_pairs))
+        raw_pairs = raw_pairs.sample(parameters.limit, random_state=seed).sort_index()
+    result = intake.clean_pairs(raw_pairs, **parameters.model_dump(exclude={"limit"}))
+    report = result.report
+    logger.info("%d of %d rows are usable pairs (%s)", report["pairs"], report["rows"], report["format"])
+    if report["rejected"]:
+        logger.warning("%d rows were set aside, see rejected_rows: %s", report["rejected"], report["reasons"])
+    return result.pairs, result.rejected_rows, report
+
+
+def compare_policies(old_policy: Policy, policy: Policy) -> pd.DataFrame:
+    """What changed in the policy, rule by rule."""
+    return diff_policies(old_policy, policy)
+
+
+def judge_pairs(
+    pairs: pd.DataFrame, policy: Policy, parameters: JudgingParameters, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
+    """Judge every response under the new policy, and measure the oracle where the truth is known."""
+    oracle = _build_oracle(pairs, parameters)
+    judgments = judging.judge_pairs(pairs, policy, oracle)
+    report = judging.measure_oracle(pairs, judgments)
+    sample = parameters.stability_sample
+    report["stability"] = judging.repeat_stability(pairs, policy, oracle, judgments, sample=sample, seed=seed)
+    judging.check_oracle(
+        report, max_unscored=parameters.max_unscored, min_stability=parameters.min_stability
+    )
+    facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
+    manifest = lineage.seal("judging", inputs={"pairs": pairs}, outputs={"judgments": judgments, "pairs": pairs}, **facts)
+    return judgments, report, manifest
+
+
+def _build_oracle(pairs: pd.DataFrame, parameters: JudgingParameters) -> Oracle:
+    if parameters.oracle == "rules":
+        return RulesOracle()
+    labels = judging.truth_labels(pairs)
+    if not any(label is not None for label in labels.values()):
+        raise DataError(
+            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false or null), and "
+            f"the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, or set `judging.oracle: rules`."
+        )
+    return LabelOracle(labels)

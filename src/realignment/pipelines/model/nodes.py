@@ -1,0 +1,19 @@
+"""Nodes of the stage `model`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from realignment import models
+from realignment.parameters import ModelParameters
+
+
+def fetch_reference_model(parameters: ModelParameters) -> dict[str, Any]:
+    """Fetch M_ref once; afterwards this is a look into the folder."""
+    reference = models.fetch(
+        parameters.source,
+        folder=Path(parameters.folder),
+        sha256=parameters.sha256,
+        revision=parameters.revision,
+    )
+    return asdict(reference)

@@ -1,0 +1,63 @@
+"""Evaluation → gate, registry, summary, report."""
+
+from kedro.pipeline import Node, Pipeline
+
+from realignment.pipelines.promotion import nodes
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """evaluation_table, realigned_model → gate_report, registered_model, summary, report."""
+    return Pipeline(
+        [
+            Node(
+                nodes.pass_gate, ["evaluation_table", "policy", "params:promotion"], "gate_report", name="pass_gate"
+            ),
+            Node(
+                nodes.register_model,
+                [
+                    "realigned_model",
+                    "gate_report",
+                    "evaluation_table",
+                    "policy",
+                    "training_manifest",
+                    "params:promotion",
+                ],
+                "registered_model",
+                name="register_model",
+            ),
+            Node(
+                nodes.summarize_run,
+                ["evaluation_table", "triage_report", "oracle_report", "gate_report", "registered_model"],
+                ["summary", "run_summary"],
+                name="summarize_run",
+            ),
+            Node(
+                nodes.write_report,
+                [
+                    "run_summary",
+                    "gate_report",
+                    "registered_model",
+                    "policy_diff",
+                    "triage_report",
+                    "triage_flow",
+                    "rejected_rows",
+                    "oracle_report",
+                    "impact_report",
+                    "impact_figure",
+                    "training_figure",
+                    "evaluation_table",
+                    "evaluation_figure",
+                    "evaluation_judge",
+                    "responses",
+                    "training_manifest",
+                    "policy",
+                    "old_policy",
+                    "parameters",
+                ],
+                ["report", "run_report"],
+                name="write_report",
+            ),
+        ],
+        namespace="promotion",
+        prefix_datasets_with_namespace=False,
+    )

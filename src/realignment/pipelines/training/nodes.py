@@ -1,0 +1,45 @@
+"""Nodes of the stage `training`."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from realignment import lineage
+from realignment.parameters import LossParameters, ModelParameters, TrainingParameters
+
+logger = logging.getLogger(__name__)
+
+
+def train_model(
+    training_pairs: pd.DataFrame,
+    impact_weights: pd.DataFrame,
+    impact_manifest: dict[str, Any],
+    reference_model: dict[str, Any],
+    model_parameters: ModelParameters,
+    loss: LossParameters,
+    parameters: TrainingParameters,
+    seed: int,
+    work_folder: str,
+) -> tuple[str, pd.DataFrame, dict[str, Any]]:
+    """Train with the hybrid objective; an interrupted run with the same inputs goes on from its last checkpoint."""
+    from realignment import workbench
+
+    lineage.check(impact_manifest, {"impact_weights": impact_weights, "training_pairs": training_pairs})
+    bench = workbench.open_workbench(reference_model["path"], model_parameters, parameters, loss, seed=seed)
+    key = workbench.run_key(impact_manifest, model_parameters, loss, parameters, seed)
+    batch = bench.with_weights(training_pairs, impact_weights)
+    folder, history = bench.train(batch, work_folder=Path(work_folder), key=key)
+    facts = {key: impact_manifest[key] for key in ("policy", "policy_version", "oracle")}
+    inputs = {**impact_manifest["outputs"], "reference_model": reference_model["sha256"]}
+    manifest = lineage.seal("training", inputs=inputs, outputs={"training_history": history}, seed=seed, **facts)
+    return folder, history, manifest
+
+
+def draw_training_curves(training_history: pd.DataFrame) -> go.Figure:
+    """Losses, log-ratios of good, bad and retained answers, and drift, by step."""
+    from realignment import reports
+
+    return reports.training_curves(training_history)

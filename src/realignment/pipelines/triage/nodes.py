@@ -1,0 +1,42 @@
+"""Nodes of the stage `triage`."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from realignment import lineage, triage
+from realignment.parameters import TriageParameters
+from realignment.records import Disposition
+
+logger = logging.getLogger(__name__)
+
+
+def triage_pairs(
+    pairs: pd.DataFrame, judgments: pd.DataFrame, judging_manifest: dict[str, Any], parameters: TriageParameters
+) -> tuple[pd.DataFrame, ...]:
+    """Give every pair the disposition that its two judgments imply, and split by it."""
+    lineage.check(judging_manifest, {"pairs": pairs, "judgments": judgments})
+    triaged = triage.triage(pairs, judgments, min_confidence=parameters.min_confidence)
+    splits = {f"{d.lower()}_pairs": table for d, table in triage.split(triaged).items()}
+    facts = {key: judging_manifest[key] for key in ("policy", "policy_version", "oracle")}
+    manifest = lineage.seal(
+        "triage", inputs={"pairs": pairs, "judgments": judgments}, outputs=splits, **facts
+    )
+    return (*(splits[f"{d.lower()}_pairs"] for d in Disposition), manifest)  # type: ignore[return-value]
+
+
+def report_triage(
+    invert_pairs: pd.DataFrame,
+    punish_pairs: pd.DataFrame,
+    retain_pairs: pd.DataFrame,
+    review_pairs: pd.DataFrame,
+    parameters: TriageParameters,
+) -> dict[str, Any]:
+    """How many pairs went where, and why."""
+    triaged = pd.concat([invert_pairs, punish_pairs, retain_pairs, review_pairs], ignore_index=True)
+    report = triage.report_triage(triaged, max_punish_share=parameters.max_punish_share)
+    logger.info("Triage: %s", ", ".join(f"{count} {name}" for name, count in report["counts"].items()))
+    for warning in report["warnings"]:
+        logger.warning(warning)
+    return report

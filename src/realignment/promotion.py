@@ -1,0 +1,210 @@
+"""The gate: may a realigned model become champion? Every reason is a sentence with value and limit."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict
+
+import pandas as pd
+
+from realignment.records import RealignmentError
+
+_HEADLINES = ("regulated", "overall", "retained", "held_out")
+"""Groups that stand for a whole metric, best first; the gate looks at the first of them that a metric has."""
+
+
+class PromotionError(RealignmentError):
+    """The gate cannot be asked."""
+
+
+class Check(TypedDict):
+    """One condition of the gate. `value` is None where the quantity was not measured."""
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool
+    detail: str
+
+
+class GateReport(TypedDict):
+    """The verdict, its reasons (failed checks, passed ones, what was not measured), and the checks."""
+
+    passed: bool
+    reasons: list[str]
+    checks: list[Check]
+
+
+class Champion(TypedDict):
+    """The model that a candidate would replace: its version, its agreement under the same policy."""
+
+    version: str
+    agreement: float
+
+
+def gate(
+    table: pd.DataFrame,
+    *,
+    min_agreement_gain: float,
+    min_preference_gain: float,
+    max_over_refusal: float,
+    max_kl_drift: float,
+    max_capability_drop: float,
+    champion: Champion | None = None,
+    judge: str | None = None,
+) -> GateReport:
+    """Whether a candidate may become champion, judged by the evaluation table alone.
+
+    Agreement with the new policy must rise by `min_agreement_gain` with its 95 % interval above zero, and
+    must not lie significantly below the champion's. Where a run measured no agreement (no prompts, or no
+    policy that a judge can apply), preference accuracy on held-out pairs decides, and a reason says so.
+
+    Args:
+        table: One row per metric, group and judge: columns `metric, group, judge, before, after, after_high,
+            difference, difference_low, difference_high`; shares in 0..1, `kl_drift` in nats per token.
+        min_agreement_gain: Least rise of agreement, as a share.
+        min_preference_gain: Least rise of preference accuracy, as a share, where agreement was not measured.
+        max_over_refusal: Largest share of prompts outside the policy that are answered as if inside.
+        max_kl_drift: Largest KL(reference ‖ realigned) on retained prompts, in nats per token.
+        max_capability_drop: Largest loss of accuracy; one whose interval includes zero passes too.
+        champion: What the candidate would replace; None: there is no champion for this policy.
+        judge: The judge whose verdicts count; None: every judge in the table has to be satisfied.
+
+    Raises:
+        PromotionError: `judge` gave no verdict in this table.
+    """
+    rows = _of_judge(table, judge)
+    gains = [*_agreement_checks(rows, min_agreement_gain, champion)]
+    notes: list[str] = []
+    if not gains:
+        gains = [*_preference_checks(rows, min_preference_gain)]
+        notes.append(_fallback_note(measured=bool(gains)))
+    limits = (
+        ("over_refusal", _over_refusal, max_over_refusal),
+        ("kl_drift", _kl_drift, max_kl_drift),
+        ("capability", _capability, max_capability_drop),
+    )
+    costs = [
+        (metric, [check(row, limit) for row in _headline(rows, metric)]) for metric, check, limit in limits
+    ]
+    notes += [
+        f"{metric} was not measured, so the gate did not check it." for metric, found in costs if not found
+    ]
+    checks = gains + [check for _, found in costs for check in found]
+    reasons = [check["detail"] for check in sorted(checks, key=lambda check: check["passed"])]
+    passed = bool(gains) and all(check["passed"] for check in checks)
+    return {"passed": passed, "reasons": reasons + notes, "checks": checks}
+
+
+def _of_judge(table: pd.DataFrame, judge: str | None) -> pd.DataFrame:
+    judges = table["judge"].fillna("")
+    known = sorted(set(judges) - {""})
+    if judge is None or not known:
+        return table.assign(judge=judges)
+    if judge not in known:
+        raise PromotionError(
+            f"The gate should follow judge {judge!r}, but the evaluation table has {', '.join(known)}. "
+            "Set the judge of the promotion parameters to one of these, or to null for all of them."
+        )
+    return table.assign(judge=judges)[judges.isin(["", judge])]
+
+
+def _headline(rows: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
+    """The rows that stand for a metric: its headline group, one per judge; all groups where it has none."""
+    of_metric = rows[rows["metric"] == metric]
+    for group in _HEADLINES:
+        if (of_metric["group"] == group).any():
+            of_metric = of_metric[of_metric["group"] == group]
+            break
+    yield from ({str(key): value for key, value in row.items()} for row in of_metric.to_dict("records"))
+
+
+def _agreement_checks(rows: pd.DataFrame, limit: float, champion: Champion | None) -> Iterator[Check]:
+    for row in _headline(rows, "agreement"):
+        yield _gain(row, "agreement", "Agreement with the new policy", limit)
+        if champion is not None:
+            yield _not_below(row, champion)
+
+
+def _not_below(row: dict[str, Any], champion: Champion) -> Check:
+    best, highest = champion["agreement"], float(row["after_high"])
+    detail = (
+        f"Agreement{_by(row)} is {_percent(row['after'])}, with 95 % confidence at most {_percent(highest)}; "
+        f"champion version {champion['version']} has {_percent(best)}, which must not lie above that."
+    )
+    return _check(f"not_below_champion{_by(row)}", highest, best, lambda value: value >= best, detail)
+
+
+def _preference_checks(rows: pd.DataFrame, limit: float) -> Iterator[Check]:
+    for row in _headline(rows, "preference_accuracy"):
+        yield _gain(row, "preference_accuracy", "Preference accuracy on held-out pairs", limit)
+
+
+def _gain(row: dict[str, Any], name: str, subject: str, limit: float) -> Check:
+    low = float(row["difference_low"])
+    detail = (
+        f"{subject}{_by(row)} went from {_percent(row['before'])} to {_percent(row['after'])}: a change of "
+        f"{_points(row['difference'])} (95 % interval from {_points(low)}); needed are at least "
+        f"{_points(limit)} and an interval above zero."
+    )
+    return _check(
+        f"{name}{_by(row)}", row["difference"], limit, lambda value: value >= limit and low > 0, detail
+    )
+
+
+def _over_refusal(row: dict[str, Any], limit: float) -> Check:
+    detail = (
+        f"Over-refusal{_by(row)} is {_percent(row['after'])} after training; the limit is {_percent(limit)}."
+    )
+    return _check(f"over_refusal{_by(row)}", row["after"], limit, lambda value: value <= limit, detail)
+
+
+def _kl_drift(row: dict[str, Any], limit: float) -> Check:
+    detail = f"KL drift is {float(row['after']):.4f} nats per token after training; the limit is {limit:g}."
+    return _check("kl_drift", row["after"], limit, lambda value: value <= limit, detail)
+
+
+def _capability(row: dict[str, Any], limit: float) -> Check:
+    low, high = float(row["difference_low"]), float(row["difference_high"])
+    detail = (
+        f"Capability went from {_percent(row['before'])} to {_percent(row['after'])}: a change of "
+        f"{_points(row['difference'])} (95 % interval {_points(low)} to {_points(high)}); a loss may be at "
+        f"most {_points(limit).lstrip('+')}, or within its interval of zero."
+    )
+    return _check(
+        "capability", row["difference"], -limit, lambda value: value >= -limit or low <= 0 <= high, detail
+    )
+
+
+def _check(name: str, value: float, limit: float, holds: Callable[[float], bool], detail: str) -> Check:
+    """A value that is not a number fails: what could not be measured is no ground for promotion."""
+    value = float(value)
+    if math.isnan(value):
+        return {
+            "name": name,
+            "value": None,
+            "limit": limit,
+            "passed": False,
+            "detail": f"{detail} It was not measurable.",
+        }
+    return {"name": name, "value": value, "limit": limit, "passed": bool(holds(value)), "detail": detail}
+
+
+def _fallback_note(measured: bool) -> str:
+    missing = (
+        "Agreement with the new policy was not measured (no prompts, or no policy that a judge can apply)"
+    )
+    if measured:
+        return f"{missing}; the gate used preference accuracy on held-out pairs instead."
+    return f"{missing}, nor was preference accuracy: there is no evidence of a gain, so nothing is promoted."
+
+
+def _by(row: dict[str, Any]) -> str:
+    return f" (judge: {row['judge']})" if row["judge"] else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * float(share):.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * float(share):+.1f} points"

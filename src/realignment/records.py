@@ -1,0 +1,76 @@
+"""The nouns everything speaks: exchanges, judgments, dispositions, and the columns of the tables that hold them."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pandas as pd
+
+PAIR_COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "domain", "messages", "correction")
+"""Columns of every table of pairs. `domain`, `messages` and `correction` may be null; see `intake.py`."""
+
+TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
+"""Optional ground truth under the new policy: it measures an oracle, and never steers triage (except `oracle: labels`)."""
+
+
+class Disposition(StrEnum):
+    """What the two judgments of a pair make of it (method.md, section 3)."""
+
+    INVERT = "INVERT"
+    PUNISH = "PUNISH"
+    RETAIN = "RETAIN"
+    REVIEW = "REVIEW"
+
+
+CONFLICTS = (Disposition.INVERT, Disposition.PUNISH)
+"""The dispositions whose chosen response violates the new policy: they are weighted and trained away from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One prompt, one response, and the topic that the data gives it (None where it gives none)."""
+
+    prompt: str
+    response: str
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """What an oracle says of one exchange. Not knowing is a value: ``complies=None`` with its reason, never a guess."""
+
+    complies: bool | None
+    confidence: float
+    rules_broken: tuple[str, ...] = ()
+    reason: str = ""
+    oracle: str = ""
+
+
+class RealignmentError(Exception):
+    """Base of every error this package raises on purpose: what was found, what was expected, what to do."""
+
+
+class DataError(RealignmentError):
+    """The data cannot be used as it is."""
+
+
+class HealthError(RealignmentError):
+    """A health check stops the run before more work is lost (method.md, section 10)."""
+
+
+class NothingToDo(SystemExit):
+    """The run ends here, and well: there is nothing to do. A `SystemExit` with status 0, so a shell sees success."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(0)
+        self.reason = reason
+        logging.getLogger(__name__).info(reason)
+
+
+def digest_table(table: pd.DataFrame) -> str:
+    """sha256 over columns and cells in order: equal tables have equal digests, on every machine and after every reload."""
+    if table.empty:
+        return hashlib.sha256(b"empty table").hexdigest()
+    text = table.reset_index(drop=True).to_json(orient="split", double_precision=15, date_format="iso")
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""How numbers read, on the page and in the terminal: shares in percent, everything else with three digits."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+SHARES = frozenset({"agreement", "old_policy_agreement", "over_refusal", "capability", "preference_accuracy"})
+"""Metrics that are shares of items: shown in percent, their differences in percentage points."""
+
+MISSING = "n/a"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a number is absent: null or NaN."""
+    return value is None or bool(pd.isna(value))
+
+
+def number(value: Any) -> str:
+    """Three significant digits; whole numbers with thousands separators."""
+    if is_missing(value):
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if math.isfinite(value) and (float(value).is_integer() or abs(value) >= 1000):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def share(value: Any) -> str:
+    """0.7133 → `71.3 %`."""
+    return MISSING if is_missing(value) else f"{100 * value:.1f} %"
+
+
+def quantity(metric: str, value: Any) -> str:
+    """A value in the metric's own way: shares in percent."""
+    return share(value) if metric in SHARES else number(value)
+
+
+def difference(metric: str, value: Any) -> str:
+    """With its sign; of shares in percentage points."""
+    if is_missing(value):
+        return MISSING
+    if metric in SHARES:
+        return f"{100 * value:+.1f}"
+    return ("+" if value > 0 else "") + number(value)
+
+
+def interval(metric: str, low: Any, high: Any, *, signed: bool = False) -> str:
+    """`12.3 % to 45.6 %`, or `+1.2 to +3.4` for a difference; one n/a where either end is missing."""
+    if is_missing(low) or is_missing(high):
+        return MISSING
+    form = difference if signed else quantity
+    return f"{form(metric, low)} to {form(metric, high)}"
+
+
+def p_value(value: Any) -> str:
+    """Three decimals, and never a p of zero."""
+    if is_missing(value):
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def name_of(identifier: str) -> str:
+    """`over_refusal` → `over-refusal`, `kl_drift` → `KL drift`, `domain:money` → `money`."""
+    known = {
+        "over_refusal": "over-refusal",
+        "kl_drift": "KL drift",
+        "distinct_2": "distinct-2",
+        "look_alike": "look-alike",
+    }
+    name = identifier.rpartition(":")[2]
+    return known.get(name, name.replace("_", " "))

@@ -1,0 +1,95 @@
+"""One self-contained HTML page per run: everything inline, and model text is never markup."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+import pandas as pd
+import plotly.graph_objects as go
+import yaml
+from plotly.io.json import to_json_plotly
+from plotly.offline import get_plotlyjs
+
+from realignment.reports import formats, sections
+from realignment.reports.style import DARK, DISPOSITION_COLOURS, FONT, LIGHT, TITLE_HEIGHT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """What a run leaves behind, as the catalog has it. A part that is None or empty leaves its section out.
+
+    `missing` says why, by the name of the field, in place of the page's own sentence. In `responses`
+    the verdict `after_<judge>` is true where a response does what the policy asks on regulated topics: right
+    where the policy is what the prompt is about, over-refusal for the kinds `ordinary` and `look_alike`.
+    """
+
+    title: str
+    subtitle: str = ""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    gate_report: Mapping[str, Any] | None = None
+    registered_model: Mapping[str, Any] | None = None
+    policy_diff: pd.DataFrame | None = None
+    triage_report: Mapping[str, Any] | None = None
+    triage_flow: go.Figure | None = None
+    rejected_rows: pd.DataFrame | None = None
+    oracle_report: Mapping[str, Any] | None = None
+    impact_report: Mapping[str, Any] | None = None
+    impact_figure: go.Figure | None = None
+    training_figure: go.Figure | None = None
+    evaluation_table: pd.DataFrame | None = None
+    evaluation_figure: go.Figure | None = None
+    evaluation_judge: Mapping[str, Any] | None = None
+    responses: pd.DataFrame | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    manifests: Sequence[Mapping[str, Any]] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_report(results: RunResults) -> str:
+    """The page as one string of HTML: no request leaves it, and plotly.js is in it once.
+
+    Figures follow the reader's light or dark scheme. All text is escaped; characters that UTF-8 cannot hold
+    (lone surrogates in model text) are replaced.
+    """
+    counts = (results.triage_report or {}).get("counts") or results.summary.get("splits") or {}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("realignment.reports", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "number": formats.number,
+        "share": formats.share,
+        "name": formats.name_of,
+    }
+    page = environment.get_template("report.html.j2").render(
+        run=results,
+        formats=formats,
+        colours={str(d): colour for d, colour in DISPOSITION_COLOURS.items()},
+        font=FONT,
+        splits=sections.split_counts(counts),
+        diff=sections.records(results.policy_diff),
+        refused=sections.refused_rows(results.rejected_rows),
+        metrics=sections.metric_blocks(results.evaluation_table),
+        judge_facts=sections.flat(results.evaluation_judge or {}),
+        answers=sections.answers(results.responses),
+        parameters=yaml.safe_dump(sections.plain(results.parameters), sort_keys=False, allow_unicode=True),
+        themes={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},
+        plotly_js=get_plotlyjs(),
+        figure_json=_figure_json,
+    )
+    return page.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _figure_json(figure: go.Figure) -> str:
+    """The figure without what the page brings itself (title, template), safe inside a script element."""
+    content = figure.to_plotly_json()
+    layout = content["layout"]
+    for own in ("template", "title"):
+        layout.pop(own, None)
+    layout["margin"]["t"] -= TITLE_HEIGHT
+    layout["height"] -= TITLE_HEIGHT
+    return str(to_json_plotly(content)).replace("<", "\\u003c")

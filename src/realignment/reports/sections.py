@@ -1,0 +1,133 @@
+"""The tables of a run as the lines that the page shows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from realignment.records import Disposition
+from realignment.reports import formats
+from realignment.reports.agreement import in_order
+
+
+def records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """One mapping per row, nulls as None; empty where there is no table."""
+    if table is None or table.empty:
+        return []
+    cells = table.astype(object).where(table.notna(), None)
+    return [{str(column): cell for column, cell in row.items()} for row in cells.to_dict("records")]
+
+
+def split_counts(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Every disposition with its count and its share of all pairs."""
+    total = sum(counts.values())
+    return [
+        {"name": str(d), "n": counts.get(d, 0), "share": counts.get(d, 0) / total if total else None}
+        for d in Disposition
+    ]
+
+
+def refused_rows(table: pd.DataFrame | None) -> list[tuple[str, int]]:
+    """Reasons for which rows of the source were not used, the most frequent first."""
+    if table is None or table.empty:
+        return []
+    return [(str(reason), int(n)) for reason, n in table["reason"].value_counts().items()]
+
+
+def metric_blocks(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """The evaluation table as text, one block per metric, groups in the figure's order."""
+    if table is None or table.empty:
+        return []
+    blocks = []
+    for metric, rows in table.groupby("metric", sort=False):
+        order = in_order(rows["group"])
+        ranked = rows.assign(rank=rows["group"].astype(str).map(order.index)).sort_values(
+            "rank", kind="stable"
+        )
+        lines = [_metric_line(str(metric), row) for row in records(ranked)]
+        blocks.append({"metric": str(metric), "unit": _unit(str(metric), lines), "lines": lines})
+    return blocks
+
+
+def _unit(metric: str, lines: list[dict[str, Any]]) -> str:
+    return "%" if metric in formats.SHARES else str(lines[0]["unit"] or "")
+
+
+def _metric_line(metric: str, row: dict[str, Any]) -> dict[str, Any]:
+    low, high = row["difference_low"], row["difference_high"]
+    return {
+        "group": str(row["group"]),
+        "judge": row["judge"] or "",
+        "n": formats.number(row["n"]),
+        "unit": row.get("unit"),
+        "before": formats.quantity(metric, row["before"]),
+        "before_interval": formats.interval(metric, row["before_low"], row["before_high"]),
+        "after": formats.quantity(metric, row["after"]),
+        "after_interval": formats.interval(metric, row["after_low"], row["after_high"]),
+        "difference": formats.difference(metric, row["difference"]),
+        "difference_interval": formats.interval(metric, low, high, signed=True),
+        "clear_of_zero": low is not None and high is not None and (low > 0 or high < 0),
+        "p": formats.p_value(row["p_value"]),
+        "test": row["test"] or "",
+    }
+
+
+def pick_answers(responses: pd.DataFrame, *, per_kind: int = 8) -> pd.DataFrame:
+    """The first answers of every kind of prompt, in the given order: enough to read, few enough to print."""
+    if responses.empty:
+        return responses
+    return responses[responses.groupby("kind").cumcount() < per_kind]
+
+
+def answers(responses: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Every given response pair with one badge per judge and time."""
+    shown = []
+    for row in records(responses):
+        judges = [column.removeprefix("after_") for column in row if column.startswith("after_")]
+        sides = [
+            {
+                "time": time,
+                "text": row[time],
+                "badges": [_badge(row.get(f"{time}_{judge}"), row["kind"], judge) for judge in judges],
+            }
+            for time in ("before", "after")
+        ]
+        tags = [str(row[c]) for c in ("kind", "domain", "origin") if row.get(c)]
+        shown.append({"prompt": row["prompt"], "tags": tags, "sides": sides})
+    return shown
+
+
+def _badge(holds: bool | None, kind: str | None, judge: str) -> dict[str, str]:
+    if holds is None:
+        return {"judge": judge, "text": "not judged", "class": "unknown"}
+    if kind in ("ordinary", "look_alike"):
+        return {
+            "judge": judge,
+            "text": "direct" if holds else "over-refuses",
+            "class": "good" if holds else "bad",
+        }
+    return {"judge": judge, "text": "complies" if holds else "violates", "class": "good" if holds else "bad"}
+
+
+def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Leaves of a nested report as (name, text)."""
+    leaves: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            leaves += flat(value, prefix=f"{name}: ")
+        elif isinstance(value, (list, tuple)):
+            texts = [str(v) if isinstance(v, (dict, list)) else formats.number(v) for v in value]
+            leaves.append((name, ", ".join(texts)))
+        else:
+            leaves.append((name, formats.number(value)))
+    return leaves
+
+
+def plain(value: Any) -> Any:
+    """Nested parameters as what YAML can write; anything else as its text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,120 @@
+"""Which rows of a table of pairs cannot be used, and why: the first problem of every row."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realignment.preference_formats import Problem
+from realignment.records import TRUTH_COLUMNS
+
+Columns = dict[str, list[Any]]
+"""The canonical columns as plain lists: comprehensions over them are faster than any object Series."""
+
+Problems = list[Problem | None]
+"""One entry per row; None where the row can be used."""
+
+OPTIONAL_TEXTS = ("domain", "correction")
+_TRUTH = {
+    True: True,
+    False: False,
+    "true": True,
+    "false": False,
+    "1": True,
+    "0": False,
+}  # True == 1 == 1.0 as a key
+
+
+def find_problems(columns: Columns, readings: list[Any]) -> Problems:
+    """The first problem of every row; rewrites truth to bool or None, and blank optional texts to None."""
+    problems: Problems = [reading if isinstance(reading, Problem) else None for reading in readings]
+    for name in ("prompt", "chosen", "rejected", "pair_id"):
+        _note(problems, columns[name], _check_text, name)
+    for name in OPTIONAL_TEXTS:
+        columns[name] = [
+            None if isinstance(cell, str) and not cell.strip() else cell for cell in columns[name]
+        ]
+        _note(problems, columns[name], lambda cell: None if cell is None else _check_text(cell), name)
+    _note(problems, columns["messages"], lambda cell: None if cell is None else _check_text(cell), "prompt")
+    for name in TRUTH_COLUMNS:
+        if name in columns:
+            _note(problems, columns[name], _check_truth, name)
+            columns[name] = [_read_truth(cell) for cell in columns[name]]
+    for row, (chosen, rejected) in enumerate(zip(columns["chosen"], columns["rejected"], strict=True)):
+        if problems[row] is None and chosen.strip() == rejected.strip():
+            problems[row] = Problem("rejected", "equal to chosen")
+    content = list(
+        zip(*(columns[name] for name in ("prompt", "chosen", "rejected", "messages")), strict=True)
+    )
+    _note_repeated(
+        problems, content, Problem("prompt", "the same prompt, chosen and rejected as an earlier row")
+    )
+    _note_repeated(problems, columns["pair_id"], Problem("pair_id", "the same pair_id as an earlier row"))
+    return problems
+
+
+def find_long_prompts(columns: Columns, problems: Problems, limit: int) -> Problems:
+    """The usable rows whose prompt has more than `limit` characters."""
+    lengths = [
+        len(prompt) if problem is None else 0
+        for prompt, problem in zip(columns["prompt"], problems, strict=True)
+    ]
+    reason = f"longer than {limit} characters"
+    return [Problem("prompt", reason) if length > limit else None for length in lengths]
+
+
+def is_null(cell: Any) -> bool:
+    """None, NaN or pandas' NA."""
+    return cell is None or cell is pd.NA or (isinstance(cell, float) and cell != cell)
+
+
+def _note(problems: Problems, cells: list[Any], check: Callable[[Any], str | None], field: str) -> None:
+    for row, cell in enumerate(cells):
+        if problems[row] is None and (reason := check(cell)) is not None:
+            problems[row] = Problem(field, reason)
+
+
+def _note_repeated(problems: Problems, keys: list[Any], problem: Problem) -> None:
+    seen: set[Hashable] = set()
+    for row, key in enumerate(keys):
+        if problems[row] is None:
+            if key in seen:
+                problems[row] = problem
+            seen.add(key)
+
+
+def _check_text(cell: Any) -> str | None:
+    if isinstance(cell, str):
+        if not cell or cell.isspace():
+            return "empty text"
+        if not cell.isascii() and _has_lone_surrogate(cell):
+            return "half of a surrogate pair: not valid Unicode"
+        return None
+    return "null" if is_null(cell) else f"expected text, found {type(cell).__name__}"
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _check_truth(cell: Any) -> str | None:
+    if is_null(cell) or _is_flag(cell):
+        return None
+    return f"expected true, false or null, found {cell!r:.40}"
+
+
+def _read_truth(cell: Any) -> bool | None:
+    return _TRUTH[_truth_key(cell)] if _is_flag(cell) else None
+
+
+def _is_flag(cell: Any) -> bool:
+    return isinstance(cell, (str, int, float, np.generic)) and _truth_key(cell) in _TRUTH
+
+
+def _truth_key(cell: Any) -> Any:
+    return cell.strip().lower() if isinstance(cell, str) else cell

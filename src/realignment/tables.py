@@ -1,0 +1,40 @@
+"""The catalog's view of the tables that people bring."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
+
+from realignment.readers import read_table
+
+
+class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
+    """A table of raw rows, read-only; see `read_table`.
+
+    Example: ``{type: realignment.tables.TableDataset, filepath: data/01_raw/pairs.jsonl}``, or as `filepath`
+    ``hub://org/name?split=train&config=default``, or ``none`` (or null) where there is no such table.
+    """
+
+    def __init__(self, *, filepath: str | None, metadata: dict[str, Any] | None = None) -> None:
+        # Kedro makes every relative `filepath` absolute before it comes here, the word `none` too.
+        self._filepath = None if filepath is None or Path(filepath).name == "none" else filepath
+        self.metadata = metadata
+
+    def load(self) -> pd.DataFrame:
+        """The rows, or an empty table where `filepath` is none."""
+        if self._filepath is None:
+            return pd.DataFrame(index=pd.RangeIndex(1, 1, name="row"))
+        return read_table(self._filepath)
+
+    def save(self, data: NoReturn) -> None:
+        """Refused: what people bring is never overwritten."""
+        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
+
+    def _exists(self) -> bool:
+        return self._filepath is not None and (
+            self._filepath.startswith("hub://") or Path(self._filepath).is_file()
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}

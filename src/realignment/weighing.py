@@ -1,0 +1,121 @@
+"""The impact phase over a whole data set: gold gradient, scores of every conflict, weights, and a report of their health."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from realignment import impact
+from realignment.impact import Gradient, RowLosses
+from realignment.likelihood import Rows, batches_by_tokens, lay_out
+from realignment.objective import Example, Objective, Treatment, pair_losses
+
+
+def _losses(treatments: Sequence[Treatment], objective: Objective) -> RowLosses:
+    """Row losses at θ_ref: the policy is the reference, so the reference log-probabilities are the policy's own."""
+
+    def losses(logprobs: Tensor, rows: Rows) -> Tensor:
+        kinds = torch.tensor([int(t) for t in treatments], device=logprobs.device)
+        return pair_losses(logprobs, logprobs.detach(), rows, kinds, objective)
+
+    return losses
+
+
+def compute_gold_gradient(
+    model: Any, gold: Sequence[Example], objective: Objective, *, pad_id: int, token_budget: int
+) -> Gradient:
+    """g_J at θ_ref. The gold loss is plain DPO, whatever the training loss: it states the goal, not the way."""
+    dpo = Objective(beta=objective.beta)
+    batches = [
+        lay_out([gold[i].tokens for i in members], pad_id=pad_id, dtype=model.dtype).to(model.device)
+        for members in batches_by_tokens([len(e.tokens) for e in gold], budget=token_budget)
+    ]
+    losses = lambda logprobs, rows: pair_losses(  # noqa: E731
+        logprobs, logprobs.detach(), rows, torch.full_like(rows.input_ids[:, 0], int(Treatment.PREFER)), dpo
+    )
+    return impact.gold_gradient(model, batches, losses)
+
+
+def score_conflicts(
+    model: Any,
+    conflicts: Sequence[Example],
+    direction: Gradient,
+    objective: Objective,
+    *,
+    pad_id: int,
+    token_budget: int,
+    length_normalize: bool,
+    progress: str | None,
+) -> list[tuple[float, tuple[float, ...]]]:
+    """Impact score and reference log-probabilities of every conflict, in order, from one pass.
+
+    Args:
+        model: At θ_ref, from `training.trainable_model`.
+        conflicts: INVERT and PUNISH examples.
+        direction: The gold gradient.
+        objective: The loss whose gradient is scored: the one that is trained.
+        pad_id: Fills rows.
+        token_budget: Padded tokens of a batch.
+        length_normalize: Divide a score by the pair's response tokens: long pairs otherwise score high for length alone.
+        progress: Label of the progress bar; None: no bar.
+    """
+    results: dict[int, tuple[float, tuple[float, ...]]] = {}
+    with tqdm(total=len(conflicts), desc=progress, unit="pair", disable=progress is None) as bar:
+        for members in batches_by_tokens([len(e.tokens) for e in conflicts], budget=token_budget):
+            batch = [conflicts[i] for i in members]
+            rows = lay_out([e.tokens for e in batch], pad_id=pad_id, dtype=model.dtype).to(model.device)
+            losses = _losses([e.treatment for e in batch], objective)
+            scores, logprobs = impact.impact_scores(model, rows, losses, direction)
+            if length_normalize:
+                scores = scores / torch.zeros_like(scores).index_add(0, rows.pair, rows.length.to(scores.dtype))
+            for rank, index in enumerate(members):
+                results[index] = (float(scores[rank]), tuple(logprobs[rows.pair == rank].tolist()))
+            bar.update(len(members))
+    return [results[i] for i in range(len(conflicts))]
+
+
+def weigh(
+    conflicts: Sequence[Example],
+    scored: Sequence[tuple[float, tuple[float, ...]]],
+    dispositions: Sequence[str],
+    *,
+    normalize: Literal["mean_one", "l1", "uniform"],
+    winsorize: float | None,
+) -> list[Example]:
+    """The examples with their weights and reference log-probabilities."""
+    scores = torch.tensor([score for score, _ in scored])
+    weights = impact.impact_weights(scores, list(dispositions), normalize=normalize, winsorize=winsorize)
+    return [
+        replace(example, weight=float(weight), reference=reference)
+        for example, weight, (_, reference) in zip(conflicts, weights, scored, strict=True)
+    ]
+
+
+def report_weights(weights: pd.DataFrame) -> dict[str, Any]:
+    """Health of the weights by disposition.
+
+    Args:
+        weights: Columns disposition, score, weight.
+
+    Returns:
+        Disposition → n, positive, negative, zero, mean_score, median_score, max_weight, effective_sample_size.
+    """
+    report = {}
+    for disposition, part in weights.groupby("disposition"):
+        score, weight = part["score"], part["weight"]
+        squares = float((weight**2).sum())
+        report[str(disposition)] = {
+            "n": len(part),
+            "positive": int((score > 0).sum()),
+            "negative": int((score < 0).sum()),
+            "zero": int((score == 0).sum()),
+            "mean_score": float(score.mean()),
+            "median_score": float(score.median()),
+            "max_weight": float(weight.max()),
+            "effective_sample_size": float(weight.sum()) ** 2 / squares if squares else 0.0,
+        }
+    return report

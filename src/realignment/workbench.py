@@ -1,0 +1,217 @@
+"""A model with its tokenizer and the settings of a run: what the stages `impact` and `training` work with."""
+
+import copy
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import BaseModel
+
+from realignment import examples, impact, models, training, weighing
+from realignment.devices import choose_device, choose_dtype
+from realignment.likelihood import check_shared_prompt
+from realignment.objective import Example, Objective
+from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
+from realignment.records import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(path: str | Path, parameters: ModelParameters) -> tuple[Any, Any]:
+    """Model and tokenizer, in the precision and on the device that the parameters ask for."""
+    device = choose_device(parameters.device)
+    dtype = choose_dtype(parameters.dtype, device)
+    model, tokenizer = models.load(path, dtype=str(dtype).removeprefix("torch."), device=device)
+    return model.eval(), tokenizer
+
+
+def to_objective(loss: LossParameters) -> Objective:
+    """The knobs of the hybrid loss."""
+    return Objective(
+        beta=loss.beta,
+        invert=loss.invert,
+        suppress=loss.punish,
+        punish_weight=loss.punish_weight,
+        kl_weight=loss.kl_weight,
+        anchor_weight=loss.anchor_weight,
+        error_rate=loss.error_rate,
+    )
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The trainable model at θ_ref, and how it is to be trained."""
+
+    model: Any
+    tokenizer: Any
+    objective: Objective
+    loss: LossParameters
+    training: TrainingParameters
+    seed: int
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills rows."""
+        return int(self.tokenizer.pad_token_id)
+
+    def build(self, pairs: pd.DataFrame, **known: Any) -> list[Example]:
+        """Examples of the pairs; see `examples.build_examples`."""
+        return examples.build_examples(
+            pairs,
+            self.tokenizer,
+            use_corrections=self.loss.use_corrections,
+            max_response_tokens=self.training.max_response_tokens,
+            **known,
+        )
+
+    def weigh(self, conflicts: pd.DataFrame, gold: pd.DataFrame, parameters: ImpactParameters) -> pd.DataFrame:
+        """The table `impact_weights` for the given conflicts."""
+        limit, budget = self.training.max_response_tokens, parameters.token_budget
+        gold_examples = examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
+        common = {"pad_id": self.pad_id, "token_budget": budget}
+        direction = weighing.compute_gold_gradient(self.model, gold_examples, self.objective, **common)
+        logger.info("Gold gradient over %d pairs, norm %.3g", len(gold), impact.gradient_norm(direction))
+        batch = self.build(conflicts)
+        scored = weighing.score_conflicts(
+            self.model,
+            batch,
+            direction,
+            self.objective,
+            length_normalize=parameters.length_normalize,
+            progress="Impact scores",
+            **common,
+        )
+        if parameters.normalize != "uniform":
+            scores = torch.tensor([score for score, _ in scored])
+            impact.check_scores(scores, max_negative_share=parameters.max_negative_share)
+        weighed = weighing.weigh(
+            batch,
+            scored,
+            list(conflicts["disposition"]),
+            normalize=parameters.normalize,
+            winsorize=parameters.winsorize,
+        )
+        return _to_table(weighed, [score for score, _ in scored], list(conflicts["disposition"]))
+
+    def with_weights(self, pairs: pd.DataFrame, weights: pd.DataFrame) -> list[Example]:
+        """Examples of all training pairs with their impact weights and reference log-probabilities.
+
+        Raises:
+            DataError: A conflict has no impact weight.
+        """
+        keyed = {row["pair_id"]: row for row in weights.to_dict("records")}
+        batch = self.build(
+            pairs,
+            weights={pair_id: row["weight"] for pair_id, row in keyed.items()},
+            references={},
+        )
+        references = {}
+        for example in batch:
+            names = [f"reference_{column}" for column in examples.RESPONSES[example.treatment]]
+            if (row := keyed.get(example.pair_id)) is not None:
+                references[example.pair_id] = tuple(float(row[name]) for name in names)
+        missing = [e.pair_id for e in batch if e.treatment.is_conflict and e.pair_id not in references]
+        unknown = [pair_id for pair_id, values in references.items() if any(map(math.isnan, values))]
+        if missing or unknown:
+            raise DataError(
+                f"{len(missing) + len(unknown)} conflicts have no impact weight for how they are to be trained (first: "
+                f"{(missing + unknown)[0]}). Run `--pipelines impact` again with the same `loss.use_corrections`."
+            )
+        return self.build(
+            pairs,
+            weights={pair_id: row["weight"] for pair_id, row in keyed.items()},
+            references=references,
+        )
+
+    def train(self, batch: Sequence[Example], *, work_folder: Path, key: str) -> tuple[str, pd.DataFrame]:
+        """Train in place and save the merged model; a run with the same key goes on from its last checkpoint.
+
+        Args:
+            batch: From `with_weights`.
+            work_folder: Where checkpoints of unfinished runs are kept.
+            key: Digest of everything that determines the result.
+
+        Returns:
+            Folder of the complete model (a `save_pretrained` folder with tokenizer; the adapter in ``adapter/``), to be
+            moved into the catalog, and the training history.
+        """
+        settings, folder = self.training, work_folder / key[:16]
+        arguments = training.training_arguments(
+            folder / "checkpoints",
+            steps=training.count_steps(len(batch), settings.epochs, settings.batch_size, settings.accumulation_steps),
+            device=self.model.device.type,
+            settings=settings,
+            seed=self.seed,
+        )
+        reference = copy.deepcopy(self.model).eval().requires_grad_(False) if settings.lora is None else None
+        guard = training.DriftGuard(settings.max_kl)
+        history = training.train(
+            self.model,
+            batch,
+            objective=self.objective,
+            arguments=arguments,
+            pad_id=self.pad_id,
+            reference_model=reference,
+            epochs=settings.epochs,
+            callbacks=[training.ProgressBar(), guard],
+        )
+        self._save(folder / "model")
+        return str(folder / "model"), pd.DataFrame(history).reindex(columns=list(training.HISTORY_COLUMNS))
+
+    def _save(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        model = self.model
+        if self.training.lora is not None:
+            model.save_pretrained(folder / "adapter")
+            # Merged in float32: in bfloat16 a small update would be rounded away against a large weight.
+            model = model.float().merge_and_unload()
+        model.float().save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def run_key(manifest: dict[str, Any], *settings: BaseModel | int) -> str:
+    """sha256 over what determines a training run: the digests of its inputs and every setting."""
+    parts = [json.dumps(manifest, sort_keys=True), *(repr(value) for value in settings)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def open_workbench(
+    path: str, model_parameters: ModelParameters, parameters: TrainingParameters, loss: LossParameters, *, seed: int
+) -> Workbench:
+    """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
+    model, tokenizer = load_model(path, model_parameters)
+    check_shared_prompt(model)
+    lora = parameters.lora
+    settings = None
+    if lora is not None:
+        settings = training.LoraSettings(lora.rank, lora.alpha, lora.target_modules, lora.dropout)
+    trainable = training.trainable_model(model, settings, seed=seed)
+    return Workbench(trainable, tokenizer, to_objective(loss), loss, parameters, seed)
+
+
+def _to_table(weighed: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]) -> pd.DataFrame:
+    rows = []
+    for example, score, disposition in zip(weighed, scores, dispositions, strict=True):
+        columns = examples.RESPONSES[example.treatment]
+        references = dict(zip((f"reference_{c}" for c in columns), example.reference, strict=True))
+        rows.append(
+            {
+                "pair_id": example.pair_id,
+                "disposition": disposition,
+                "treatment": example.treatment.name.lower(),
+                "score": score,
+                "weight": example.weight,
+            }
+            | references
+        )
+    names = ["pair_id", "disposition", "treatment", "score", "weight"]
+    references = [f"reference_{name}" for name in ("chosen", "rejected", "correction")]
+    return pd.DataFrame(rows).reindex(columns=[*names, *references])

@@ -1,0 +1,249 @@
+"""Figures, page and terminal table of a made-up run hold its numbers; no text of a model ever runs."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+from made_up_run import (
+    DESTINATIONS,
+    evaluation,
+    history,
+    results,
+    summary,
+    triaged,
+    weights,
+)
+
+from realignment.reports import (
+    RunResults,
+    agreement_before_after,
+    impact_weights,
+    render_report,
+    render_summary_table,
+    training_curves,
+    triage_flow,
+)
+from realignment.reports.style import DISPOSITION_COLOURS
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render_report(results())
+
+
+def data_scripts(page):
+    """The figures that the page holds, as parsed JSON."""
+    return [
+        json.loads(text)
+        for text in re.findall(r"<script[^>]* data-plot=[^>]*>(.*?)</script>", page, re.DOTALL)
+    ]
+
+
+def flow_of(figure):
+    flow = figure.data[0]
+    names = [re.sub(r"\s*<b>.*", "", label).replace("<br>", ", ") for label in flow.node.label]
+    return {
+        (names[s], names[t]): n
+        for s, t, n in zip(flow.link.source, flow.link.target, flow.link.value, strict=True)
+    }
+
+
+def test_the_flow_holds_every_count_and_keeps_them():
+    flow = flow_of(triage_flow(triaged(), DESTINATIONS))
+    assert flow["chosen violates, rejected complies", "INVERT"] == 96
+    assert flow["chosen unscored, rejected complies", "REVIEW"] == 9
+    assert flow["all pairs", "chosen complies, rejected complies"] == 33
+    assert flow["RETAIN", "training"] == 110
+    assert sum(n for (source, _), n in flow.items() if source == "all pairs") == len(triaged())
+    for disposition in ("INVERT", "PUNISH", "RETAIN"):
+        arriving = sum(n for (_, target), n in flow.items() if target == disposition)
+        assert arriving == sum(n for (source, _), n in flow.items() if source == disposition)
+
+
+def test_labels_of_the_flow_carry_the_counts_and_dispositions_their_colour():
+    node = triage_flow(triaged()).data[0].node
+    label = next(text for text in node.label if text.startswith("PUNISH"))
+    assert label == "PUNISH  <b>58</b>"
+    assert node.color[node.label.index(label)] == DISPOSITION_COLOURS["PUNISH"]
+    assert "all pairs  <b>303</b>" in node.label
+
+
+def test_impact_panels_hold_every_score_and_weight():
+    table = weights()
+    figure = impact_weights(table)
+    for disposition in ("INVERT", "PUNISH"):
+        rows = table[table["disposition"] == disposition]
+        scores, shown = (trace.x for trace in figure.data if trace.name == disposition)
+        np.testing.assert_array_equal(scores, rows["score"])
+        np.testing.assert_array_equal(shown, rows["weight"])
+
+
+def test_training_curves_hold_the_history_and_leave_out_what_was_not_trained():
+    table = history()
+    lines = {trace.name: trace for trace in training_curves(table).data}
+    assert set(lines) == {"total", "INVERT", "PUNISH", "preferred", "dispreferred", "retained", "RETAIN"}
+    np.testing.assert_array_equal(lines["preferred"].y, table["logratio_preferred"])
+    np.testing.assert_array_equal(lines["RETAIN"].x, table["step"])
+
+
+def test_whiskers_end_at_the_intervals_of_the_table():
+    table = evaluation()
+    figure = agreement_before_after(table)
+    for trace in figure.data:
+        for x, up, down, (group, n, low, high) in zip(
+            trace.x, trace.error_x.array, trace.error_x.arrayminus, trace.customdata, strict=True
+        ):
+            assert (x - down, x + up) == pytest.approx((low, high))
+            assert ((table["group"] == group) & (table["n"] == n) & (table[trace.name] == x)).any()
+    assert (
+        sum(len(trace.x) for trace in figure.data)
+        == 2 * table["metric"].isin(["agreement", "over_refusal"]).sum()
+    )
+
+
+def test_headline_groups_come_first_and_text_from_the_data_is_escaped():
+    table = evaluation().assign(
+        group=lambda t: t["group"].replace("domain:law", "domain:<a href='x'>law</a>")
+    )
+    ticks = agreement_before_after(table.iloc[::-1]).layout.yaxis.ticktext
+    assert ticks[0].startswith("<b>regulated</b>")
+    assert any("&lt;a href=" in tick for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    "figure", [triage_flow, impact_weights, training_curves, agreement_before_after], ids=lambda f: f.__name__
+)
+def test_an_empty_table_gives_a_figure_that_says_so(figure):
+    empty = figure(pd.DataFrame())
+    assert isinstance(empty, go.Figure)
+    assert len(empty.data) == 0
+    assert empty.layout.annotations[0].text.endswith(".")
+
+
+def test_the_page_loads_nothing_and_holds_plotly_once(page):
+    own = page.replace(page[page.index("* plotly.js v") - 10 : page.index('<script id="themes"')], "")
+    assert not re.search(r"<(script|img|iframe|link|source|video|audio)\b[^>]*\b(src|href)\s*=", own)
+    assert not re.search(r"https?://|@import|url\(", own)
+    assert page.count("* plotly.js v") == 1
+    assert page.startswith("<!doctype html>")
+
+
+def test_model_text_is_never_markup(page):
+    assert "<script>alert" not in page
+    assert "onerror=alert(1)>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_characters_that_no_file_can_hold_do_not_stop_the_report():
+    assert "a?b" in render_report(RunResults(title="a\ud800b"))
+
+
+def test_figures_reach_the_page_unchanged(page):
+    shown = data_scripts(page)
+    assert len(shown) == 4
+    assert shown[0]["data"][0]["link"]["value"] == list(
+        triage_flow(triaged(), DESTINATIONS).data[0].link.value
+    )
+    assert all("template" not in figure["layout"] for figure in shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The gate passed",
+        "models:/realigned-smollm2/3",
+        "no-directive",
+        "Rows of the source that were not used: 3",
+        "96.2 %",
+        "teach nothing about the policy",
+        "over-refuses · classifier",
+        "violates · rules",
+        "direct · classifier",
+        "not judged · rules",
+        "(empty answer)",
+        "learning_rate: 0.0001",
+        "abababab",
+        "classifier: cv accuracy",
+    ],
+)
+def test_the_page_says(text, page):
+    assert text in page
+
+
+def test_only_differences_clear_of_zero_are_bold():
+    table = (
+        evaluation()
+        .head(2)
+        .assign(difference=[0.25, 0.5], difference_low=[-0.1, 0.4], difference_high=[0.6, 0.6])
+    )
+    page = render_report(results(evaluation_table=table))
+    assert "<strong>+50.0</strong>" in page
+    assert "+25.0" in page
+    assert "<strong>+25.0</strong>" not in page
+
+
+def test_figures_that_were_saved_and_loaded_again_look_the_same(page):
+    saved = {
+        name: pio.from_json(figure.to_json())
+        for name, figure in vars(results()).items()
+        if isinstance(figure, go.Figure)
+    }
+    assert len(saved) == 4
+    assert data_scripts(render_report(results(**saved))) == data_scripts(page)
+
+
+def test_every_row_used_is_said_and_no_table_of_rows_is_not_taken_for_that():
+    assert "None: every row could be used." in render_report(
+        results(rejected_rows=pd.DataFrame({"reason": []}))
+    )
+    assert "every row could be used" not in render_report(results(rejected_rows=None))
+
+
+def test_a_failed_gate_says_why():
+    gate = {"passed": False, "reasons": ["Over-refusal rose to 31 %, the limit is 10 %."], "checks": []}
+    page = render_report(results(gate_report=gate))
+    assert "The gate did not pass" in page
+    assert gate["reasons"][0] in page
+
+
+def test_a_page_of_nothing_says_of_each_section_why_it_is_empty():
+    page = render_report(RunResults(title="Nothing", missing={"responses": "This data set has no prompts."}))
+    assert page.count('class="absent"') >= 11
+    assert "This data set has no prompts." in page
+    assert data_scripts(page) == []
+
+
+def test_an_oracle_without_truth_is_said_to_be_unmeasured():
+    report = {"oracle": "labels", "n": 40, "unscored": 0, "accuracy": None, "interval": None}
+    assert "The data carries no truth" in render_report(results(oracle_report=report))
+
+
+def test_the_terminal_table_is_aligned_and_plain():
+    text = render_summary_table(summary(), evaluation())
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    table = [line for line in lines if re.match(r"agreement|over-refusal|capability", line)]
+    assert len({len(line) for line in table}) == 1
+    assert text.isascii()
+    assert "[" not in text
+    assert re.search(r"^capability +62\.0 % +60\.0 % +-2\.0 +-9\.0 to \+5\.0 +100$", text, re.MULTILINE)
+    assert re.search(r"^agreement, money \(rules\)", text, re.MULTILINE)
+    assert "realigned-smollm2 version 3" in text
+    assert re.search(r"^gate +passed$", text, re.MULTILINE)
+
+
+def test_the_terminal_table_wraps_long_reasons_and_says_what_was_not_measured():
+    summary_of_nothing = {
+        "agreement": None,
+        "gate": {"passed": False, "reasons": ["word " * 60]},
+        "model": None,
+    }
+    text = render_summary_table(summary_of_nothing, pd.DataFrame())
+    assert max(map(len, text.splitlines())) <= 100
+    assert "agreement (not measured)" in text
+    assert "FAILED" in text
+    assert "not registered" in text
