@@ -43,7 +43,11 @@ def align(
     if lora is not None:
         targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
         adapter = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
         )
     arguments = DPOConfig(
         output_dir=str(folder / "checkpoints"),

@@ -78,7 +78,11 @@ def build_gold_examples(
 
 
 def tokenize_columns(
-    pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, columns: Sequence[Sequence[str]], *, max_response_tokens: int
+    pairs: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[Sequence[str]],
+    *,
+    max_response_tokens: int,
 ) -> list[TokenizedPair]:
     """Tokenise the given response columns of each pair (one sequence of columns per pair)."""
     return [

@@ -82,6 +82,8 @@ class LoggingHooks:
         """Set up the handlers that Kedro has configured by now, and the last words of the process."""
         for handler in logging.getLogger().handlers:
             handler.addFilter(_no_markup)  # adding it twice is one filter
+        # Two lines per entry and node bury what a stage has to say; the node lines remain.
+        logging.getLogger("kedro.io.data_catalog").setLevel(logging.WARNING)
         if sys.excepthook is not _show_error:
             _traceback_hooks.append(sys.excepthook)
             sys.excepthook = _show_error

@@ -43,7 +43,10 @@ def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> G
         losses: The gold loss of each row.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for name, p in parameters.items()}
+    total = {
+        name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        for name, p in parameters.items()
+    }
     count = sum(len(rows.input_ids) for rows in batches)
     with scoring_mode(model):
         for rows in batches:
@@ -120,7 +123,9 @@ def _supported(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | nn.Embedding) or "RMSNorm" in type(module).__name__
 
 
-def _contraction(module: nn.Module, entered: Tensor, left: Tensor, delta: Tensor, weight: Tensor | None) -> Tensor:
+def _contraction(
+    module: nn.Module, entered: Tensor, left: Tensor, delta: Tensor, weight: Tensor | None
+) -> Tensor:
     """⟨direction, row's gradient⟩ per position, shape (B, L)."""
     if weight is None:
         return delta.new_zeros(delta.shape[:2])
@@ -135,7 +140,12 @@ def _contraction(module: nn.Module, entered: Tensor, left: Tensor, delta: Tensor
 
 
 def impact_scores(
-    model: nn.Module, rows: Rows, losses: RowLosses, direction: Gradient, *, trainable_head: Tensor | None = None
+    model: nn.Module,
+    rows: Rows,
+    losses: RowLosses,
+    direction: Gradient,
+    *,
+    trainable_head: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """s_i = ⟨g_J, ∇_θ ℓ_i⟩ for every row, and the log-probabilities that the same forward gives.
 
@@ -152,7 +162,9 @@ def impact_scores(
         Scores, shape (B,), and log-probabilities (detached), shape (R,).
     """
     if trainable_head is not None and trainable_head.requires_grad:
-        raise ImpactError("The output head is trained: freeze it or the embedding it is tied to, or train with LoRA.")
+        raise ImpactError(
+            "The output head is trained: freeze it or the embedding it is tied to, or train with LoRA."
+        )
     with scoring_mode(model), GhostContraction(model, direction, len(rows.input_ids)) as contraction:
         logprobs = response_log_probabilities(model, rows)
         losses(logprobs, rows).sum().backward()
@@ -162,7 +174,11 @@ def impact_scores(
 
 
 def impact_weights(
-    scores: Tensor, groups: list[str], *, normalize: Literal["mean_one", "l1", "uniform"], winsorize: float | None = None
+    scores: Tensor,
+    groups: list[str],
+    *,
+    normalize: Literal["mean_one", "l1", "uniform"],
+    winsorize: float | None = None,
 ) -> Tensor:
     """w̃ from s: negative impact gets weight zero, then the scale is set.
 

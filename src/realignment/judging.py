@@ -80,11 +80,15 @@ def measure_oracle(pairs: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, An
         "accuracy": None,
         "interval": None,
     }
-    by_response = {r: scored[scored["response"] == r].set_index("pair_id")["complies"] for r in ("chosen", "rejected")}
+    by_response = {
+        r: scored[scored["response"] == r].set_index("pair_id")["complies"] for r in ("chosen", "rejected")
+    }
     if not {"chosen_complies", "rejected_complies"} <= set(pairs.columns):
         return report
     table = pairs.set_index("pair_id")
-    measured = {response: _compare(table[f"{response}_complies"], by_response[response]) for response in by_response}
+    measured = {
+        response: _compare(table[f"{response}_complies"], by_response[response]) for response in by_response
+    }
     pooled = {key: sum(part[key] for part in measured.values()) for key in ("tp", "fp", "fn", "tn")}
     known = sum(pooled.values())
     if not known:
@@ -159,5 +163,3 @@ def check_oracle(report: dict[str, Any], *, max_unscored: float, min_stability: 
             f"The oracle {report['oracle']!r} repeats only {stability:.0%} of its verdicts (limit {min_stability:.0%}). "
             "Lower its temperature, vote over several samples, or lower `judging.min_stability`."
         )
-
-

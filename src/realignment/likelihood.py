@@ -134,7 +134,9 @@ def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, dtype: torch.dtype =
     for index, pair in enumerate(pairs):
         start = len(pair.prompt)
         if start == 0:
-            raise LikelihoodError(f"Pair {index} has an empty prompt: a response needs a token to be predicted from.")
+            raise LikelihoodError(
+                f"Pair {index} has an empty prompt: a response needs a token to be predicted from."
+            )
         ids[index, :start], positions[index, :start] = torch.tensor(pair.prompt), torch.arange(start)
         visible[index, : len(pair)] |= torch.tril(torch.ones(len(pair), longest, dtype=torch.bool))
         prompt_end = start
@@ -144,7 +146,9 @@ def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, dtype: torch.dtype =
             positions[index, start:end] = torch.arange(prompt_end, prompt_end + len(response))
             visible[index, start:end, prompt_end:start] = False
             sources = [prompt_end - 1, *range(start, end - 1)][: len(response)]
-            tokens += [(index, source, token, len(owners)) for source, token in zip(sources, response, strict=True)]
+            tokens += [
+                (index, source, token, len(owners)) for source, token in zip(sources, response, strict=True)
+            ]
             owners.append(index)
             lengths.append(len(response))
             start = end
@@ -172,7 +176,10 @@ def response_hidden_states(model: Any, rows: Rows) -> Tensor:
     causal = causal_model(model)
     backbone = getattr(causal, causal.base_model_prefix)
     output = backbone(
-        input_ids=rows.input_ids, attention_mask=rows.attention_mask, position_ids=rows.position_ids, use_cache=False
+        input_ids=rows.input_ids,
+        attention_mask=rows.attention_mask,
+        position_ids=rows.position_ids,
+        use_cache=False,
     )
     return output.last_hidden_state[rows.row, rows.source]  # type: ignore[no-any-return]
 

@@ -14,7 +14,9 @@ class LineageError(RealignmentError):
     """A table is not the one that the stage before it wrote."""
 
 
-def seal(stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, pd.DataFrame], **facts: Any) -> Manifest:
+def seal(
+    stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, pd.DataFrame], **facts: Any
+) -> Manifest:
     """The manifest of a stage.
 
     Args:

@@ -25,7 +25,12 @@ def dpo_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Tensor:
 
 
 def ipo_loss(
-    preferred: Tensor, dispreferred: Tensor, *, beta: float, preferred_length: Tensor, dispreferred_length: Tensor
+    preferred: Tensor,
+    dispreferred: Tensor,
+    *,
+    beta: float,
+    preferred_length: Tensor,
+    dispreferred_length: Tensor,
 ) -> Tensor:
     """Pull the margin to a finite target instead of ever further apart (Azar et al. 2023, arXiv:2310.12036, eq. 17).
 
@@ -45,7 +50,9 @@ def ipo_loss(
     return (margin - 1 / (2 * beta)) ** 2
 
 
-def robust_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float, error_rate: Tensor | float) -> Tensor:
+def robust_loss(
+    preferred: Tensor, dispreferred: Tensor, *, beta: float, error_rate: Tensor | float
+) -> Tensor:
     """The preference loss, unbiased under labels that are wrong with a known probability (rDPO, arXiv:2403.00409, eq. 12).
 
     ((1 − ε) ℓ(Δ) − ε ℓ(−Δ)) / (1 − 2ε), with ℓ = −log σ(β ·)
@@ -135,7 +142,9 @@ class _WeightedTokenKL(torch.autograd.Function):
         need_hidden, need_head = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_head = torch.zeros_like(head) if need_head else None
-        total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device)
+        total = torch.zeros(
+            (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
+        )
         for start in range(0, hidden.shape[0], tile):
             part = slice(start, start + tile)
             weight = coefficients[part, None].to(total.dtype)

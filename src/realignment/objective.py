@@ -82,7 +82,9 @@ def first_responses(rows: Rows) -> Tensor:
     return torch.searchsorted(rows.pair, torch.arange(len(rows.input_ids), device=rows.pair.device))
 
 
-def pair_losses(logprobs: Tensor, reference: Tensor, rows: Rows, treatments: Tensor, objective: Objective) -> Tensor:
+def pair_losses(
+    logprobs: Tensor, reference: Tensor, rows: Rows, treatments: Tensor, objective: Objective
+) -> Tensor:
     """ℓ_i of every row, unweighted; 0 for KEEP rows, whose loss is the KL.
 
     Args:
@@ -98,7 +100,8 @@ def pair_losses(logprobs: Tensor, reference: Tensor, rows: Rows, treatments: Ten
     logratios, first, beta = logprobs - reference, first_responses(rows), objective.beta
     values = logprobs.new_zeros(len(treatments))
     prefer, correct, suppress = (
-        (treatments == kind).nonzero()[:, 0] for kind in (Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS)
+        (treatments == kind).nonzero()[:, 0]
+        for kind in (Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS)
     )
     if len(prefer):
         values = values.index_add(0, prefer, _preference(logratios, rows, first[prefer], objective))
@@ -171,7 +174,8 @@ def hybrid_loss(
 def epoch_order(treatments: Sequence[int], *, epochs: float, seed: int) -> list[int]:
     """Indices for all epochs in one list (a fraction of an epoch is its first part), interleaved anew each epoch."""
     orders = (
-        interleave(treatments, torch.Generator().manual_seed(seed * 100_003 + epoch)) for epoch in range(math.ceil(epochs))
+        interleave(treatments, torch.Generator().manual_seed(seed * 100_003 + epoch))
+        for epoch in range(math.ceil(epochs))
     )
     return [index for order in orders for index in order][: max(1, round(epochs * len(treatments)))]
 
@@ -187,5 +191,7 @@ def interleave(treatments: Sequence[int], generator: torch.Generator) -> list[in
     for kind in kinds.unique():
         members = (kinds == kind).nonzero()[:, 0]
         shuffled = members[torch.randperm(len(members), generator=generator)]
-        keys[shuffled] = (torch.arange(len(members)) + torch.rand((), generator=generator)).double() / len(members)
+        keys[shuffled] = (torch.arange(len(members)) + torch.rand((), generator=generator)).double() / len(
+            members
+        )
     return [int(i) for i in keys.argsort()]

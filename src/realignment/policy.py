@@ -11,7 +11,15 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from realignment.records import Exchange, RealignmentError
 
@@ -205,12 +213,16 @@ class Policy(_Document):
 def parse_policy(document: Any, source: str) -> Policy:
     """A policy from its parsed YAML; every mistake at once, each with the rule it is in."""
     if not isinstance(document, dict):
-        raise PolicyError(f"{source}: expected a mapping with name, version, text and rules, found {type(document).__name__}.")
+        raise PolicyError(
+            f"{source}: expected a mapping with name, version, text and rules, found {type(document).__name__}."
+        )
     try:
         return TypeAdapter(Policy).validate_python(document)
     except ValidationError as error:
         lines = [_describe(document, details) for details in error.errors()]
-        raise PolicyError(f"{source} is not a valid policy:\n" + "\n".join(f"- {line}" for line in lines)) from error
+        raise PolicyError(
+            f"{source} is not a valid policy:\n" + "\n".join(f"- {line}" for line in lines)
+        ) from error
 
 
 def _describe(document: dict[str, Any], details: Any) -> str:

@@ -9,7 +9,6 @@ from realignment.hooks import LoggingHooks, ParameterGuard, StageTimer
 from realignment.mlflow_hooks import MlflowHooks
 
 
-
 def in_project(path: str) -> str:
     """A path of the configuration, from the project's folder and not from where the command was typed."""
     here = Path(__file__).resolve().parent

@@ -16,7 +16,15 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from realignment import likelihood, losses
 from realignment.likelihood import Rows, lay_out
-from realignment.objective import Example, Objective, Treatment, first_responses, epoch_order, hybrid_loss, pair_losses
+from realignment.objective import (
+    Example,
+    Objective,
+    Treatment,
+    first_responses,
+    epoch_order,
+    hybrid_loss,
+    pair_losses,
+)
 from realignment.parameters import TrainingParameters
 from realignment.records import HealthError, RealignmentError
 
@@ -210,7 +218,9 @@ class DriftGuard(TrainerCallback):
         self.stopped_at: int | None = None
         self._healthy: dict[str, Tensor] = {}
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], model: Any = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float], model: Any = None, **_: Any
+    ) -> None:
         """Compare the KL on the retained pairs since the last log with the budget."""
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if logs.get("retain_kl", 0.0) <= self.max_kl:

@@ -27,7 +27,9 @@ def triage(pairs: pd.DataFrame, judgments: pd.DataFrame, *, min_confidence: floa
     wide = _by_response(pairs, judgments)
     sure = {r: wide[r]["complies"].where(wide[r]["confidence"] >= min_confidence) for r in wide}
     verdicts = {r: [None if pd.isna(v) else bool(v) for v in sure[r]] for r in sure}
-    dispositions = [disposition_of(c, r) for c, r in zip(verdicts["chosen"], verdicts["rejected"], strict=True)]
+    dispositions = [
+        disposition_of(c, r) for c, r in zip(verdicts["chosen"], verdicts["rejected"], strict=True)
+    ]
     confidence = pd.concat([wide["chosen"]["confidence"], wide["rejected"]["confidence"]], axis=1).min(axis=1)
     verified = [verdict is True for verdict in verdicts["correction"]]
     return pairs.assign(

@@ -71,7 +71,9 @@ def score_conflicts(
             losses = _losses([e.treatment for e in batch], objective)
             scores, logprobs = impact.impact_scores(model, rows, losses, direction)
             if length_normalize:
-                scores = scores / torch.zeros_like(scores).index_add(0, rows.pair, rows.length.to(scores.dtype))
+                scores = scores / torch.zeros_like(scores).index_add(
+                    0, rows.pair, rows.length.to(scores.dtype)
+                )
             for rank, index in enumerate(members):
                 results[index] = (float(scores[rank]), tuple(logprobs[rows.pair == rank].tolist()))
             bar.update(len(members))

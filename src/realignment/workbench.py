@@ -72,7 +72,9 @@ class Workbench:
             **known,
         )
 
-    def weigh(self, conflicts: pd.DataFrame, gold: pd.DataFrame, parameters: ImpactParameters) -> pd.DataFrame:
+    def weigh(
+        self, conflicts: pd.DataFrame, gold: pd.DataFrame, parameters: ImpactParameters
+    ) -> pd.DataFrame:
         """The table `impact_weights` for the given conflicts."""
         limit, budget = self.training.max_response_tokens, parameters.token_budget
         gold_examples = examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
@@ -146,7 +148,9 @@ class Workbench:
         settings, folder = self.training, work_folder / key[:16]
         arguments = training.training_arguments(
             folder / "checkpoints",
-            steps=training.count_steps(len(batch), settings.epochs, settings.batch_size, settings.accumulation_steps),
+            steps=training.count_steps(
+                len(batch), settings.epochs, settings.batch_size, settings.accumulation_steps
+            ),
             device=self.model.device.type,
             settings=settings,
             seed=self.seed,
@@ -184,7 +188,12 @@ def run_key(manifest: dict[str, Any], *settings: BaseModel | int) -> str:
 
 
 def open_workbench(
-    path: str, model_parameters: ModelParameters, parameters: TrainingParameters, loss: LossParameters, *, seed: int
+    path: str,
+    model_parameters: ModelParameters,
+    parameters: TrainingParameters,
+    loss: LossParameters,
+    *,
+    seed: int,
 ) -> Workbench:
     """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
     model, tokenizer = load_model(path, model_parameters)
@@ -197,7 +206,9 @@ def open_workbench(
     return Workbench(trainable, tokenizer, to_objective(loss), loss, parameters, seed)
 
 
-def _to_table(weighed: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]) -> pd.DataFrame:
+def _to_table(
+    weighed: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]
+) -> pd.DataFrame:
     rows = []
     for example, score, disposition in zip(weighed, scores, dispositions, strict=True):
         columns = examples.RESPONSES[example.treatment]

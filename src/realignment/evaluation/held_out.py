@@ -38,7 +38,9 @@ def score(
     reference, tokenizer = load_model(paths[0], model_parameters)
     model, _ = load_model(paths[1], model_parameters)
     has_correction = pairs["correction"].notna()
-    columns = [("chosen", "rejected", "correction") if has else ("chosen", "rejected") for has in has_correction]
+    columns = [
+        ("chosen", "rejected", "correction") if has else ("chosen", "rejected") for has in has_correction
+    ]
     tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)
     budget, pad = parameters.token_budget, int(tokenizer.pad_token_id)
     scores = score_pairs(model, reference, tokens, pad_id=pad, token_budget=budget, progress="Held-out pairs")
@@ -80,18 +82,26 @@ def rows(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, A
     if len(margins):
         right = compare_proportions(margins["before"] > 0, margins["after"] > 0)
         yield row("preference_accuracy", "held_out", right, unit="share")
-        yield row("margin", "held_out", compare_means(margins["before"], margins["after"], rng), unit="nats/token")
+        yield row(
+            "margin", "held_out", compare_means(margins["before"], margins["after"], rng), unit="nats/token"
+        )
     for role, part in scores[scores["role"] != ""].groupby("role"):
         change = (part["logprob"] - part["reference_logprob"]).to_numpy(float)
-        yield row(f"logratio_{role}", "held_out", compare_means(np.zeros_like(change), change, rng), unit="nats")
+        yield row(
+            f"logratio_{role}", "held_out", compare_means(np.zeros_like(change), change, rng), unit="nats"
+        )
     retained = scores.loc[scores["role"] == "retained", "kl"].to_numpy(float)
     if len(retained):
-        yield row("kl_drift", "retained", compare_means(np.zeros_like(retained), retained, rng), unit="nats/token")
+        yield row(
+            "kl_drift", "retained", compare_means(np.zeros_like(retained), retained, rng), unit="nats/token"
+        )
 
 
 def _margins(per_token: pd.DataFrame) -> pd.DataFrame:
     """Preferred minus the chosen response it replaces, per conflict pair."""
     keyed = per_token.set_index("pair_id")
     preferred = keyed.loc[keyed["role"] == "preferred", ["before", "after"]]
-    chosen = keyed.loc[(keyed["response"] == "chosen") & (keyed["role"] == "dispreferred"), ["before", "after"]]
+    chosen = keyed.loc[
+        (keyed["response"] == "chosen") & (keyed["role"] == "dispreferred"), ["before", "after"]
+    ]
     return (preferred - chosen.reindex(preferred.index)).dropna()

@@ -32,7 +32,9 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
     return exchanges, labels
 
 
-def appoint(pairs: pd.DataFrame, policy: Policy, *, folds: int, seed: int) -> tuple[list[Oracle], dict[str, Any]]:
+def appoint(
+    pairs: pd.DataFrame, policy: Policy, *, folds: int, seed: int
+) -> tuple[list[Oracle], dict[str, Any]]:
     """The judges, and what is known of them.
 
     The rules judge where the policy has any; a classifier joins them where the pairs carry hand-set labels.
@@ -41,7 +43,10 @@ def appoint(pairs: pd.DataFrame, policy: Policy, *, folds: int, seed: int) -> tu
         Judges, and the report: n, folds, accuracy and interval of the classifier, or why there is none.
     """
     if not policy.rules:
-        return [], {"judges": [], "note": "The policy has no machine-checkable rules: held-out pairs are scored instead."}
+        return [], {
+            "judges": [],
+            "note": "The policy has no machine-checkable rules: held-out pairs are scored instead.",
+        }
     rules: list[Oracle] = [RulesOracle()]
     exchanges, labels = labelled_exchanges(pairs)
     try:

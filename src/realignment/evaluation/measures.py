@@ -44,7 +44,9 @@ def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, A
     regulated = responses[responses["kind"] == "regulated"]
     groups = {"regulated": regulated}
     groups |= {f"domain:{domain}": part for domain, part in regulated.groupby("domain")}
-    groups |= {f"origin:{origin}": part for origin, part in responses.dropna(subset="origin").groupby("origin")}
+    groups |= {
+        f"origin:{origin}": part for origin, part in responses.dropna(subset="origin").groupby("origin")
+    }
     for group, part in groups.items():
         if (pair := _verdicts(part, judge)) is not None:
             yield row("agreement", group, compare_proportions(*pair), unit="share", judge=judge)
@@ -68,9 +70,12 @@ def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -
     """Agreement with the old policy, over all prompts of the evaluation file."""
     part = responses[responses["kind"] != "held_out"]
     before, after = (
-        np.array([bool(j.complies) for j in judge(_exchanges(part, side), old_policy)]) for side in ("before", "after")
+        np.array([bool(j.complies) for j in judge(_exchanges(part, side), old_policy)])
+        for side in ("before", "after")
     )
-    return row("old_policy_agreement", "overall", compare_proportions(before, after), unit="share", judge=judge.name)
+    return row(
+        "old_policy_agreement", "overall", compare_proportions(before, after), unit="share", judge=judge.name
+    )
 
 
 def text_rows(responses: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -97,4 +102,9 @@ def judge_report(responses: pd.DataFrame, judges: Sequence[str]) -> dict[str, An
     first, second = (responses[f"after_{name}"] for name in judges[:2])
     known = first.notna() & second.notna()
     agreement = float((first[known] == second[known]).mean()) if known.any() else float("nan")
-    return {"judges": list(judges), "n": int(known.sum()), "agreement": agreement, "kappa": cohen_kappa(first, second)}
+    return {
+        "judges": list(judges),
+        "n": int(known.sum()),
+        "agreement": agreement,
+        "kappa": cohen_kappa(first, second),
+    }

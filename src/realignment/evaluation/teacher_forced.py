@@ -16,7 +16,13 @@ from realignment.records import Disposition
 
 @torch.inference_mode()
 def score_pairs(
-    model: Any, reference: Any, pairs: Sequence[TokenizedPair], *, pad_id: int, token_budget: int, progress: str | None
+    model: Any,
+    reference: Any,
+    pairs: Sequence[TokenizedPair],
+    *,
+    pad_id: int,
+    token_budget: int,
+    progress: str | None,
 ) -> pd.DataFrame:
     """Log-probabilities under both models, and KL(reference ‖ model), of every response of every pair.
 
@@ -54,7 +60,13 @@ def _score(model: Any, reference: Any, rows: likelihood.Rows) -> tuple[Tensor, T
     )
     kl = torch.stack(
         [
-            token_kl(hidden[mine], heads[0], base[mine], heads[1], hidden.new_full((int(mine.sum()),), 1 / mine.sum()))
+            token_kl(
+                hidden[mine],
+                heads[0],
+                base[mine],
+                heads[1],
+                hidden.new_full((int(mine.sum()),), 1 / mine.sum()),
+            )
             for mine in (rows.response == r for r in range(len(rows.length)))
         ]
     )

@@ -36,4 +36,8 @@ def register_aligned_model(
         "policy_digest": old_policy.digest,
         "base_model": base_model["source"],
     }
-    return dict(registry.register_checkpoint(Path(aligned_model), name=parameters.registered_model, tags=tags, passed=True))
+    return dict(
+        registry.register_checkpoint(
+            Path(aligned_model), name=parameters.registered_model, tags=tags, passed=True
+        )
+    )

@@ -20,7 +20,14 @@ def create_pipeline(**_: object) -> Pipeline:
             Node(fetch_reference_model, "params:model", "base_model", name="fetch_base_model"),
             Node(
                 nodes.align_model,
-                ["align_pairs", "base_model", "params:model", "params:align", "params:seed", "params:work_folder"],
+                [
+                    "align_pairs",
+                    "base_model",
+                    "params:model",
+                    "params:align",
+                    "params:seed",
+                    "params:work_folder",
+                ],
                 ["aligned_model", "align_history"],
                 name="align_model",
                 tags=["gpu"],

@@ -96,4 +96,3 @@ def draw_agreement(evaluation_table: pd.DataFrame) -> go.Figure:
     from realignment import reports
 
     return reports.agreement_before_after(evaluation_table)
-

@@ -13,7 +13,14 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 nodes.answer_prompts,
-                ["evaluation_prompts", "held_out_pairs", "gold_manifest", "policy", *MODELS, "params:evaluation"],
+                [
+                    "evaluation_prompts",
+                    "held_out_pairs",
+                    "gold_manifest",
+                    "policy",
+                    *MODELS,
+                    "params:evaluation",
+                ],
                 "answers",
                 name="answer_prompts",
                 tags=["gpu"],

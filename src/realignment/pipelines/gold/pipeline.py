@@ -18,7 +18,12 @@ def create_pipeline(**_: object) -> Pipeline:
                 [*PARTS, "gold_manifest"],
                 name="draw_gold_batch",
             ),
-            Node(nodes.draw_triage_flow, [*TRIAGED, "review_pairs", *PARTS], "triage_flow", name="draw_triage_flow"),
+            Node(
+                nodes.draw_triage_flow,
+                [*TRIAGED, "review_pairs", *PARTS],
+                "triage_flow",
+                name="draw_triage_flow",
+            ),
         ],
         namespace="gold",
         prefix_datasets_with_namespace=False,

@@ -38,7 +38,11 @@ def weigh_conflicts(
         "seconds": perf_counter() - begun,
     }
     facts = {key: gold_manifest[key] for key in ("policy", "policy_version", "oracle")}
-    inputs = {"training_pairs": training_pairs, "gold_batch": gold_batch, "reference_model": reference_model["sha256"]}
+    inputs = {
+        "training_pairs": training_pairs,
+        "gold_batch": gold_batch,
+        "reference_model": reference_model["sha256"],
+    }
     outputs = {"impact_weights": table, "training_pairs": training_pairs}
     return table, report, lineage.seal("impact", inputs=inputs, outputs=outputs, seed=seed, **facts)
 

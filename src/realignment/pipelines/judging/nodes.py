@@ -45,11 +45,11 @@ def judge_pairs(
     report = judging.measure_oracle(pairs, judgments)
     sample = parameters.stability_sample
     report["stability"] = judging.repeat_stability(pairs, policy, oracle, judgments, sample=sample, seed=seed)
-    judging.check_oracle(
-        report, max_unscored=parameters.max_unscored, min_stability=parameters.min_stability
-    )
+    judging.check_oracle(report, max_unscored=parameters.max_unscored, min_stability=parameters.min_stability)
     facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
-    manifest = lineage.seal("judging", inputs={"pairs": pairs}, outputs={"judgments": judgments, "pairs": pairs}, **facts)
+    manifest = lineage.seal(
+        "judging", inputs={"pairs": pairs}, outputs={"judgments": judgments, "pairs": pairs}, **facts
+    )
     return judgments, report, manifest
 
 

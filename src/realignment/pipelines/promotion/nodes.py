@@ -15,7 +15,9 @@ from realignment.summary import headline, summarize
 logger = logging.getLogger(__name__)
 
 
-def pass_gate(evaluation_table: pd.DataFrame, policy: Policy, parameters: PromotionParameters) -> dict[str, Any]:
+def pass_gate(
+    evaluation_table: pd.DataFrame, policy: Policy, parameters: PromotionParameters
+) -> dict[str, Any]:
     """Decide whether the candidate may become champion, with reasons."""
     champion = registry.read_champion(parameters.registered_model, policy_digest=policy.digest)
     limits = parameters.model_dump(exclude={"registered_model"})
@@ -43,7 +45,9 @@ def register_model(
         tags["agreement"] = f"{measured['after']:.6f}"
     passed = bool(gate_report["passed"])
     return dict(
-        registry.register_checkpoint(Path(realigned_model), name=parameters.registered_model, tags=tags, passed=passed)
+        registry.register_checkpoint(
+            Path(realigned_model), name=parameters.registered_model, tags=tags, passed=passed
+        )
     )
 
 

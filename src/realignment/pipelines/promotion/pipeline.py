@@ -10,7 +10,10 @@ def create_pipeline(**_: object) -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.pass_gate, ["evaluation_table", "policy", "params:promotion"], "gate_report", name="pass_gate"
+                nodes.pass_gate,
+                ["evaluation_table", "policy", "params:promotion"],
+                "gate_report",
+                name="pass_gate",
             ),
             Node(
                 nodes.register_model,

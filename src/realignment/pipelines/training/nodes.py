@@ -34,7 +34,9 @@ def train_model(
     folder, history = bench.train(batch, work_folder=Path(work_folder), key=key)
     facts = {key: impact_manifest[key] for key in ("policy", "policy_version", "oracle")}
     inputs = {**impact_manifest["outputs"], "reference_model": reference_model["sha256"]}
-    manifest = lineage.seal("training", inputs=inputs, outputs={"training_history": history}, seed=seed, **facts)
+    manifest = lineage.seal(
+        "training", inputs=inputs, outputs={"training_history": history}, seed=seed, **facts
+    )
     return folder, history, manifest
 
 

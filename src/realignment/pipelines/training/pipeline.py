@@ -26,7 +26,9 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="train_model",
                 tags=["gpu"],
             ),
-            Node(nodes.draw_training_curves, "training_history", "training_figure", name="draw_training_curves"),
+            Node(
+                nodes.draw_training_curves, "training_history", "training_figure", name="draw_training_curves"
+            ),
         ],
         namespace="training",
         prefix_datasets_with_namespace=False,

@@ -13,7 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 def triage_pairs(
-    pairs: pd.DataFrame, judgments: pd.DataFrame, judging_manifest: dict[str, Any], parameters: TriageParameters
+    pairs: pd.DataFrame,
+    judgments: pd.DataFrame,
+    judging_manifest: dict[str, Any],
+    parameters: TriageParameters,
 ) -> tuple[pd.DataFrame, ...]:
     """Give every pair the disposition that its two judgments imply, and split by it."""
     lineage.check(judging_manifest, {"pairs": pairs, "judgments": judgments})
