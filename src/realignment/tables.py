@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
-from realignment.readers import read_table
+from realignment.intake.readers import read_table
 
 
 class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):

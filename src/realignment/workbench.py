@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
-from realignment.devices import choose_device, choose_dtype
+from realignment.models.devices import choose_device, choose_dtype
 from realignment.likelihood import check_shared_prompt
 from realignment.objective import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters

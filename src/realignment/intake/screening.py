@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.preference_formats import Problem
+from realignment.intake.formats import Problem
 from realignment.records import TRUTH_COLUMNS
 
 Columns = dict[str, list[Any]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from realignment.readers import read_table
+from realignment.intake.readers import read_table
 from realignment.records import DataError
 
 ROWS = [

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny_checkpoints import save_tiny_llama, write_gguf
 
-from realignment.model_sources import parse_pypi
-from realignment.model_store import ModelError, digest_folder
+from realignment.models.sources import parse_pypi
+from realignment.models.store import ModelError, digest_folder
 from realignment.models import fetch, load
 
 

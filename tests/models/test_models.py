@@ -7,7 +7,7 @@ import pytest
 from tiny_checkpoints import save_tiny_llama
 
 from realignment import models
-from realignment.model_store import ModelError, digest_folder
+from realignment.models.store import ModelError, digest_folder
 from realignment.models import PLAIN_CHAT_TEMPLATE, fetch, load
 
 

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realignment.model_sources import choose_fetcher
-from realignment.model_store import (
+from realignment.models.sources import choose_fetcher
+from realignment.models.store import (
     ModelError,
     ModelReference,
     check_digest,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realignment.intake import clean_pairs
-from realignment.preference_formats import PreferenceFormat, detect_format
+from realignment.intake.formats import PreferenceFormat, detect_format
 from realignment.records import TRUTH_COLUMNS, DataError
 
 
