@@ -45,7 +45,7 @@ def test_a_run_finishes_with_flat_parameters_and_long_values_split(finished):
 def test_tags_tell_policy_pipelines_command_and_packages(finished):
     tags = finished[0].data.tags
     assert (tags["policy.name"], tags["policy.version"], len(tags["policy.digest"])) == ("advice", "2", 64)
-    assert tags["kedro.pipelines"] == "triage+training"
+    assert tags["kedro.pipelines"] == "training+triage"
     assert tags["environment.mlflow"] == mlflow.__version__
     assert "pytest" in tags["kedro.command"]
 

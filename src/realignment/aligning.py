@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from realignment.likelihood import chat_messages
 from realignment.parameters import AlignParameters, ModelParameters
+from realignment.tokenization import chat_messages
 from realignment.workbench import load_model
 
 

@@ -47,35 +47,35 @@ class AtomicSave:
         return self._partial or super()._get_save_path()  # type: ignore[misc]
 
 
-class ParquetDataset(AtomicSave, kedro_datasets.pandas.ParquetDataset):  # type: ignore[misc]
+class ParquetDataset(AtomicSave, kedro_datasets.pandas.ParquetDataset):
     """A table.
 
     Example: ``{type: realignment.datasets.ParquetDataset, filepath: pairs.parquet, versioned: true}``
     """
 
 
-class CSVDataset(AtomicSave, kedro_datasets.pandas.CSVDataset):  # type: ignore[misc]
+class CSVDataset(AtomicSave, kedro_datasets.pandas.CSVDataset):
     """A table that people open.
 
     Example: ``{type: realignment.datasets.CSVDataset, filepath: history.csv}``
     """
 
 
-class JSONDataset(AtomicSave, kedro_datasets.json.JSONDataset):  # type: ignore[misc]
+class JSONDataset(AtomicSave, kedro_datasets.json.JSONDataset):
     """A report.
 
     Example: ``{type: realignment.datasets.JSONDataset, filepath: report.json}``
     """
 
 
-class FigureDataset(AtomicSave, kedro_datasets.plotly.JSONDataset):  # type: ignore[misc]
+class FigureDataset(AtomicSave, kedro_datasets.plotly.JSONDataset):
     """A Plotly figure.
 
     Example: ``{type: realignment.datasets.FigureDataset, filepath: triage_flow.json}``
     """
 
 
-class TextDataset(AtomicSave, kedro_datasets.text.TextDataset):  # type: ignore[misc]
+class TextDataset(AtomicSave, kedro_datasets.text.TextDataset):
     """A page or a text.
 
     Example: ``{type: realignment.datasets.TextDataset, filepath: report.html}``

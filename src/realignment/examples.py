@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from realignment.likelihood import TokenizedPair, chat_messages, tokenize_pair
 from realignment.objective import Example, Treatment
 from realignment.records import Disposition
+from realignment.tokenization import TokenizedPair, chat_messages, tokenize_pair
 
 RESPONSES = {
     Treatment.PREFER: ("rejected", "chosen"),

@@ -1,4 +1,4 @@
-"""Held-out pairs, the gold batch, and what is left to train on (method.md, section 5). No prompt is in two of them."""
+"""Held-out pairs, the gold batch, and what is left to train on: no prompt of it is in the other two."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ class Parts:
     """The three disjoint parts of the triaged pairs.
 
     Attributes:
-        held_out: For evaluation; never scored, never trained on.
+        held_out: For evaluation; never scored, never trained on. Further pairs of a gold prompt are here too.
         gold: Defines the direction of the gold gradient; columns `preferred`, `dispreferred` are added.
         training: Everything else.
     """
@@ -32,15 +32,15 @@ def partition(
     composition: Literal["random", "policy_targeted"],
     seed: int,
 ) -> Parts:
-    """Split prompts (never a prompt's pairs apart) into held-out, gold and training parts, stratified by disposition.
+    """Split into held-out, gold and training parts by prompt, stratified by disposition.
 
     Gold rows are held out of scoring and training: a row that is in the gold batch is its own influence.
 
     Args:
         triaged: INVERT, PUNISH and RETAIN pairs.
         held_out_share: Share of the prompts of each disposition, in [0, 1).
-        gold_size: B: ⌊B/3⌋ RETAIN, ⌊B/3⌋ INVERT, the rest PUNISH; what a disposition lacks, the others give.
-        composition: ``random``, or ``policy_targeted``: conflicts drawn evenly over the rules that are broken.
+        gold_size: B: ⌊B/3⌋ RETAIN, ⌊B/3⌋ INVERT, the rest PUNISH; what one lacks, the others give.
+        composition: ``random``, or ``policy_targeted``: conflicts drawn evenly over the broken rules.
         seed: Of the draw.
 
     Raises:
@@ -52,7 +52,8 @@ def partition(
     rest = order[~order["prompt"].isin(held_out["prompt"])]
     gold = _draw_gold(rest, gold_size, composition)
     training = rest[~rest["prompt"].isin(gold["prompt"])]
-    # Another pair of a gold prompt shares its text with the gold row, so it is not trained on: it is held out.
+    # Another pair of a gold prompt shares its text with the gold row, so training on it would reward its own
+    # influence; a gold batch of whole prompts would have few of them. So it is held out.
     siblings = rest[rest["prompt"].isin(gold["prompt"]) & ~rest["pair_id"].isin(gold["pair_id"])]
     held_out = pd.concat([held_out, siblings])
     _check_sizes(rest, gold, training, gold_size)
@@ -73,8 +74,8 @@ def _draw_prompts(order: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def gold_quota(available: dict[str, int], size: int) -> dict[str, int]:
-    """How many gold pairs of each disposition: thirds, PUNISH taking the remainder, shortfalls spread over the others."""
-    wanted = {d: size // 3 for d in (Disposition.RETAIN, Disposition.INVERT)}
+    """Gold pairs of each disposition: thirds, PUNISH taking the rest; what one lacks, the others give."""
+    wanted = dict.fromkeys((Disposition.RETAIN, Disposition.INVERT), size // 3)
     wanted[Disposition.PUNISH] = size - 2 * (size // 3)
     quota = {str(d): min(n, available.get(d, 0)) for d, n in wanted.items()}
     for disposition in (Disposition.INVERT, Disposition.RETAIN, Disposition.PUNISH):
@@ -84,12 +85,13 @@ def gold_quota(available: dict[str, int], size: int) -> dict[str, int]:
 
 
 def _draw_gold(rest: pd.DataFrame, size: int, composition: str) -> pd.DataFrame:
-    # A gold pair states a preference: a PUNISH pair can do so only where it has a verified correction.
-    usable = rest[(rest["disposition"] != Disposition.PUNISH) | rest["correction"].notna()]
     # Prompts with few pairs first: the other pairs of a gold prompt cannot be trained on.
-    usable = usable.iloc[usable.groupby("prompt")["prompt"].transform("size").argsort(kind="stable")]
+    order = rest.iloc[rest.groupby("prompt")["prompt"].transform("size").argsort(kind="stable")]
+    # A gold pair states a preference: a PUNISH pair can do so only where it has a verified correction.
+    usable = order[(order["disposition"] != Disposition.PUNISH) | order["correction"].notna()]
     usable = usable.drop_duplicates("prompt")
-    quota = gold_quota(usable["disposition"].value_counts().to_dict(), size)
+    available = {str(d): int((usable["disposition"] == d).sum()) for d in Disposition}
+    quota = gold_quota(available, size)
     parts = []
     for disposition, number in quota.items():
         members = usable[usable["disposition"] == disposition]
@@ -115,11 +117,10 @@ def _with_preference(gold: pd.DataFrame) -> pd.DataFrame:
 def _check_sizes(rest: pd.DataFrame, gold: pd.DataFrame, training: pd.DataFrame, size: int) -> None:
     conflicts = int(rest["disposition"].isin(CONFLICTS).sum())
     left = int(training["disposition"].isin(CONFLICTS).sum())
-    if size > len(rest) or (conflicts and left < conflicts / 2):
+    if len(gold) < size or (conflicts and left < conflicts / 2):
         raise DataError(
-            f"A gold batch of {size} pairs is too large: {len(rest)} pairs with {conflicts} conflicts are there (after the "
-            f"held-out ones) and {left} conflicts would be left to train on. Lower `gold.size` (a fifth of the conflicts is "
-            "a good start), or give more pairs."
+            f"A gold batch of {size} pairs is too large: after the held-out ones {len(rest)} pairs with "
+            f"{conflicts} conflicts are there. {len(gold)} gold pairs can be drawn (one a prompt, a PUNISH "
+            f"pair only with a verified correction), and {left} conflicts would be left to train on. Lower "
+            "`gold.size` (a fifth of the conflicts is a good start), or give more pairs."
         )
-    if conflicts and gold.empty:
-        raise DataError("The gold batch is empty: `gold.size` must be at least 3.")

@@ -1,6 +1,6 @@
-"""From pairs to judgments: ask an oracle about every response, and measure the oracle where the truth is known."""
+"""Pairs → judgments: ask an oracle about every response, and measure it where the truth is known."""
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ JUDGED_RESPONSES = ("chosen", "rejected", "correction")
 def exchanges_of(pairs: pd.DataFrame, response: str) -> list[Exchange]:
     """The exchanges of one kind of response, for the rows that have it."""
     rows = pairs[pairs[response].notna()]
-    domains = rows["domain"].where(rows["domain"].notna(), None)
+    # A null in a column of text is NaN, which is neither None nor false.
+    domains = (domain if isinstance(domain, str) else None for domain in rows["domain"])
     return [Exchange(*row) for row in zip(rows["prompt"], rows[response], domains, strict=True)]
 
 
@@ -47,14 +48,19 @@ def judge_pairs(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> pd.DataF
 
 
 def truth_labels(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
-    """The labels given with the data, by (prompt, response)."""
-    labels: dict[tuple[str, str], bool | None] = {}
+    """The labels given with the data, by (prompt, response).
+
+    Pairs may share a response: a label given once holds for all; labels that contradict leave it unknown.
+    """
+    found: dict[tuple[str, str], set[bool]] = {}
     for response in ("chosen", "rejected"):
         column = f"{response}_complies"
         if column in pairs:
-            values = (None if pd.isna(value) else bool(value) for value in pairs[column])
-            labels |= dict(zip(zip(pairs["prompt"], pairs[response], strict=True), values, strict=True))
-    return labels
+            for prompt, text, label in zip(pairs["prompt"], pairs[response], pairs[column], strict=True):
+                known = found.setdefault((prompt, text), set())
+                if not pd.isna(label):
+                    known.add(bool(label))
+    return {key: next(iter(known)) if len(known) == 1 else None for key, known in found.items()}
 
 
 def disposition_of(chosen: bool | None, rejected: bool | None) -> Disposition:
@@ -100,7 +106,7 @@ def measure_oracle(pairs: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, An
         "interval": list(wilson_interval(right, known)),
         "confusion": pooled,
         "by_field": measured,
-        "disposition_accuracy": sum(confusion[d].get(d, 0) for d in confusion) / len(table),
+        "disposition_accuracy": _share_on_diagonal(confusion),
         "disposition_confusion": confusion,
     }
 
@@ -110,12 +116,13 @@ def _compare(truth: pd.Series, verdict: pd.Series) -> dict[str, int]:
     truth, verdict = truth.astype("boolean"), verdict.reindex(truth.index)
     both = truth.notna() & verdict.notna()
     t, v = truth[both].to_numpy(bool), verdict[both].to_numpy(bool)
-    return {
-        "tp": int((t & v).sum()), "fp": int((~t & v).sum()), "fn": int((t & ~v).sum()), "tn": int((~t & ~v).sum())
-    }  # fmt: skip
+    counts = {"tp": t & v, "fp": ~t & v, "fn": t & ~v, "tn": ~t & ~v}
+    return {name: int(cell.sum()) for name, cell in counts.items()}
 
 
 def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -> dict[str, dict[str, int]]:
+    """True → assigned disposition → number of pairs; where the labels leave the truth open, none."""
+
     def assign(chosen: pd.Series, rejected: pd.Series) -> list[Disposition]:
         known = [[None if pd.isna(v) else bool(v) for v in column] for column in (chosen, rejected)]
         return [disposition_of(*values) for values in zip(*known, strict=True)]
@@ -124,18 +131,34 @@ def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -
     given = assign(*(verdicts[response].reindex(table.index) for response in ("chosen", "rejected")))
     counts: dict[str, dict[str, int]] = {}
     for expected, found in zip(true, given, strict=True):
+        if expected is Disposition.REVIEW:
+            continue
         row = counts.setdefault(str(expected), {})
         row[str(found)] = row.get(str(found), 0) + 1
     return counts
 
 
+def _share_on_diagonal(confusion: dict[str, dict[str, int]]) -> float | None:
+    total = sum(sum(row.values()) for row in confusion.values())
+    return sum(row.get(d, 0) for d, row in confusion.items()) / total if total else None
+
+
 def repeat_stability(
     pairs: pd.DataFrame, policy: Policy, oracle: Oracle, judgments: pd.DataFrame, *, sample: int, seed: int
-) -> float:
-    """Share of a random sample of responses to which the oracle gives the same verdict when asked again."""
+) -> float | None:
+    """Share of a random sample of responses to which the oracle gives the same verdict when asked again.
+
+    Args:
+        pairs: Cleaned pairs.
+        policy: They are judged under.
+        oracle: Who judged them.
+        judgments: What it said the first time.
+        sample: Responses to judge again, rounded up to whole pairs; 0: none, and the result is None.
+        seed: Of the sample.
+    """
     if not sample:
-        return float("nan")
-    rows = pairs.sample(min(sample, len(pairs)), random_state=seed)
+        return None
+    rows = pairs.sample(min(math.ceil(sample / 2), len(pairs)), random_state=seed)
     again = judge_pairs(rows.assign(correction=None), policy, oracle)
     merged = again.merge(judgments, on=["pair_id", "response"], suffixes=("_again", ""))
     same = (merged["complies"] == merged["complies_again"]) | (
@@ -153,13 +176,14 @@ def check_oracle(report: dict[str, Any], *, max_unscored: float, min_stability: 
     share = report["unscored"] / max(report["n"], 1)
     if share > max_unscored:
         raise HealthError(
-            f"The oracle {report['oracle']!r} left {report['unscored']} of {report['n']} responses unscored ({share:.0%}, "
-            f"limit {max_unscored:.0%}). See the reasons in `judgments`; label more data, choose another `judging.oracle`, "
-            "or raise `judging.max_unscored`: those pairs then go to review."
+            f"The oracle {report['oracle']!r} left {report['unscored']} of {report['n']} responses unscored "
+            f"({share:.0%}, limit {max_unscored:.0%}). See the reasons in `judgments`; label more data, "
+            "choose another `judging.oracle`, or raise `judging.max_unscored`: those pairs then go to review."
         )
     stability = report.get("stability")
     if stability is not None and stability < min_stability:
         raise HealthError(
-            f"The oracle {report['oracle']!r} repeats only {stability:.0%} of its verdicts (limit {min_stability:.0%}). "
-            "Lower its temperature, vote over several samples, or lower `judging.min_stability`."
+            f"The oracle {report['oracle']!r} repeats only {stability:.0%} of its verdicts "
+            f"(limit {min_stability:.0%}). Lower its temperature, vote over several samples, or lower "
+            "`judging.min_stability`."
         )

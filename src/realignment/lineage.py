@@ -1,4 +1,4 @@
-"""Manifests: what a stage read and wrote, by digest, so that outputs of different runs are never mixed silently."""
+"""Manifests: what a stage read and wrote, by digest, so that runs are never mixed silently."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,11 +43,11 @@ def check(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:
     Raises:
         LineageError: Naming every table of another run.
     """
-    outputs = manifest["outputs"]
+    stage, outputs = manifest["stage"], manifest["outputs"]
     strangers = [name for name, table in tables.items() if digest_table(table) != outputs.get(name)]
     if strangers:
         raise LineageError(
-            f"{', '.join(strangers)} and `{manifest['stage']}_manifest` come from different runs of the stage "
-            f"'{manifest['stage']}': their digests differ. Load all of its outputs in one version (`--load-versions` for "
-            f"each of {', '.join(outputs)} and {manifest['stage']}_manifest), or run `--pipelines {manifest['stage']}` again."
+            f"{', '.join(strangers)} and `{stage}_manifest` come from different runs of the stage '{stage}': "
+            "their digests differ. Load all of its outputs in one version (`--load-versions` for each of "
+            f"{', '.join(outputs)} and {stage}_manifest), or run `--pipelines {stage}` again."
         )

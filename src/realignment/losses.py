@@ -1,7 +1,10 @@
-"""The losses of the method (method.md, section 4): each maps log-ratios to one number per pair; no model, no reduction.
+"""The losses of the method (method.md, section 4): log-ratios in, one number per pair out; no reduction.
 
-Notation: lr(y) = log π_θ(y|x) − log π_ref(y|x), in nats, summed over the response's tokens; Δ(a, b) = lr(a) − lr(b).
+Notation: lr(y) = log π_θ(y|x) − log π_ref(y|x) in nats, summed over the response's tokens;
+Δ(a, b) = lr(a) − lr(b).
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +12,9 @@ from torch import Tensor
 
 
 def dpo_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Tensor:
-    """Prefer one response over another (Rafailov et al. 2023, arXiv:2305.18290, eq. 7; what TRACE calls "IPO").
+    """Prefer one response over another (what TRACE calls "IPO").
 
-    −log σ(β Δ(y⁺, y⁻))
+    −log σ(β Δ(y⁺, y⁻)), Rafailov et al. 2023, arXiv:2305.18290, eq. 7.
 
     Args:
         preferred: lr(y⁺) in nats, shape (B,).
@@ -32,9 +35,9 @@ def ipo_loss(
     preferred_length: Tensor,
     dispreferred_length: Tensor,
 ) -> Tensor:
-    """Pull the margin to a finite target instead of ever further apart (Azar et al. 2023, arXiv:2310.12036, eq. 17).
+    """Pull the margin to a finite target instead of ever further apart (Azar et al. 2023, arXiv:2310.12036).
 
-    (Δ̄(y⁺, y⁻) − 1/(2β))², with log-ratios averaged over tokens.
+    (Δ̄(y⁺, y⁻) − 1/(2β))², their eq. 17 with log-ratios averaged over tokens.
 
     Args:
         preferred: lr(y⁺) in nats, shape (B,).
@@ -53,9 +56,10 @@ def ipo_loss(
 def robust_loss(
     preferred: Tensor, dispreferred: Tensor, *, beta: float, error_rate: Tensor | float
 ) -> Tensor:
-    """The preference loss, unbiased under labels that are wrong with a known probability (rDPO, arXiv:2403.00409, eq. 12).
+    """The preference loss, unbiased under labels that are wrong with a known probability.
 
-    ((1 − ε) ℓ(Δ) − ε ℓ(−Δ)) / (1 − 2ε), with ℓ = −log σ(β ·)
+    ((1 − ε) ℓ(Δ) − ε ℓ(−Δ)) / (1 − 2ε), with ℓ = −log σ(β ·): rDPO, Chowdhury et al. 2024,
+    arXiv:2403.00409, eq. 12.
 
     Args:
         preferred: lr(y⁺) in nats, shape (B,).
@@ -72,9 +76,10 @@ def robust_loss(
 
 
 def npo_loss(logratios: Tensor, *, beta: float) -> Tensor:
-    """Suppress responses, ever more gently the further they fall below the reference (Zhang et al. 2024, arXiv:2404.05868).
+    """Suppress responses, ever more gently the further they fall below the reference.
 
-    −(2/β) log σ(−β lr(y)). Gradient ascent in the limit β → 0. TRACE prints it without the factor 2/β.
+    −(2/β) log σ(−β lr(y)), Zhang et al. 2024, arXiv:2404.05868. Gradient ascent in the limit β → 0. TRACE
+    prints it without the factor 2/β.
 
     Args:
         logratios: lr(y) of the responses to suppress, in nats, shape (B,).
@@ -87,7 +92,7 @@ def npo_loss(logratios: Tensor, *, beta: float) -> Tensor:
 
 
 def correction_loss(correction: Tensor, chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """Prefer a correction over both violating responses of a PUNISH pair (TRACE's first term, and its twin for y_l).
+    """Prefer a correction over both violating responses of a PUNISH pair (TRACE's term and its twin).
 
     −log σ(β Δ(y_c, y_w)) − log σ(β Δ(y_c, y_l))
 
@@ -122,7 +127,7 @@ def apo_down_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Te
 def anchor_loss(logprob: Tensor, length: Tensor) -> Tensor:
     """Keep the preferred answer likely, so that a growing margin cannot mean that every answer sinks.
 
-    −log π_θ(y⁺|x) / |y⁺|: the NLL term of iterative RPO (Pang et al. 2024, arXiv:2404.19733, eq. 2). Not in TRACE.
+    −log π_θ(y⁺|x) / |y⁺|, the NLL term of iterative RPO (Pang et al. 2024, arXiv:2404.19733). Not in TRACE.
 
     Args:
         logprob: log π_θ(y⁺|x) in nats, summed over tokens, shape (B,).
@@ -135,37 +140,47 @@ def anchor_loss(logprob: Tensor, length: Tensor) -> Tensor:
 
 
 class _WeightedTokenKL(torch.autograd.Function):
-    """Σ_t c_t KL_t tile by tile: the gradient is formed in the same sweep, so the backward only scales it."""
+    """Σ_t c_t KL_t tile by tile; the same sweep forms the gradient, so the backward only scales it.
+
+    ∂KL(p ‖ q)/∂logits of q = q − p.
+    """
 
     @staticmethod
-    def forward(ctx, hidden, head, reference_hidden, reference_head, coefficients, tile):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        reference_hidden: Tensor,
+        reference_head: Tensor,
+        coefficients: Tensor,
+        tile: int,
+    ) -> Tensor:
         need_hidden, need_head = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_head = torch.zeros_like(head) if need_head else None
-        total = torch.zeros(
-            (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
-        )
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        total = torch.zeros((), dtype=exact, device=hidden.device)
         for start in range(0, hidden.shape[0], tile):
             part = slice(start, start + tile)
-            weight = coefficients[part, None].to(total.dtype)
-            log_q = torch.log_softmax((hidden[part] @ head.t()).to(total.dtype), dim=-1)
-            log_p = torch.log_softmax((reference_hidden[part] @ reference_head.t()).to(total.dtype), dim=-1)
+            weight = coefficients[part, None].to(exact)
+            log_q = torch.log_softmax((hidden[part] @ head.t()).to(exact), dim=-1)
+            log_p = torch.log_softmax((reference_hidden[part] @ reference_head.t()).to(exact), dim=-1)
             p = log_p.exp()
             total += (weight * p * (log_p - log_q)).sum()
-            if need_hidden or need_head:
-                grad_logits = (weight * log_q.exp_().sub_(p)).to(hidden.dtype)
-                if need_hidden:
-                    grad_hidden[part] = grad_logits @ head
-                if need_head:
-                    grad_head.addmm_(grad_logits.t(), hidden[part])
+            if not (need_hidden or need_head):
+                continue
+            grad_logits = (weight * log_q.exp_().sub_(p)).to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad_logits @ head
+            if grad_head is not None:
+                grad_head.addmm_(grad_logits.t(), hidden[part])
         ctx.save_for_backward(grad_hidden, grad_head)
         return total
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        grad_hidden, grad_head = ctx.saved_tensors
-        scale = lambda g: None if g is None else g * grad.to(g.dtype)  # noqa: E731
-        return scale(grad_hidden), scale(grad_head), None, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [None if g is None else g * grads[0].to(g.dtype) for g in ctx.saved_tensors]
+        return *scaled, None, None, None, None
 
 
 def token_kl(
@@ -177,20 +192,23 @@ def token_kl(
     *,
     tile: int = 128,
 ) -> Tensor:
-    """Σ_t c_t KL(π_ref(·|x, y_<t) ‖ π_θ(·|x, y_<t)) over the full vocabulary, exact, never holding N × V logits.
+    """Σ_t c_t KL(π_ref(·|x, y_<t) ‖ π_θ(·|x, y_<t)) over the full vocabulary, exact.
 
-    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). Coefficients 1/(T_i · B) give the mean over a batch of
-    per-response token means.
+    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). With coefficients 1/(T_i B) it is the mean
+    over B responses of their mean over tokens. N × V logits are never held.
 
     Args:
         hidden: Last hidden states that predict the N tokens, shape (N, d).
         head: Output embedding, shape (V, d).
         reference_hidden: The reference's hidden states at the same tokens, shape (N, d); no gradient.
         reference_head: The reference's output embedding, shape (V, d); no gradient.
-        coefficients: c_t, shape (N,).
+        coefficients: c_t, shape (N,); no gradient.
         tile: Tokens per tile: peak memory is about 3 · tile · V floats.
 
     Returns:
         Scalar in nats, ≥ 0; 0 where the policy equals the reference. No second derivative.
     """
-    return _WeightedTokenKL.apply(hidden, head, reference_hidden, reference_head, coefficients, tile)  # type: ignore[no-any-return]
+    value: Tensor = _WeightedTokenKL.apply(  # type: ignore[no-untyped-call]
+        hidden, head, reference_hidden, reference_head, coefficients, tile
+    )
+    return value

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realignment import provenance
 from realignment.policy import Policy
-from realignment.records import digest_table
+from realignment.records import NothingToDo, digest_table
 from realignment.tracking import MlflowConfig, Tracker, TrackingError
 
 RunParams = dict[str, Any]
@@ -81,7 +81,8 @@ class MlflowHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: RunParams, pipeline: Pipeline, catalog: Catalog) -> None:
         """Begin the run; log parameters, code and environment. Opens the entries of this pipeline only."""
-        self._end("KILLED", {})  # an interrupt in a notebook leaves the last run open
+        self._abandon()  # an interrupt in a notebook leaves the last run open
+        NothingToDo.latest = None
         if not self._config.enabled:
             return
         self._entries, self._datasets, self._seen = {}, {}, set()
@@ -89,7 +90,7 @@ class MlflowHooks:
             dataset = catalog.get(name)
             if dataset is not None and (asked := _asked_of(name, dataset)) is not None:
                 self._datasets[name], self._entries[name] = dataset, asked
-        pipelines = "+".join(run_params["pipeline_names"] or ["__default__"])
+        pipelines = "+".join(sorted(run_params["pipeline_names"] or ["__default__"]))  # Kedro shuffles them
         self._tracker = Tracker.begin(
             self._config.absolute_uri(self._project_path),
             experiment=self._config.experiment,
@@ -175,20 +176,27 @@ class MlflowHooks:
         entered = {"MLFLOW_RUN_ID": tracker.run_id, "MLFLOW_TRACKING_URI": tracker.tracking_uri}
         self._environment = {key: os.environ.get(key) for key in entered}
         os.environ.update(entered)
-        # Kedro tells hooks of no KeyboardInterrupt or SystemExit, so an interrupted run is closed as Python
-        # exits; SIGTERM (a scheduler's preemption) is turned into such an exit.
-        atexit.register(self._end, "KILLED", {})
+        # Kedro tells hooks of no KeyboardInterrupt or SystemExit, so such a run is closed as Python exits;
+        # SIGTERM (a scheduler's preemption) is turned into such an exit.
+        atexit.register(self._abandon)
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         ):
             signal.signal(signal.SIGTERM, _exit_on_signal)
 
+    def _abandon(self) -> None:
+        """Close a run that Kedro has left: it had nothing to do, which is a good end, or was interrupted."""
+        if NothingToDo.latest is None:
+            self._end("KILLED", {})
+        else:
+            self._end("FINISHED", {"nothing_to_do": NothingToDo.latest.reason})
+
     def _end(self, status: str, tags: Mapping[str, str]) -> None:
         tracker, self._tracker = self._tracker, None
         if tracker is None:
             return
-        atexit.unregister(self._end)
+        atexit.unregister(self._abandon)
         tracker.end(status, tags)
         for key, value in self._environment.items():
             os.environ.pop(key, None)

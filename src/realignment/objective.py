@@ -1,4 +1,4 @@
-"""The hybrid objective: which treatment a pair gets, its loss, and the weighted sum over a batch (method.md, section 4)."""
+"""The hybrid objective (method.md, section 4): a pair's treatment, its loss, and the sum over a batch."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from realignment import losses
-from realignment.likelihood import Rows, TokenizedPair
+from realignment.rows import Rows
+from realignment.tokenization import TokenizedPair
 
 
 class Treatment(IntEnum):
@@ -143,7 +144,7 @@ def _suppression(logratios: Tensor, first: Tensor, objective: Objective) -> Tens
 def hybrid_loss(
     per_pair: Tensor, weights: Tensor, treatments: Tensor, retained_kl: Tensor, objective: Objective
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + α_KL mean_RETAIN KL, each mean over the batch's own rows.
+    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + α_KL mean_RETAIN KL, means over the batch's own rows.
 
     Args:
         per_pair: ℓ, shape (B,).
@@ -172,7 +173,7 @@ def hybrid_loss(
 
 
 def epoch_order(treatments: Sequence[int], *, epochs: float, seed: int) -> list[int]:
-    """Indices for all epochs in one list (a fraction of an epoch is its first part), interleaved anew each epoch."""
+    """Indices of all epochs in one list, each interleaved anew; a fraction of an epoch is its first part."""
     orders = (
         interleave(treatments, torch.Generator().manual_seed(seed * 100_003 + epoch))
         for epoch in range(math.ceil(epochs))
@@ -183,15 +184,14 @@ def epoch_order(treatments: Sequence[int], *, epochs: float, seed: int) -> list[
 def interleave(treatments: Sequence[int], generator: torch.Generator) -> list[int]:
     """A random order in which every stretch holds the treatments in nearly their overall proportion.
 
-    Each treatment is shuffled and spread evenly: with plain shuffling a small batch often lacks a treatment altogether,
-    and "mean over the batch's own rows" then gives the rows it has the wrong share.
+    Each treatment is shuffled and spread evenly: with plain shuffling a small batch often lacks a treatment,
+    and the means over the batch's own rows then give the treatments it has too large a share.
     """
     keys = torch.empty(len(treatments), dtype=torch.float64)
     kinds = torch.tensor(treatments)
     for kind in kinds.unique():
         members = (kinds == kind).nonzero()[:, 0]
         shuffled = members[torch.randperm(len(members), generator=generator)]
-        keys[shuffled] = (torch.arange(len(members)) + torch.rand((), generator=generator)).double() / len(
-            members
-        )
-    return [int(i) for i in keys.argsort()]
+        offset = torch.rand((), generator=generator, dtype=torch.float64)
+        keys[shuffled] = (torch.arange(len(members)) + offset) / len(members)
+    return keys.argsort(stable=True).tolist()

@@ -1,4 +1,4 @@
-"""The pipelines by name. Explicit: `find_pipelines()` with a composite breaks under Kedro's selective loading."""
+"""The pipelines by name. Explicit: under Kedro's selective loading `find_pipelines()` loses a composite."""
 
 from kedro.pipeline import Pipeline
 

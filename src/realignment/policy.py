@@ -1,26 +1,16 @@
-"""A policy as a document: rules that people can read and machines can check; its digest; the difference of two policies."""
+"""A policy as a document: rules that people read and machines check, its digest, the difference of two."""
 
 import hashlib
-import importlib
-import re
-from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from realignment.checks import Check, Document, Patterns
 from realignment.records import Exchange, RealignmentError
 
 
@@ -28,134 +18,19 @@ class PolicyError(RealignmentError):
     """A policy document that cannot be used; the message names the rule."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern, re.IGNORECASE)
-    except re.error as error:
-        raise ValueError(f"broken regular expression {pattern!r}: {error}") from error
-
-
 class Severity(StrEnum):
-    """How grave a violation is. Any broken rule makes a response violate; severity orders reports and reviews."""
+    """How grave a violation is. Any broken rule makes a response violate; severity orders reports."""
 
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
 
 
-class Patterns(_Document):
-    """Regular expressions, case-insensitive, matched anywhere in the text that is looked at."""
-
-    patterns: tuple[str, ...] = Field(min_length=1)
-
-    @field_validator("patterns")
-    @classmethod
-    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            _compile(pattern)
-        return patterns
-
-    @cached_property
-    def regex(self) -> re.Pattern[str]:
-        """All patterns as one alternation."""
-        return _compile("|".join(f"(?:{pattern})" for pattern in self.patterns))
-
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-
-
-class Forbidden(Patterns):
-    """Broken where any pattern occurs."""
-
-    kind: Literal["forbidden"]
-
-    def holds(self, exchange: Exchange) -> bool:
-        """Whether the response keeps to the check."""
-        return self.regex.search(exchange.response) is None
-
-
-class Required(Patterns):
-    """Broken where no pattern occurs; ``within: first_sentence`` looks at the first sentence alone."""
-
-    kind: Literal["required"]
-    within: Literal["response", "first_sentence"] = "response"
-
-    def holds(self, exchange: Exchange) -> bool:
-        """Whether the response keeps to the check."""
-        text = exchange.response
-        if self.within == "first_sentence":
-            text = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-        return self.regex.search(text) is not None
-
-
-class Length(_Document):
-    """Limits on the number of words."""
-
-    kind: Literal["length"]
-    min_words: int = Field(0, ge=0)
-    max_words: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Length":
-        if self.max_words is not None and self.max_words < self.min_words:
-            raise ValueError(f"max_words {self.max_words} is below min_words {self.min_words}")
-        return self
-
-    def holds(self, exchange: Exchange) -> bool:
-        """Whether the response keeps to the check."""
-        words = len(exchange.response.split())
-        return self.min_words <= words and (self.max_words is None or words <= self.max_words)
-
-
-class Format(Patterns):
-    """The whole response must match one of the patterns (``(?s)`` lets a dot cross lines)."""
-
-    kind: Literal["format"]
-
-    def holds(self, exchange: Exchange) -> bool:
-        """Whether the response keeps to the check."""
-        return self.regex.fullmatch(exchange.response.strip()) is not None
-
-
-class Call(_Document):
-    """A function ``(exchange) -> bool`` (True: keeps to the rule) by its dotted path, ``package.module:function``."""
-
-    kind: Literal["callable"]
-    path: str
-
-    @field_validator("path")
-    @classmethod
-    def _importable(cls, path: str) -> str:
-        _import(path)
-        return path
-
-    def holds(self, exchange: Exchange) -> bool:
-        """Whether the response keeps to the check."""
-        return bool(_import(self.path)(exchange))
-
-
-def _import(path: str) -> Callable[[Exchange], bool]:
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import {path!r} (expected 'package.module:function'): {error}") from error
-    if not callable(function):
-        raise ValueError(f"{path!r} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
-
-
-Check = Annotated[Forbidden | Required | Length | Format | Call, Field(discriminator="kind")]
-
-
-class Scope(_Document):
+class Scope(Document):
     """Which exchanges a rule applies to: all conditions given must hold; none given: every exchange.
 
-    ``domains`` reads the data's own topic column, ``prompt`` patterns must match the prompt, ``except_prompt`` must not.
+    ``domains`` reads the data's own topic column; a pattern of ``prompt`` must occur in the prompt, and none
+    of ``except_prompt``.
     """
 
     domains: tuple[str, ...] | None = None
@@ -166,12 +41,12 @@ class Scope(_Document):
         """Whether the rule has anything to say about this exchange."""
         return (
             (self.domains is None or exchange.domain in self.domains)
-            and (self.prompt is None or self.prompt.regex.search(exchange.prompt) is not None)
-            and (self.except_prompt is None or self.except_prompt.regex.search(exchange.prompt) is None)
+            and (self.prompt is None or self.prompt.occur_in(exchange.prompt))
+            and (self.except_prompt is None or not self.except_prompt.occur_in(exchange.prompt))
         )
 
 
-class Rule(_Document):
+class Rule(Document):
     """One requirement of a policy, for people (description) and for machines (scope, check)."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -185,8 +60,8 @@ class Rule(_Document):
         return not self.scope.covers(exchange) or self.check.holds(exchange)
 
 
-class Policy(_Document):
-    """A named, versioned set of rules; `text` is what an LLM judge and people read. No rules: not machine-checkable."""
+class Policy(Document):
+    """A named, versioned set of rules; `text` is for people and LLM judges. No rules: for labels only."""
 
     name: str = Field(min_length=1)
     version: str = Field(min_length=1)
@@ -214,7 +89,8 @@ def parse_policy(document: Any, source: str) -> Policy:
     """A policy from its parsed YAML; every mistake at once, each with the rule it is in."""
     if not isinstance(document, dict):
         raise PolicyError(
-            f"{source}: expected a mapping with name, version, text and rules, found {type(document).__name__}."
+            f"{source}: expected a mapping with name, version, text and rules, found "
+            f"{type(document).__name__}. Write it as `conf/base/policies/assistant-v2.yml` is."
         )
     try:
         return TypeAdapter(Policy).validate_python(document)
@@ -226,7 +102,8 @@ def parse_policy(document: Any, source: str) -> Policy:
 
 
 def _describe(document: dict[str, Any], details: Any) -> str:
-    where, place = [], document.get("rules")
+    where: list[str] = []
+    place = document.get("rules")
     for part in details["loc"]:
         if part == "rules":
             continue
@@ -251,7 +128,7 @@ def read_policy(path: Path) -> Policy:
 
 
 def diff_policies(old: Policy, new: Policy) -> pd.DataFrame:
-    """What changed between two policies: one row per rule added, removed or changed, and which of its fields.
+    """What changed between two policies: a row per rule added or removed, and per changed field of a rule.
 
     Returns:
         Columns `change` (added, removed, changed), `rule`, `severity`, `field`, `old`, `new`.
@@ -264,14 +141,16 @@ def diff_policies(old: Policy, new: Policy) -> pd.DataFrame:
 
 
 def _diff_rule(rule_id: str, old: Rule | None, new: Rule | None) -> list[tuple[str, ...]]:
-    if old is None and new is not None:
-        return [("added", rule_id, new.severity, "", "", new.description)]
-    if new is None and old is not None:
-        return [("removed", rule_id, old.severity, "", old.description, "")]
-    assert old is not None and new is not None
-    fields = ("description", "severity", "scope", "check")
-    values = [(f, _text(getattr(old, f)), _text(getattr(new, f))) for f in fields]
-    return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
+    match old, new:
+        case None, Rule():
+            return [("added", rule_id, new.severity, "", "", new.description)]
+        case Rule(), None:
+            return [("removed", rule_id, old.severity, "", old.description, "")]
+        case Rule(), Rule():
+            fields = ("description", "severity", "scope", "check")
+            values = [(f, _text(getattr(old, f)), _text(getattr(new, f))) for f in fields]
+            return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
+    return []
 
 
 def _text(value: Any) -> str:

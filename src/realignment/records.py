@@ -1,9 +1,10 @@
-"""The nouns everything speaks: exchanges, judgments, dispositions, and the columns of the tables that hold them."""
+"""The nouns everything speaks: exchanges, judgments, dispositions, and the columns of their tables."""
 
 import hashlib
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ PAIR_COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "domain", "messages",
 """Columns of every table of pairs. `domain`, `messages` and `correction` may be null; see `intake.py`."""
 
 TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
-"""Optional ground truth under the new policy: it measures an oracle, and never steers triage (except `oracle: labels`)."""
+"""Optional truth under the new policy: it measures an oracle; only `oracle: labels` triages by it."""
 
 
 class Disposition(StrEnum):
@@ -24,7 +25,7 @@ class Disposition(StrEnum):
 
 
 CONFLICTS = (Disposition.INVERT, Disposition.PUNISH)
-"""The dispositions whose chosen response violates the new policy: they are weighted and trained away from it."""
+"""The chosen response violates the new policy: these are weighted, and trained away from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What an oracle says of one exchange. Not knowing is a value: ``complies=None`` with its reason, never a guess."""
+    """What an oracle says of one exchange. Not knowing is a value: ``complies=None``, never a guess."""
 
     complies: bool | None
     confidence: float
@@ -60,16 +61,20 @@ class HealthError(RealignmentError):
 
 
 class NothingToDo(SystemExit):
-    """The run ends here, and well: there is nothing to do. A `SystemExit` with status 0, so a shell sees success."""
+    """The run ends here, and well: there is nothing to do. A `SystemExit` with status 0: a success."""
+
+    latest: "ClassVar[NothingToDo | None]" = None
+    """The one that ended the latest run: Kedro tells its hooks of no `SystemExit`, so they look here."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(0)
         self.reason = reason
+        type(self).latest = self
         logging.getLogger(__name__).info(reason)
 
 
 def digest_table(table: pd.DataFrame) -> str:
-    """sha256 over columns and cells in order: equal tables have equal digests, on every machine and after every reload."""
+    """sha256 over columns and cells in order: equal tables, equal digests, on any machine."""
     if table.empty:
         return hashlib.sha256(b"empty table").hexdigest()
     text = table.reset_index(drop=True).to_json(orient="split", double_precision=15, date_format="iso")

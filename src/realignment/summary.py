@@ -13,7 +13,7 @@ JUDGES = ("classifier", "rules", "")
 
 
 def headline(table: pd.DataFrame, metric: str) -> dict[str, Any] | None:
-    """The headline row of a metric as before, after, difference, interval, n; None where it was not measured."""
+    """The headline row of a metric as before, after, difference, interval, n; None where not measured."""
     rows = table[(table["metric"] == metric) & (table["group"] == HEADLINES[metric])]
     for judge in JUDGES:
         found = rows[rows["judge"].fillna("") == judge]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from realignment.judging import disposition_of
@@ -14,7 +15,8 @@ FLAG_STILL_PREFERRED = "still preferred"
 def triage(pairs: pd.DataFrame, judgments: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
     """Give every pair the disposition that its judgments imply.
 
-    A verdict below `min_confidence` counts as not known. A correction is kept only where the oracle says that it complies.
+    A verdict below `min_confidence` counts as not known. A correction is kept only where the oracle says that
+    it complies.
 
     Args:
         pairs: Cleaned pairs.
@@ -22,7 +24,8 @@ def triage(pairs: pd.DataFrame, judgments: pd.DataFrame, *, min_confidence: floa
         min_confidence: In [0, 1].
 
     Returns:
-        The pairs, in order, with columns disposition, chosen_verdict, rejected_verdict, rules_broken, confidence, flag.
+        The pairs, in order, with columns disposition, chosen_verdict, rejected_verdict, rules_broken (by
+        chosen), confidence (the smaller of chosen and rejected), flag.
     """
     wide = _by_response(pairs, judgments)
     sure = {r: wide[r]["complies"].where(wide[r]["confidence"] >= min_confidence) for r in wide}
@@ -30,16 +33,19 @@ def triage(pairs: pd.DataFrame, judgments: pd.DataFrame, *, min_confidence: floa
     dispositions = [
         disposition_of(c, r) for c, r in zip(verdicts["chosen"], verdicts["rejected"], strict=True)
     ]
-    confidence = pd.concat([wide["chosen"]["confidence"], wide["rejected"]["confidence"]], axis=1).min(axis=1)
+    confidence = np.minimum(
+        *(wide[r]["confidence"].fillna(0.0).to_numpy(float) for r in ("chosen", "rejected"))
+    )
+    flags = [_flag(*v) for v in zip(dispositions, verdicts["rejected"], strict=True)]
     verified = [verdict is True for verdict in verdicts["correction"]]
     return pairs.assign(
-        correction=pairs["correction"].where(verified, None),
+        correction=pairs["correction"].where(pd.Series(verified, index=pairs.index, dtype=bool)),
         disposition=[str(disposition) for disposition in dispositions],
         chosen_verdict=pd.array(verdicts["chosen"], dtype="boolean"),
         rejected_verdict=pd.array(verdicts["rejected"], dtype="boolean"),
         rules_broken=wide["chosen"]["rules_broken"].fillna("").to_numpy(),
-        confidence=confidence.to_numpy(),
-        flag=[_flag(*v) for v in zip(dispositions, verdicts["rejected"], strict=True)],
+        confidence=confidence,
+        flag=pd.Series(flags, index=pairs.index, dtype=object),
     )
 
 
@@ -76,8 +82,9 @@ def report_triage(triaged: pd.DataFrame, *, max_punish_share: float) -> dict[str
     warnings = []
     if len(triaged) and punished.mean() > max_punish_share:
         warnings.append(
-            f"PUNISH pairs are {punished.mean():.0%} of all (limit {max_punish_share:.0%}): suppressing so much risks the "
-            "model's utility. Give corrections, lower `training.punish_weight`, or raise `training.kl_weight`."
+            f"PUNISH pairs are {punished.mean():.0%} of all (limit {max_punish_share:.0%}): suppressing so "
+            "much risks the model's utility. Give corrections, lower `loss.punish_weight`, or raise "
+            "`loss.kl_weight`."
         )
     return {
         "counts": counts,
@@ -113,11 +120,12 @@ def check_triage(counts: dict[str, int]) -> None:
     conflicts = counts[Disposition.INVERT] + counts[Disposition.PUNISH]
     if conflicts and not counts[Disposition.RETAIN]:
         raise HealthError(
-            f"No pair is RETAIN ({conflicts} conflicts): nothing would hold the model's general ability in place. Add pairs "
-            "whose chosen response complies, such as pairs on topics that the policy does not touch."
+            f"No pair is RETAIN ({conflicts} conflicts): nothing would hold the model's general ability in "
+            "place. Add pairs whose chosen response complies, such as pairs on topics that the policy does "
+            "not touch."
         )
     if not conflicts and not counts[Disposition.RETAIN]:
         raise HealthError(
-            f"All {counts[Disposition.REVIEW]} pairs went to review: the oracle gave no confident verdict. See `judgments`, "
-            "choose another `judging.oracle`, or lower `triage.min_confidence`."
+            f"All {counts[Disposition.REVIEW]} pairs went to review: the oracle gave no confident verdict. "
+            "See `judgments`, choose another `judging.oracle`, or lower `triage.min_confidence`."
         )

@@ -1,4 +1,4 @@
-"""The impact phase over a whole data set: gold gradient, scores of every conflict, weights, and a report of their health."""
+"""The impact phase over a whole data set: gold gradient, every conflict's score and weight, their health."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from realignment import impact
 from realignment.impact import Gradient, RowLosses
-from realignment.likelihood import Rows, batches_by_tokens, lay_out
 from realignment.objective import Example, Objective, Treatment, pair_losses
+from realignment.rows import Rows, batches_by_tokens, lay_out
 
 
 def _losses(treatments: Sequence[Treatment], objective: Objective) -> RowLosses:
-    """Row losses at θ_ref: the policy is the reference, so the reference log-probabilities are the policy's own."""
+    """Row losses at θ_ref: the policy is the reference, so its own log-probabilities are the reference's."""
 
     def losses(logprobs: Tensor, rows: Rows) -> Tensor:
         kinds = torch.tensor([int(t) for t in treatments], device=logprobs.device)
@@ -28,7 +28,7 @@ def _losses(treatments: Sequence[Treatment], objective: Objective) -> RowLosses:
 def compute_gold_gradient(
     model: Any, gold: Sequence[Example], objective: Objective, *, pad_id: int, token_budget: int
 ) -> Gradient:
-    """g_J at θ_ref. The gold loss is plain DPO, whatever the training loss: it states the goal, not the way."""
+    """g_J at θ_ref. The gold loss is DPO, whatever the training loss: it states the goal, not the way."""
     dpo = Objective(beta=objective.beta)
     batches = [
         lay_out([gold[i].tokens for i in members], pad_id=pad_id, dtype=model.dtype).to(model.device)
@@ -60,7 +60,7 @@ def score_conflicts(
         objective: The loss whose gradient is scored: the one that is trained.
         pad_id: Fills rows.
         token_budget: Padded tokens of a batch.
-        length_normalize: Divide a score by the pair's response tokens: long pairs otherwise score high for length alone.
+        length_normalize: Divide a score by the pair's response tokens, or length alone makes it high.
         progress: Label of the progress bar; None: no bar.
     """
     results: dict[int, tuple[float, tuple[float, ...]]] = {}
@@ -104,7 +104,8 @@ def report_weights(weights: pd.DataFrame) -> dict[str, Any]:
         weights: Columns disposition, score, weight.
 
     Returns:
-        Disposition → n, positive, negative, zero, mean_score, median_score, max_weight, effective_sample_size.
+        Disposition → n, positive, negative, zero, mean_score, median_score, max_weight,
+        effective_sample_size.
     """
     report = {}
     for disposition, part in weights.groupby("disposition"):

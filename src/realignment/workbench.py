@@ -16,8 +16,8 @@ import torch
 from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
-from realignment.models.devices import choose_device, choose_dtype
 from realignment.likelihood import check_shared_prompt
+from realignment.models.devices import choose_device, choose_dtype
 from realignment.objective import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
 from realignment.records import DataError
@@ -124,8 +124,9 @@ class Workbench:
         unknown = [pair_id for pair_id, values in references.items() if any(map(math.isnan, values))]
         if missing or unknown:
             raise DataError(
-                f"{len(missing) + len(unknown)} conflicts have no impact weight for how they are to be trained (first: "
-                f"{(missing + unknown)[0]}). Run `--pipelines impact` again with the same `loss.use_corrections`."
+                f"{len(missing) + len(unknown)} conflicts have no impact weight for how they are to be "
+                f"trained (first: {(missing + unknown)[0]}). Run `--pipelines impact` again with the same "
+                "`loss.use_corrections`."
             )
         return self.build(
             pairs,
@@ -142,8 +143,8 @@ class Workbench:
             key: Digest of everything that determines the result.
 
         Returns:
-            Folder of the complete model (a `save_pretrained` folder with tokenizer; the adapter in ``adapter/``), to be
-            moved into the catalog, and the training history.
+            Folder of the complete model (a `save_pretrained` folder with tokenizer; the adapter in
+            ``adapter/``), to be moved into the catalog, and the training history.
         """
         settings, folder = self.training, work_folder / key[:16]
         arguments = training.training_arguments(
@@ -224,5 +225,5 @@ def _to_table(
             | references
         )
     names = ["pair_id", "disposition", "treatment", "score", "weight"]
-    references = [f"reference_{name}" for name in ("chosen", "rejected", "correction")]
-    return pd.DataFrame(rows).reindex(columns=[*names, *references])
+    names += [f"reference_{name}" for name in ("chosen", "rejected", "correction")]
+    return pd.DataFrame(rows).reindex(columns=names)

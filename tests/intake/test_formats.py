@@ -73,7 +73,7 @@ def test_pku_takes_the_better_response_and_the_truth_that_belongs_to_it():
     ("change", "field", "reason"),
     [
         ({"prompt": "text"}, "prompt", "like the rest of the table, found str"),
-        ({"chosen": None}, "chosen", "null"),
+        ({"chosen": None}, "chosen", "is null"),
         ({"chosen": []}, "chosen", "empty list"),
         ({"chosen": [user("x")]}, "chosen", "one assistant message"),
         ({"rejected": [assistant("x"), assistant("y")]}, "rejected", "found assistant, assistant"),

@@ -51,8 +51,8 @@ def test_truth_is_read_from_every_common_spelling(value):
 @pytest.mark.parametrize(
     ("change", "field", "reason"),
     [
-        ({"prompt": None}, "prompt", "null"),
-        ({"prompt": float("nan")}, "prompt", "null"),
+        ({"prompt": None}, "prompt", "is null"),
+        ({"prompt": float("nan")}, "prompt", "is null"),
         ({"chosen": ""}, "chosen", "empty text"),
         ({"rejected": " \n\t"}, "rejected", "empty text"),
         ({"rejected": "Because. "}, "rejected", "equal to chosen"),
@@ -61,7 +61,7 @@ def test_truth_is_read_from_every_common_spelling(value):
         ({"prompt": "a\ud800"}, "prompt", "surrogate"),
         ({"prompt": "x" * 1001}, "prompt", "longer than 1000"),
         ({"pair_id": "a"}, "pair_id", "same pair_id"),
-        ({"pair_id": None}, "pair_id", "null"),
+        ({"pair_id": None}, "pair_id", "is null"),
         ({"pair_id": 1.5}, "pair_id", "found float"),
         ({"prompt": "Why?"}, "prompt", "same prompt"),
         ({"domain": 7}, "domain", "found int"),

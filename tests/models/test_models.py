@@ -7,8 +7,8 @@ import pytest
 from tiny_checkpoints import save_tiny_llama
 
 from realignment import models
-from realignment.models.store import ModelError, digest_folder
 from realignment.models import PLAIN_CHAT_TEMPLATE, fetch, load
+from realignment.models.store import ModelError, digest_folder
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_checkpoints import save_tiny_llama, write_gguf
 
+from realignment.models import fetch, load
 from realignment.models.sources import parse_pypi
 from realignment.models.store import ModelError, digest_folder
-from realignment.models import fetch, load
 
 
 def digest(path: Path) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from realignment.evaluation.generation import generate
-from realignment.likelihood import chat_messages
 from realignment.parameters import EvaluationParameters, ModelParameters
 from realignment.records import DataError
+from realignment.tokenization import chat_messages
 from realignment.workbench import load_model
 
 PROMPT_COLUMNS = ("prompt_id", "prompt", "domain", "kind")
@@ -18,13 +18,14 @@ def check_prompts(prompts: pd.DataFrame) -> None:
     """Make sure that the evaluation prompts can be used.
 
     Raises:
-        DataError: A column is missing, a prompt is empty or given twice, or a kind is not known.
+        DataError: A column is missing, a prompt is empty, an id is given twice, or a kind is not known.
     """
     missing = [column for column in PROMPT_COLUMNS if column not in prompts]
     if missing:
         raise DataError(
-            f"The evaluation prompts lack the columns {', '.join(missing)}; found {', '.join(map(str, prompts.columns))}. "
-            f"Expected: {', '.join(PROMPT_COLUMNS)}. Without such a file set `evaluation_prompts: none`."
+            f"The evaluation prompts lack the columns {', '.join(missing)}; found "
+            f"{', '.join(map(str, prompts.columns))}. Expected: {', '.join(PROMPT_COLUMNS)}. "
+            "Without such a file set `evaluation_prompts: none`."
         )
     wrong = {
         "prompt is empty": prompts["prompt"].map(lambda text: not isinstance(text, str) or not text.strip()),
@@ -37,7 +38,7 @@ def check_prompts(prompts: pd.DataFrame) -> None:
 
 
 def collect_prompts(prompts: pd.DataFrame, held_out: pd.DataFrame, *, judged: bool) -> pd.DataFrame:
-    """The evaluation prompts, and the prompts of the held-out pairs with their origin (the pair's disposition).
+    """The evaluation prompts, and those of the held-out pairs with their origin (the pair's disposition).
 
     Args:
         prompts: PROMPT_COLUMNS; may be empty.

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from realignment.likelihood import prompt_text
+from realignment.tokenization import prompt_text
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +49,25 @@ def generate(
 
 def _answer(model: Any, tokenizer: Any, texts: list[str], max_new_tokens: int) -> list[str]:
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    batch = batch.to(model.device)
+    # By name: some tokenizers also give token types, which a decoder does not know.
+    ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
     output = model.generate(
-        **batch,
+        input_ids=ids,
+        attention_mask=mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         temperature=None,
         top_p=None,
         top_k=None,
         pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=_end_tokens(model, tokenizer),
     )
-    new = output[:, batch["input_ids"].shape[1] :]
+    new = output[:, ids.shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Where an answer ends: at the tokenizer's end of turn, which is trained on, or one the model names."""
+    named = model.generation_config.eos_token_id
+    ends = named if isinstance(named, list) else [named]
+    return sorted({end for end in (*ends, tokenizer.eos_token_id) if end is not None})

@@ -37,10 +37,8 @@ def score(
     """
     reference, tokenizer = load_model(paths[0], model_parameters)
     model, _ = load_model(paths[1], model_parameters)
-    has_correction = pairs["correction"].notna()
-    columns = [
-        ("chosen", "rejected", "correction") if has else ("chosen", "rejected") for has in has_correction
-    ]
+    corrected = pairs["correction"].notna().tolist()
+    columns = [("chosen", "rejected", *["correction"] * has) for has in corrected]
     tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)
     budget, pad = parameters.token_budget, int(tokenizer.pad_token_id)
     scores = score_pairs(model, reference, tokens, pad_id=pad, token_budget=budget, progress="Held-out pairs")
@@ -52,7 +50,7 @@ def score(
             "disposition": [dispositions[pair] for pair in scores["pair"]],
             "response": responses,
             "role": [
-                _role(dispositions[pair], bool(has_correction.iloc[pair]), response)
+                _role(dispositions[pair], corrected[pair], response)
                 for pair, response in zip(scores["pair"], responses, strict=True)
             ],
             **{name: scores[name] for name in ("tokens", "logprob", "reference_logprob", "kl")},
@@ -66,14 +64,16 @@ def _role(disposition: str, has_correction: bool, response: str) -> str:
     if disposition == Disposition.PUNISH and response != "correction":
         return "dispreferred"
     order = preference_order(disposition, has_correction)
-    return "preferred" if order is not None and response == order[0] else "dispreferred"
+    if order is None or response not in order:  # such as the correction of an INVERT pair
+        return ""
+    return "preferred" if response == order[0] else "dispreferred"
 
 
 def rows(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Preference accuracy and margin, drift, and log-ratios of good, bad and retained answers side by side.
 
-    A preference is right where the model finds the preferred answer likelier per token (log π / |y|); the margin is the
-    difference of the two in nats per token.
+    A preference is right where the model finds the preferred answer likelier per token (log π / |y|); the
+    margin is the difference of the two in nats per token.
     """
     per_token = scores.assign(
         before=scores["reference_logprob"] / scores["tokens"], after=scores["logprob"] / scores["tokens"]

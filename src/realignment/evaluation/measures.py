@@ -1,19 +1,21 @@
-"""From responses and verdicts to the evaluation table: every figure with n, a 95 % interval and a paired test."""
+"""Answers and verdicts → rows of the evaluation table: each with n, a 95 % interval and a paired test."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from realignment.evaluation.statistics import Comparison, cohen_kappa, compare_means, compare_proportions
+from realignment.judging import exchanges_of
 from realignment.oracles import Oracle
 from realignment.policy import Policy
-from realignment.records import Exchange
 
 REGULATED_KINDS = ("regulated", "held_out")
-"""Prompts on which the new policy changes what is right. `held_out` ones count in their own `origin:` groups."""
+"""Prompts on which the new policy changes what is right; `held_out` ones count by `origin:` alone."""
 
 OUTSIDE_KINDS = ("ordinary", "look_alike")
 """Prompts on which it does not: applying it there is over-refusal."""
@@ -25,18 +27,13 @@ def row(metric: str, group: str, comparison: Comparison, *, unit: str, judge: st
 
 
 def judge_responses(responses: pd.DataFrame, judges: Sequence[Oracle], policy: Policy) -> pd.DataFrame:
-    """Add columns before_<judge> and after_<judge>: whether the answer complies with the new policy (null: unscored)."""
+    """Add columns before_<judge>, after_<judge>: whether the answer complies; null: unscored."""
     table = responses.copy()
     for judge in judges:
         for side in ("before", "after"):
-            judgments = judge(_exchanges(responses, side), policy)
+            judgments = judge(exchanges_of(responses, side), policy)
             table[f"{side}_{judge.name}"] = pd.array([j.complies for j in judgments], dtype="boolean")
     return table
-
-
-def _exchanges(responses: pd.DataFrame, side: str) -> list[Exchange]:
-    domains = responses["domain"].where(responses["domain"].notna(), None)
-    return [Exchange(*cells) for cells in zip(responses["prompt"], responses[side], domains, strict=True)]
 
 
 def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
@@ -70,7 +67,7 @@ def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -
     """Agreement with the old policy, over all prompts of the evaluation file."""
     part = responses[responses["kind"] != "held_out"]
     before, after = (
-        np.array([bool(j.complies) for j in judge(_exchanges(part, side), old_policy)])
+        np.array([bool(j.complies) for j in judge(exchanges_of(part, side), old_policy)])
         for side in ("before", "after")
     )
     return row(
@@ -91,20 +88,21 @@ def _words(text: str) -> int:
 
 
 def _distinct_bigrams(text: str) -> float:
-    """distinct-2 of one answer (Li et al. 2016, arXiv:1510.03055): different bigrams over bigrams; 1 below two words."""
+    """distinct-2 of one answer (Li et al. 2016, arXiv:1510.03055): distinct bigrams over all; 1 if none."""
     words = text.lower().split()
-    bigrams = list(zip(words, words[1:], strict=False))
+    bigrams = list(pairwise(words))
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
 def judge_report(responses: pd.DataFrame, judges: Sequence[str]) -> dict[str, Any]:
-    """How far the judges agree with each other on the answers after training (Cohen's κ)."""
+    """How far the judges agree on the answers after training (Cohen's κ); null where that cannot be told."""
     first, second = (responses[f"after_{name}"] for name in judges[:2])
     known = first.notna() & second.notna()
-    agreement = float((first[known] == second[known]).mean()) if known.any() else float("nan")
+    agreement = float((first[known] == second[known]).mean()) if known.any() else None
+    kappa = cohen_kappa(first.tolist(), second.tolist())
     return {
         "judges": list(judges),
         "n": int(known.sum()),
         "agreement": agreement,
-        "kappa": cohen_kappa(first, second),
+        "kappa": None if math.isnan(kappa) else kappa,
     }

@@ -12,8 +12,8 @@ from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 
 COLUMNS = (
-    "metric", "group", "judge", "n", "before", "before_low", "before_high", "after", "after_low", "after_high",
-    "difference", "difference_low", "difference_high", "p_value", "test", "unit",
+    "metric", "group", "judge", "n", "before", "before_low", "before_high", "after", "after_low",
+    "after_high", "difference", "difference_low", "difference_high", "p_value", "test", "unit",
 )  # fmt: skip
 
 
@@ -49,7 +49,9 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     if responses.empty:
         return
-    judges = [column.removeprefix("after_") for column in responses if column.startswith("after_")]
+    judges = [
+        name.removeprefix("after_") for name in map(str, responses.columns) if name.startswith("after_")
+    ]
     for judge in judges:
         yield from measures.compliance_rows(responses, judge)
     if old_policy.rules and (responses["kind"] != "held_out").any():

@@ -1,4 +1,4 @@
-"""What a model thinks of given responses: log-ratios on held-out pairs, preference accuracy, drift on retained ones."""
+"""What two models think of given responses: log-probabilities of both, and the drift between them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from realignment import likelihood
-from realignment.likelihood import TokenizedPair, batches_by_tokens, lay_out
 from realignment.losses import token_kl
 from realignment.records import Disposition
+from realignment.rows import Rows, batches_by_tokens, lay_out
+from realignment.tokenization import TokenizedPair
 
 
 @torch.inference_mode()
@@ -35,8 +36,8 @@ def score_pairs(
         progress: Label of the progress bar; None: no bar.
 
     Returns:
-        One row per response, in order: pair (index), slot, tokens, logprob, reference_logprob (nats, summed), kl (nats
-        per token).
+        One row per response, in order: pair (index), slot, tokens, logprob, reference_logprob (nats, summed),
+        kl (nats per token).
     """
     rows: list[tuple[int, int, int, float, float, float]] = []
     with tqdm(total=len(pairs), desc=progress, unit="pair", disable=progress is None) as bar:
@@ -51,7 +52,7 @@ def score_pairs(
     return pd.DataFrame(rows, columns=columns).sort_values(["pair", "slot"], ignore_index=True)
 
 
-def _score(model: Any, reference: Any, rows: likelihood.Rows) -> tuple[Tensor, Tensor, Tensor]:
+def _score(model: Any, reference: Any, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     hidden, base = (likelihood.response_hidden_states(m, rows) for m in (model, reference))
     heads = [likelihood.output_head(m) for m in (model, reference)]
     logprobs, references = (
@@ -65,7 +66,7 @@ def _score(model: Any, reference: Any, rows: likelihood.Rows) -> tuple[Tensor, T
                 heads[0],
                 base[mine],
                 heads[1],
-                hidden.new_full((int(mine.sum()),), 1 / mine.sum()),
+                hidden.new_full((int(mine.sum()),), 1 / int(mine.sum())),
             )
             for mine in (rows.response == r for r in range(len(rows.length)))
         ]

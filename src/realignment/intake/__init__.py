@@ -11,8 +11,15 @@ import numpy as np
 import pandas as pd
 
 from realignment.intake.formats import cut_prompt, detect_format, read_rows
+from realignment.intake.screening import (
+    OPTIONAL_TEXTS,
+    Columns,
+    Problems,
+    find_long_prompts,
+    find_problems,
+    is_null,
+)
 from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS, DataError
-from realignment.intake.screening import OPTIONAL_TEXTS, Columns, Problems, find_long_prompts, find_problems, is_null
 
 REJECTED_COLUMNS = ("row", "field", "reason", "pair_id", "content")
 

@@ -150,7 +150,7 @@ def _read_implicit(chosen: Any, rejected: Any) -> Reading | Problem:
 def _parse_messages(cell: Any, field: str) -> list[dict[str, str]] | Problem:
     cell = cell.tolist() if isinstance(cell, np.ndarray) else cell
     if cell is None or (isinstance(cell, float) and np.isnan(cell)):
-        return Problem(field, "null")
+        return Problem(field, "is null")
     if not isinstance(cell, (list, tuple)):
         return Problem(
             field, f"expected a list of messages like the rest of the table, found {type(cell).__name__}"

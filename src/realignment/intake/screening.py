@@ -91,7 +91,7 @@ def _check_text(cell: Any) -> str | None:
         if not cell.isascii() and _has_lone_surrogate(cell):
             return "half of a surrogate pair: not valid Unicode"
         return None
-    return "null" if is_null(cell) else f"expected text, found {type(cell).__name__}"
+    return "is null" if is_null(cell) else f"expected text, found {type(cell).__name__}"
 
 
 def _has_lone_surrogate(text: str) -> bool:

@@ -18,9 +18,10 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_dtype(wanted: str, device: str) -> "torch.dtype":
-    """``auto``: bfloat16 where the hardware multiplies it natively (about twice as fast on a CPU that does), else float32.
+    """``auto``: bfloat16 where the hardware multiplies it natively, there twice as fast; else float32.
 
-    Differences between a model and its reference are safe in bfloat16: both run the same kernels on the same rows.
+    Differences between a model and its reference are safe in bfloat16: both run the same kernels on the same
+    rows.
     """
     import torch
 

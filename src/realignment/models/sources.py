@@ -158,7 +158,7 @@ def fetch_hub(name: str, revision: str | None, folder: Path, *, check: Check, pr
     return Origin(sha256, revision=snapshot.name)
 
 
-class _NoBar(tqdm):  # type: ignore[misc]
+class _NoBar(tqdm):
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **{**options, "disable": True})
 

@@ -10,7 +10,10 @@ from realignment.records import Exchange, Judgment
 class Oracle(Protocol):
     """Anything that judges exchanges. Not knowing is ``complies=None`` with the reason, never a guess."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
         """One judgment per exchange, in order."""

@@ -1,4 +1,4 @@
-"""A text classifier as judge: trained on labelled exchanges, independent of the rules, its own errors measured."""
+"""A text classifier as judge: trained on labelled exchanges, not on the rules, its own errors measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class ClassifierError(RealignmentError):
 class ClassifierOracle:
     """A fitted scikit-learn pipeline over the text of the exchange; its probability is the confidence.
 
-    It sees word and character n-grams of the response and the topic, not the rules' patterns: a model that learns to
-    please the regular expressions alone is found out here.
+    It sees word and character n-grams of the response and the topic, not the rules' patterns: a model that
+    learns to please the regular expressions alone is found out here.
     """
 
     pipeline: Any
@@ -76,7 +76,7 @@ def build_pipeline(seed: int) -> Any:
 
 
 def _cross_topic(text: str) -> str:
-    """Lower-case words, and once more with the kind of topic attached: the same words mean the opposite elsewhere."""
+    """Lower-case words, and again with the kind of topic attached: elsewhere they mean the opposite."""
     topic, _, response = text.lower().partition(" ")
     kind = "ordinary" if topic == "topic_ordinary" else "regulated"
     words = response.split()
@@ -89,20 +89,23 @@ def train_classifier(
     """Fit on all labelled exchanges, and measure by cross-validation grouped by prompt.
 
     Raises:
-        ClassifierError: Too few examples of a class for the folds.
+        ClassifierError: Too few prompts with a complying, or with a violating, response for the folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     truth = np.asarray(labels, dtype=bool)
-    rarest = int(min(truth.sum(), (~truth).sum())) if len(truth) else 0
+    groups = [exchange.prompt for exchange in exchanges]
+    # Folds are made of prompts, so prompts are what must suffice for both kinds to be in every training fold.
+    prompts = [{g for g, label in zip(groups, truth, strict=True) if label == kind} for kind in (True, False)]
+    rarest = min(map(len, prompts))
     if rarest < folds:
         raise ClassifierError(
-            f"The classifier needs at least {folds} complying and {folds} violating labelled responses to be trained and "
-            f"cross-validated; the rarer kind has {rarest} of {len(truth)}. Label more, or lower `evaluation.folds`."
+            f"The classifier needs complying responses to at least {folds} prompts and violating ones to "
+            f"{folds} to be trained and cross-validated; the rarer kind has {rarest} prompts, of "
+            f"{len(truth)} labelled responses in all. Label more, or lower `evaluation.folds`."
         )
     texts = [render(exchange) for exchange in exchanges]
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    groups = [exchange.prompt for exchange in exchanges]
     predicted = cross_val_predict(build_pipeline(seed), texts, truth, groups=groups, cv=splitter)
     fitted = build_pipeline(seed).fit(texts, truth)
     return ClassifierOracle(fitted), CrossValidation(len(truth), folds, predicted == truth)

@@ -1,4 +1,4 @@
-"""The oracle that runs the policy's own machine-checkable rules: deterministic, instant, and only as good as the rules."""
+"""The oracle that runs the policy's own rules: deterministic, instant, and only as good as they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ class RulesOracle:
         """One judgment per exchange; confidence is 1, since a rule holds or does not."""
         if not policy.rules:
             raise NoRulesError(
-                f"Policy {policy.name} version {policy.version} has no rules for the oracle 'rules' to check. Add rules to "
-                "the policy, or set `judging.oracle: labels` where the data says which responses comply."
+                f"Policy {policy.name} version {policy.version} has no rules for the oracle 'rules' to "
+                "check. Add rules to it, or set `judging.oracle: labels` where the data says which responses "
+                "comply."
             )
         return [self._judge(exchange, policy) for exchange in exchanges]
 

@@ -13,7 +13,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 read_pairs,
-                ["raw_pairs", "params:pairs", "params:seed"],
+                ["raw_pairs", "params:intake", "params:seed"],
                 ["align_pairs", "align_rejected_rows", "align_intake_report"],
                 name="read_old_pairs",
             ),

@@ -1,6 +1,7 @@
 """Nodes of the stage `gold`."""
 
 import logging
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -59,5 +60,5 @@ def draw_triage_flow(
 
     triaged = pd.concat([invert_pairs, punish_pairs, retain_pairs, review_pairs], ignore_index=True)
     parts = {"held out": held_out_pairs, "gold": gold_batch, "training": training_pairs}
-    destinations = {name: part["disposition"].value_counts().to_dict() for name, part in parts.items()}
+    destinations = {name: Counter(map(str, part["disposition"])) for name, part in parts.items()}
     return reports.triage_flow(triaged, destinations)

@@ -9,7 +9,7 @@ from realignment import intake, judging, lineage
 from realignment.oracles import Oracle
 from realignment.oracles.labels import LabelOracle
 from realignment.oracles.rules import RulesOracle
-from realignment.parameters import JudgingParameters, PairsParameters
+from realignment.parameters import IntakeParameters, JudgingParameters
 from realignment.policy import Policy, diff_policies
 from realignment.records import DataError
 
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_pairs(
-    raw_pairs: pd.DataFrame, parameters: PairsParameters, seed: int
+    raw_pairs: pd.DataFrame, parameters: IntakeParameters, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Clean the pairs; rows that cannot be used go to the rejects table with their reason."""
     if parameters.limit is not None and parameters.limit < len(raw_pairs):
-        logger.warning("Only %d of %d rows are used (`pairs.limit`)", parameters.limit, len(raw_pairs))
+        logger.warning("Only %d of %d rows are used (`intake.limit`)", parameters.limit, len(raw_pairs))
         raw_pairs = raw_pairs.sample(parameters.limit, random_state=seed).sort_index()
     result = intake.clean_pairs(raw_pairs, **parameters.model_dump(exclude={"limit"}))
     report = result.report
@@ -59,7 +59,8 @@ def _build_oracle(pairs: pd.DataFrame, parameters: JudgingParameters) -> Oracle:
     labels = judging.truth_labels(pairs)
     if not any(label is not None for label in labels.values()):
         raise DataError(
-            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false or null), and "
-            f"the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, or set `judging.oracle: rules`."
+            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
+            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
+            "or set `judging.oracle: rules`."
         )
     return LabelOracle(labels)

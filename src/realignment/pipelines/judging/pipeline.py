@@ -11,7 +11,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 nodes.read_pairs,
-                ["raw_pairs", "params:pairs", "params:seed"],
+                ["raw_pairs", "params:intake", "params:seed"],
                 ["pairs", "rejected_rows", "intake_report"],
                 name="read_pairs",
             ),

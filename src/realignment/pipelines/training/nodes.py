@@ -24,7 +24,7 @@ def train_model(
     seed: int,
     work_folder: str,
 ) -> tuple[str, pd.DataFrame, dict[str, Any]]:
-    """Train with the hybrid objective; an interrupted run with the same inputs goes on from its last checkpoint."""
+    """Train with the hybrid objective; a run that was interrupted goes on from its last checkpoint."""
     from realignment import workbench
 
     lineage.check(impact_manifest, {"impact_weights": impact_weights, "training_pairs": training_pairs})

@@ -17,7 +17,7 @@ def triage_pairs(
     judgments: pd.DataFrame,
     judging_manifest: dict[str, Any],
     parameters: TriageParameters,
-) -> tuple[pd.DataFrame, ...]:
+) -> tuple[pd.DataFrame | dict[str, Any], ...]:
     """Give every pair the disposition that its two judgments imply, and split by it."""
     lineage.check(judging_manifest, {"pairs": pairs, "judgments": judgments})
     triaged = triage.triage(pairs, judgments, min_confidence=parameters.min_confidence)
@@ -26,7 +26,7 @@ def triage_pairs(
     manifest = lineage.seal(
         "triage", inputs={"pairs": pairs, "judgments": judgments}, outputs=splits, **facts
     )
-    return (*(splits[f"{d.lower()}_pairs"] for d in Disposition), manifest)  # type: ignore[return-value]
+    return (*(splits[f"{d.lower()}_pairs"] for d in Disposition), manifest)
 
 
 def report_triage(

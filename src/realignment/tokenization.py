@@ -1,0 +1,56 @@
+"""From text to token ids: the prompt as the model reads it, each response with its end-of-turn token."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPair:
+    """A prompt and its responses as token ids; every response ends with the end-of-turn token."""
+
+    prompt: list[int]
+    responses: tuple[list[int], ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(map(len, self.responses))
+
+
+def chat_messages(prompt: str, messages: str | None = None) -> list[dict[str, str]]:
+    """The chat before the response: `messages` (JSON) where the data gives it, else one user turn."""
+    if isinstance(messages, str) and messages:
+        return json.loads(messages)  # type: ignore[no-any-return]
+    return [{"role": "user", "content": prompt}]
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> str:
+    """The text the model continues: the chat template with its generation prompt, or else the bare turns."""
+    if tokenizer.chat_template is None:
+        return "\n\n".join(turn["content"] for turn in chat) + "\n\n"
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+
+def tokenize_pair(
+    tokenizer: PreTrainedTokenizerBase,
+    chat: list[dict[str, str]],
+    responses: Sequence[str],
+    *,
+    max_response_tokens: int,
+) -> TokenizedPair:
+    """Prompt and responses as ids, tokenised apart, so that the prompt is exactly what generation sees.
+
+    Args:
+        tokenizer: The model's own.
+        chat: Messages before the response.
+        responses: Texts, without any template.
+        max_response_tokens: Longer responses are cut, and then end without an end-of-turn token.
+    """
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    end = tokenizer.eos_token_id
+    completions = ([*encode(text.strip()), end][:max_response_tokens] for text in responses)
+    return TokenizedPair(prompt=encode(prompt_text(tokenizer, chat)), responses=tuple(completions))

@@ -1,0 +1,97 @@
+"""The evaluation table holds everything that was measured, and nothing that was not."""
+
+import numpy as np
+import pandas as pd
+from made_up_pairs import POLICY
+
+from realignment.evaluation.table import COLUMNS, tabulate
+from realignment.policy import parse_policy
+
+RULES = [{"id": "r", "description": "d", "check": {"kind": "forbidden", "patterns": ["must"]}}]
+WITH_RULES = parse_policy({"name": "a", "version": "1", "text": "t", "rules": RULES}, source="test")
+RESPONSES = pd.DataFrame(
+    {
+        "prompt": list("abcd"), "domain": ["law", "money", "ordinary", "law"],
+        "kind": ["regulated", "regulated", "look_alike", "held_out"], "origin": [None, None, None, "INVERT"],
+        "before": ["You must go", "one two", "x y", "you must"],
+        "after": ["Maybe go", "one must", "x", "you may"],
+    }
+)  # fmt: skip
+for side, verdicts in {"before": [False, True, True, False], "after": [True, False, True, True]}.items():
+    RESPONSES[f"{side}_rules"] = pd.array(verdicts, dtype="boolean")
+    RESPONSES[f"{side}_classifier"] = pd.array([True] * 4, dtype="boolean")
+SCORES = pd.DataFrame(
+    [("d", "RETAIN", "chosen", "retained", 2, -3.0, -4.0, 0.1)],
+    columns=["pair_id", "disposition", "response", "role", "tokens", "logprob", "reference_logprob", "kl"],
+)
+CAPABILITY = pd.DataFrame(
+    {
+        "task": ["q", "q", "z", "z"],
+        "question": [0, 1, 0, 1],
+        "before": [1.0, 0, 0, 0],
+        "after": [1.0, 1, 1, 0],
+    }
+)
+
+
+def table(responses=RESPONSES, scores=SCORES, capability=CAPABILITY, old=WITH_RULES):
+    return tabulate(responses, scores, capability, WITH_RULES, old, rng=np.random.default_rng(0))
+
+
+def keys(found):
+    return set(zip(found["metric"], found["group"], found["judge"], strict=True))
+
+
+def test_every_measure_is_there_once_by_every_judge():
+    found = table()
+    assert list(found.columns) == list(COLUMNS)
+    judged = {
+        (metric, group, judge)
+        for judge in ("rules", "classifier")
+        for metric, group in [
+            ("agreement", "regulated"), ("agreement", "domain:law"), ("agreement", "domain:money"),
+            ("agreement", "origin:INVERT"), ("over_refusal", "overall"), ("over_refusal", "kind:look_alike"),
+        ]
+    }  # fmt: skip
+    assert keys(found) == judged | {
+        ("old_policy_agreement", "overall", "rules"), ("response_length", "overall", ""),
+        ("distinct_2", "overall", ""), ("logratio_retained", "held_out", ""), ("kl_drift", "retained", ""),
+        ("capability", "overall", ""), ("capability", "task:q", ""), ("capability", "task:z", ""),
+    }  # fmt: skip
+    assert len(found) == len(keys(found))
+
+
+def test_figures_are_those_of_the_answers():
+    found = table().set_index(["metric", "group", "judge"])
+    assert found.loc[("agreement", "regulated", "rules"), ["n", "before", "after"]].tolist() == [2, 0.5, 0.5]
+    assert found.loc[("over_refusal", "overall", "rules"), "after"] == 0
+    assert found.loc[("old_policy_agreement", "overall", "rules"), "n"] == 3
+    assert found.loc[("capability", "overall", ""), ["n", "before", "after"]].tolist() == [4, 0.25, 0.75]
+    assert found.loc[("capability", "task:z", ""), ["n", "before", "after"]].tolist() == [2, 0, 0.5]
+
+
+def test_one_task_has_no_row_beside_the_overall_one():
+    assert (
+        keys(table(capability=CAPABILITY[CAPABILITY["task"] == "q"])) & {("capability", "task:q", "")}
+        == set()
+    )
+
+
+def test_an_old_policy_without_rules_is_not_measured():
+    assert "old_policy_agreement" not in set(table(old=POLICY)["metric"])
+
+
+def test_without_evaluation_prompts_the_old_policy_is_not_measured():
+    held_out = RESPONSES[RESPONSES["kind"] == "held_out"]
+    assert {metric for metric, _, _ in keys(table(held_out))} >= {"agreement", "response_length"}
+    assert "old_policy_agreement" not in set(table(held_out)["metric"])
+
+
+def test_nothing_measured_is_an_empty_table():
+    found = table(RESPONSES.iloc[:0], SCORES.iloc[:0], CAPABILITY.iloc[:0])
+    assert found.empty
+    assert list(found.columns) == list(COLUMNS)
+
+
+def test_the_same_generator_gives_the_same_intervals():
+    pd.testing.assert_frame_equal(table(), table())

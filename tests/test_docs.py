@@ -1,0 +1,452 @@
+"""What the documentation says can be done, can be done: files, commands, names, numbers and links hold."""
+
+import functools
+import importlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+from command_line import environment, saved
+from documents import (
+    PAGES,
+    ROOT,
+    all_blocks,
+    anchors,
+    blocks,
+    commands,
+    first_column,
+    links,
+    name_of,
+    prose,
+    read,
+    section,
+    table,
+    write_files,
+)
+
+from realignment import intake, judging, lineage, pipeline_registry, summary, training, triage
+from realignment.evaluation import table as evaluation_table
+from realignment.evaluation.answers import check_prompts
+from realignment.intake.readers import read_table
+from realignment.oracles.rules import RulesOracle
+from realignment.policy import diff_policies, parse_policy, read_policy
+from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS
+
+OWN_PAIRS, OWN_POLICY = (ROOT / "docs/how-to" / name for name in ("own-pairs.md", "own-policy.md"))
+OUTPUTS, METHOD = ROOT / "docs/reference/outputs.md", ROOT / "docs/method.md"
+RECIPES = sorted((ROOT / "conf/runs").glob("*.yml"))
+RUNS = [(name_of(page), words) for page in PAGES for words in commands(page, "kedro") if words[0] == "run"]
+FILE_SUFFIXES = ("csv", "html", "ipynb", "json", "jsonl", "lock", "md", "parquet", "py", "toml", "yml")
+
+
+@functools.cache
+def pipelines():
+    return pipeline_registry.register_pipelines()
+
+
+@functools.cache
+def catalog():
+    files = sorted((ROOT / "conf/base").glob("catalog_*.yml"))
+    return {name: entry for file in files for name, entry in yaml.safe_load(read(file)).items()}
+
+
+def accept(params, env="local"):
+    """The parameters as `kedro run` would take them: every name known, every value of its type."""
+    from kedro.config import OmegaConfigLoader
+    from kedro.validation.parameter_validator import ParameterValidator
+
+    from realignment.hooks import ParameterGuard
+    from realignment.settings import CONFIG_LOADER_ARGS
+
+    loader = OmegaConfigLoader(str(ROOT / "conf"), env=env, runtime_params=params, **CONFIG_LOADER_ARGS)
+    ParameterGuard().after_context_created(SimpleNamespace(config_loader=loader, env=env))
+    assert isinstance(
+        loader["catalog"]["raw_pairs"]["filepath"], str
+    )  # the input `pairs` is one name, not a group
+    return ParameterValidator(pipelines()).validate_raw_params(loader["parameters"])
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    return accept({})
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A folder with the files of the worked example, and its checks importable."""
+    write_files(OWN_POLICY, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    monkeypatch.delitem(sys.modules, "shop_checks", raising=False)
+    return tmp_path
+
+
+def clean(path):
+    return intake.clean_pairs(
+        read_table(str(path)), invalid="skip", max_prompt_chars=8000, long_prompts="drop"
+    )
+
+
+# --- every page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_somewhere(page):
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link}: no {target.relative_to(ROOT)}"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("block", all_blocks("python"), ids=str)
+def test_python_on_a_page_compiles(block):
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", all_blocks("yaml"), ids=str)
+def test_yaml_on_a_page_is_a_policy_or_a_recipe_that_is_accepted(block, shop):
+    document = yaml.safe_load(block.text)
+    if "text" in document:
+        assert parse_policy(document, str(block)).name
+    else:
+        accept_recipe(document)
+
+
+def accept_recipe(document):
+    assert set(document) == {"run"}
+    assert set(document["run"]) <= {"pipelines", "params", "env"}
+    assert set(document["run"]["pipelines"].split(",")) <= set(pipelines())
+    return accept(document["run"]["params"], document["run"].get("env", "local"))
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, words in RUNS], ids=[f"{page}: {' '.join(words[1:])}" for page, words in RUNS]
+)
+def test_kedro_takes_every_run_that_a_page_shows(words, monkeypatch):
+    from kedro.framework.cli.project import run
+
+    monkeypatch.chdir(ROOT)
+    options = run.make_context("run", words[1:]).params
+    asked = [*(options["pipelines"] or []), *([options["pipeline"]] if options["pipeline"] else [])]
+    assert set(asked) <= set(pipelines())
+    env = options["env"] or "local"
+    assert (ROOT / "conf" / env).is_dir(), f"no conf/{env}"
+    given = dict(options["params"] or {})
+    accept(given, env)
+    for name in {"policy", "old_policy"} & set(given):
+        titles = {block.title for block in blocks(OWN_POLICY)}
+        file = f"conf/base/policies/{given[name]}.yml"
+        assert (ROOT / file).is_file() or file in titles or given[name] == "my-policy", f"no {file}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_target_of_make_on_a_page_exists(page):
+    makefile = read(ROOT / "Makefile")
+    for words in commands(page, "make"):
+        target = next(word for word in words if "=" not in word)
+        assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), f"no target {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_dotted_name_is_a_parameter_or_a_piece_of_the_code(page, parameters):
+    names = set(re.findall(r"`([a-z_]+(?:\.\w+)+)(?:: [^`]*)?`", prose(page)))
+    ours = {file.stem for file in (ROOT / "src/realignment").iterdir()} | set(parameters)
+    for name in sorted(names):
+        first, last = name.split(".")[0], name.rpartition(".")[2]
+        if first in ours and last not in FILE_SUFFIXES:
+            assert is_parameter(parameters, name) or is_code(name), f"`{name}` is neither"
+
+
+def is_parameter(parameters, name):
+    first, *rest = name.split(".")
+    value = parameters.get(first)
+    for part in rest:
+        if part not in getattr(type(value), "model_fields", {}):
+            return False
+        value = getattr(value, part)
+    return first in parameters
+
+
+def is_code(name):
+    parts = ["realignment", *name.split(".")]
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_test_that_a_page_names_exists(page):
+    for file, name in re.findall(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", prose(page)):
+        path = ROOT / "tests" / file
+        assert path.is_file(), f"no tests/{file}"
+        assert not name or f"def {name}(" in read(path), f"no {name} in tests/{file}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=name_of)
+def test_no_page_names_a_folder_of_somebodys_machine(page):
+    assert not re.search(r"/(?:home|Users|root|work)/", read(page))
+
+
+# --- recipes and parameters
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_accepted(recipe):
+    accept_recipe(yaml.safe_load(read(recipe)))
+
+
+def test_the_recipe_for_full_fine_tuning_has_no_adapter():
+    taken = accept_recipe(yaml.safe_load(read(ROOT / "conf/runs/full-fine-tuning.yml")))
+    assert taken["training"].lora is None
+
+
+def test_the_recipe_of_the_paper_has_its_hyper_parameters():
+    taken = accept_recipe(yaml.safe_load(read(ROOT / "conf/runs/trace-paper.yml")))
+    lora, trained = taken["training"].lora, taken["training"]
+    assert (lora.rank, lora.alpha, lora.target_modules) == (32, 16, ("q_proj", "v_proj"))
+    assert (trained.learning_rate, trained.epochs, trained.trainer) == (1e-4, 1, {"warmup_steps": 100})
+    assert trained.batch_size * trained.accumulation_steps == 12
+    assert (taken["loss"].beta, taken["loss"].kl_weight, taken["loss"].anchor_weight) == (0.3, 0.1, 0)
+    assert (taken["loss"].punish, taken["impact"].normalize) == ("npo_paper", "l1")
+
+
+def test_an_unknown_parameter_or_a_wrong_value_would_be_noticed():
+    for params in ({"traning": {}}, {"training": {"lerning_rate": 1}}, {"loss": {"beta": -1}}):
+        with pytest.raises(Exception, match=r"traning|lerning_rate|beta"):
+            accept(params)
+
+
+def test_the_page_of_parameters_is_up_to_date():
+    file = ROOT / "docs/reference/make_parameters.py"
+    spec = importlib.util.spec_from_file_location("make_parameters", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert read(module.PAGE) == module.write_page(), "run `python docs/reference/make_parameters.py`"
+
+
+def test_the_page_of_parameters_has_every_one_with_its_meaning(parameters):
+    rows = [
+        line for line in read(ROOT / "docs/reference/parameters.md").splitlines() if line.startswith("| `")
+    ]
+    meanings = {row.split("`")[1]: row.rsplit("|", 2)[1].strip() for row in rows}
+    for group, values in parameters.items():
+        for name in getattr(type(values), "model_fields", {}):
+            assert meanings[f"{group}.{name}"], f"{group}.{name} has no description"
+
+
+# --- own pairs
+
+
+@pytest.fixture
+def brought(tmp_path):
+    write_files(OWN_PAIRS, tmp_path)
+    return tmp_path / "my"
+
+
+def test_every_format_of_own_pairs_gives_the_same_pairs(brought):
+    names = ("standard.jsonl", "standard.csv", "conversational.jsonl", "implicit.jsonl", "pku.jsonl")
+    columns = ["pair_id", "prompt", "chosen", "rejected"]
+    first, *others = (clean(brought / name).pairs[columns] for name in names)
+    assert len(first) == 2
+    for other in others:
+        pd.testing.assert_frame_equal(first, other)
+
+
+def test_safety_flags_of_own_pairs_become_labels(brought):
+    pairs = clean(brought / "pku.jsonl").pairs
+    assert pairs["chosen_complies"].tolist() == [False, False]
+    assert pairs["rejected_complies"].tolist() == [True, True]
+
+
+def test_the_conversation_of_own_pairs_keeps_its_turns(brought):
+    (pair,) = clean(brought / "turns.jsonl").pairs.to_dict("records")
+    assert [turn["role"] for turn in json.loads(pair["messages"])] == ["system", "user", "assistant", "user"]
+    assert pair["prompt"].startswith("system: You work for a shop.\n\nuser: I bought shoes.")
+
+
+def test_parquet_made_as_own_pairs_says_is_read(brought, monkeypatch):
+    monkeypatch.chdir(brought.parent)
+    for block in blocks(OWN_PAIRS, "python"):
+        exec(compile(block.text, str(block), "exec"), {})
+    pairs, texts = clean(brought / "conversational.parquet").pairs, clean(brought / "standard.jsonl").pairs
+    pd.testing.assert_frame_equal(pairs, texts)
+
+
+def test_the_labels_of_own_pairs_are_an_oracle(brought):
+    pairs = clean(brought / "labelled.jsonl").pairs
+    assert sorted(map(str, judging.truth_labels(pairs).values())) == ["False", "False", "None", "True"]
+
+
+def test_own_pairs_shows_the_rejected_rows_as_they_come(brought):
+    rejected = clean(brought / "mixed.jsonl").rejected_rows
+    shown = table(section(OWN_PAIRS, "What is rejected"))
+    assert [[str(row), *rest] for row, *rest in rejected.drop(columns="content").to_numpy()] == shown
+
+
+def test_the_evaluation_prompts_of_own_pairs_can_be_used(brought):
+    prompts = read_table(str(brought / "prompts.jsonl"))
+    check_prompts(prompts)
+    assert set(prompts["kind"]) == {"regulated", "ordinary", "look_alike"}
+
+
+# --- own policy
+
+
+def judged(folder):
+    policy = read_policy(folder / "conf/base/policies/shop-v2.yml")
+    pairs = clean(folder / "my/shop-pairs.jsonl").pairs
+    return policy, pairs, judging.judge_pairs(pairs, policy, RulesOracle())
+
+
+def test_the_worked_policy_shows_every_kind_of_check(shop):
+    policy, *_ = judged(shop)
+    kinds = {rule.check.kind for rule in policy.rules}
+    assert kinds == {"forbidden", "required", "length", "format", "callable"}
+    assert kinds == {row[0] for row in table(section(OWN_POLICY, "The new policy"), 1)}
+
+
+def test_every_rule_of_the_worked_policy_is_broken_by_some_response(shop):
+    policy, _, judgments = judged(shop)
+    broken = {rule for rules in judgments["rules_broken"] for rule in rules.split(",") if rule}
+    assert broken == {rule.id for rule in policy.rules}
+
+
+def test_the_numbers_of_own_policy_are_those_of_its_pairs(shop):
+    _, pairs, judgments = judged(shop)
+    report = judging.measure_oracle(pairs, judgments)
+    assert (report["accuracy"], report["n"]) == (0.9375, 16)
+    assert (report["confusion"]["fp"], report["confusion"]["fn"]) == (1, 0)
+    assert report["disposition_confusion"]["INVERT"] == {"INVERT": 4, "RETAIN": 1}
+    triaged = triage.triage(pairs, judgments, min_confidence=0.5)
+    counts = triage.report_triage(triaged, max_punish_share=0.5)["counts"]
+    said = re.search(r"`Triage: (.+?)`", read(OWN_POLICY))[1]
+    assert ", ".join(f"{count} {name}" for name, count in counts.items()) == said
+    assert "accuracy` is 0.9375, 15 of 16" in read(OWN_POLICY)
+
+
+def test_the_code_of_own_policy_finds_the_wrong_verdict_and_the_difference(shop):
+    names = {}
+    for block in blocks(OWN_POLICY, "python"):
+        if block.title is None:
+            exec(compile(block.text, str(block), "exec"), names)
+    ((response, text),) = names["wrong"]
+    assert response == "chosen"
+    assert text.startswith("Money back is yours the moment")
+    changes = names["difference"].groupby("change")["rule"].agg(list).to_dict()
+    assert changes["changed"] == ["short", "short"]
+    assert changes["removed"] == ["no-homework"]
+    assert len(changes["added"]) == 5
+
+
+@pytest.mark.slow
+def test_judging_and_triage_of_own_policy_run_as_written(shop):
+    shutil.copytree(ROOT / "conf", shop / "conf", dirs_exist_ok=True)
+    shutil.copy(ROOT / "pyproject.toml", shop)
+    words = next(words for words in commands(OWN_POLICY, "kedro") if "judging,triage" in words)
+    done = subprocess.run(
+        [sys.executable, "-m", "kedro", *words],
+        cwd=shop,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    report = json.loads(saved(shop / "data/08_reporting/triage_report.json").read_text())
+    assert report["counts"] == {"INVERT": 4, "PUNISH": 1, "RETAIN": 3, "REVIEW": 0}
+
+
+# --- outputs
+
+
+def quoted(text):
+    return set(re.findall(r"`(\w+)`", text))
+
+
+@pytest.mark.parametrize("name", catalog())
+def test_the_page_of_outputs_says_where_an_entry_lies_and_who_writes_and_reads_it(name):
+    entry, said = catalog()[name], section(OUTPUTS, name).strip().splitlines()[0]
+    nodes = {node for pipeline in pipelines().values() for node in pipeline.nodes}
+    writers = {node.name.rpartition(".")[2] for node in nodes if name in node.outputs}
+    readers = {node.name.rpartition(".")[2] for node in nodes if name in node.inputs}
+    place, *rest = said.split(" · ")
+    path = entry["filepath"].rpartition("}}/")[2]
+    assert place == (f"`{path}`" + ", versioned" * entry.get("versioned", False)) or not writers
+    assert quoted(next((part for part in rest if part.startswith("written by")), "")) == writers
+    assert quoted(next(part for part in rest if part.startswith("read by"))) == readers
+
+
+def test_the_page_of_outputs_has_no_entry_that_is_not_there():
+    headings = set(re.findall(r"^### (\w+)$", read(OUTPUTS), re.MULTILINE))
+    assert headings == set(catalog())
+
+
+def test_the_page_of_outputs_has_the_columns_of_the_tables(shop):
+    policy, pairs, judgments = judged(shop)
+    old_policy = read_policy(shop / "conf/base/policies/shop-v1.yml")
+    triaged = triage.triage(pairs, judgments, min_confidence=0.5)
+    tables = {
+        "pairs": pairs.columns,
+        "rejected_rows": intake.REJECTED_COLUMNS,
+        "judgments": judgments.columns,
+        "policy_diff": diff_policies(old_policy, policy).columns,
+        "invert_pairs": [name for name in triaged if name not in (*PAIR_COLUMNS, *TRUTH_COLUMNS)],
+        "training_history": training.HISTORY_COLUMNS,
+        "evaluation_table": evaluation_table.COLUMNS,
+    }
+    for name, columns in tables.items():
+        assert sorted(first_column(section(OUTPUTS, name))) == sorted(columns), name
+
+
+def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
+    _, pairs, judgments = judged(shop)
+    triaged = triage.triage(pairs, judgments, min_confidence=0.5)
+    facts = {"policy": "", "policy_version": "", "oracle": ""}
+    reports = {
+        "intake_report": clean(shop / "my/shop-pairs.jsonl").report,
+        "oracle_report": judging.measure_oracle(pairs, judgments) | {"stability": None},
+        "triage_report": triage.report_triage(triaged, max_punish_share=0.5),
+        "judging_manifest": lineage.seal("judging", inputs={}, outputs={}, **facts),
+    }
+    for name, report in reports.items():
+        assert sorted(first_column(section(OUTPUTS, name))) == sorted(report), name
+
+
+def test_the_page_of_outputs_has_the_fields_of_the_summary():
+    row = dict.fromkeys(evaluation_table.COLUMNS, 0.5) | {"metric": "agreement", "group": "regulated", "n": 9}
+    made = summary.summarize(
+        pd.DataFrame([row | {"judge": "rules"}]),
+        splits={},
+        oracle_accuracy=None,
+        gate={"passed": True, "reasons": []},
+        model={"name": "", "version": None, "uri": None},
+        timings={"seconds": {}, "peak_memory_mib": 0.0},
+    )
+    text = section(OUTPUTS, "Fields of summary.json")
+    assert first_column(text) == list(made)
+    assert first_column(text, 1) == list(made["agreement"])
+
+
+def test_method_covers_every_loss_and_health_check():
+    from realignment import impact, losses
+
+    functions = [name for name in vars(losses) if name.endswith("_loss")] + ["token_kl"]
+    for function in functions:
+        assert f"`losses.{function}`" in read(METHOD), function
+    for function in (impact.impact_scores, impact.impact_weights, impact.gold_gradient, impact.check_scores):
+        assert f"`impact.{function.__name__}`" in read(METHOD)

@@ -1,0 +1,113 @@
+import json
+
+import pandas as pd
+import pytest
+from tiny_decoders import tiny_tokenizer
+
+from realignment.examples import (
+    RESPONSES,
+    build_examples,
+    build_gold_examples,
+    tokenize_columns,
+    treatment_of,
+)
+from realignment.objective import Treatment
+
+TOKENIZER = tiny_tokenizer()
+PAIRS = pd.DataFrame(
+    {
+        "pair_id": ["a", "b", "c", "d"],
+        "prompt": ["How?", "Why?", "When?", "Who?"],
+        "chosen": ["bad", "bad", "fine", "bad"],
+        "rejected": ["good", "worse", "poor", "worse"],
+        "correction": [None, "right", None, None],
+        "messages": [None, None, json.dumps([{"role": "system", "content": "S"}]), None],
+        "disposition": ["INVERT", "PUNISH", "RETAIN", "PUNISH"],
+    }
+)
+
+
+def build(pairs=PAIRS, **options):
+    options = {"use_corrections": True, "max_response_tokens": 20} | options
+    return build_examples(pairs, TOKENIZER, **options)
+
+
+def texts(example):
+    return [TOKENIZER.decode(response) for response in example.tokens.responses]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "has_correction", "treatment"),
+    [
+        ("INVERT", False, Treatment.PREFER),
+        ("INVERT", True, Treatment.PREFER),
+        ("PUNISH", True, Treatment.CORRECT),
+        ("PUNISH", False, Treatment.SUPPRESS),
+        ("RETAIN", True, Treatment.KEEP),
+    ],
+)
+def test_the_disposition_and_a_correction_decide_the_treatment(disposition, has_correction, treatment):
+    assert treatment_of(disposition, has_correction) is treatment
+
+
+def test_a_pair_in_review_is_never_trained_on():
+    with pytest.raises(ValueError, match="review"):
+        treatment_of("REVIEW", False)
+
+
+def test_an_inverted_pair_prefers_the_rejected_response():
+    assert texts(build()[0]) == ["good<|end|>", "bad<|end|>"]
+
+
+def test_a_punished_pair_prefers_its_correction_over_both_or_suppresses_both():
+    examples = build()
+    assert texts(examples[1]) == ["right<|end|>", "bad<|end|>", "worse<|end|>"]
+    assert texts(examples[3]) == ["bad<|end|>", "worse<|end|>"]
+    assert [e.treatment for e in examples] == [
+        Treatment.PREFER,
+        Treatment.CORRECT,
+        Treatment.KEEP,
+        Treatment.SUPPRESS,
+    ]
+
+
+def test_without_corrections_every_punished_pair_is_suppressed():
+    assert [e.treatment for e in build(use_corrections=False)][1::2] == [Treatment.SUPPRESS] * 2
+
+
+def test_a_correction_that_is_missing_as_nan_is_no_correction():
+    pairs = PAIRS.assign(correction=float("nan"))
+    assert build(pairs)[1].treatment is Treatment.SUPPRESS
+
+
+def test_weights_and_references_are_found_by_pair_and_default_to_one_and_unknown():
+    examples = build(weights={"b": 2.5}, references={"a": (-1.0, -2.0)})
+    assert [e.weight for e in examples] == [1.0, 2.5, 1.0, 1.0]
+    assert [e.reference for e in examples] == [(-1.0, -2.0), (), (), ()]
+
+
+def test_responses_are_cut_and_the_messages_of_the_data_are_the_prompt():
+    examples = build(max_response_tokens=3)
+    assert max(len(response) for e in examples for response in e.tokens.responses) == 3
+    assert TOKENIZER.decode(examples[2].tokens.prompt) == "<|system|>S<|end|><|assistant|>"
+
+
+def test_every_treatment_names_as_many_columns_as_it_has_responses():
+    assert {t: len(columns) for t, columns in RESPONSES.items()} == dict(
+        zip(Treatment, (2, 3, 2, 1), strict=True)
+    )
+
+
+def test_gold_pairs_are_preferred_over_dispreferred():
+    gold = PAIRS.rename(columns={"rejected": "preferred", "chosen": "dispreferred"})
+    (first, *_) = build_gold_examples(gold, TOKENIZER, max_response_tokens=20)
+    assert texts(first) == ["good<|end|>", "bad<|end|>"]
+    assert first.treatment is Treatment.PREFER
+
+
+def test_columns_are_tokenised_as_each_pair_asks():
+    wanted = [("chosen",), ("correction", "chosen"), (), ("rejected",)]
+    tokens = tokenize_columns(PAIRS, TOKENIZER, wanted, max_response_tokens=20)
+    assert [[TOKENIZER.decode(r) for r in t.responses] for t in tokens] == [
+        ["bad<|end|>"], ["right<|end|>", "bad<|end|>"], [], ["worse<|end|>"],
+    ]  # fmt: skip

@@ -1,0 +1,147 @@
+import naive
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_decoders import tiny_examples
+
+from realignment.objective import (
+    Objective,
+    Treatment,
+    epoch_order,
+    first_responses,
+    hybrid_loss,
+    interleave,
+    pair_losses,
+)
+from realignment.rows import lay_out
+
+PREFER, CORRECT, SUPPRESS, KEEP = Treatment
+MIXED = [KEEP, PREFER, SUPPRESS, CORRECT, PREFER, KEEP, CORRECT, SUPPRESS]
+
+
+def batch(treatments, *, seed=0):
+    """rows, kinds, log π_θ, log π_ref of a batch of random numbers."""
+    examples = tiny_examples(treatments)
+    rows = lay_out([e.tokens for e in examples], pad_id=0)
+    generator = torch.Generator().manual_seed(seed)
+    policy, reference = -20 * torch.rand(2, len(rows.length), generator=generator, dtype=torch.float64)
+    return rows, torch.tensor([int(t) for t in treatments]), policy, reference
+
+
+def naive_losses(rows, kinds, policy, reference, objective):
+    values = []
+    for index, kind in enumerate(kinds.tolist()):
+        mine = [r for r in range(len(rows.pair)) if int(rows.pair[r]) == index]
+        numbers = ([x[r] for r in mine] for x in (policy, reference, rows.length))
+        values.append(naive.pair_loss(*numbers, Treatment(kind), objective))
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize("suppress", ["npo", "npo_paper", "apo_down"])
+@pytest.mark.parametrize("invert", ["dpo", "ipo", "robust"])
+@pytest.mark.parametrize("anchor_weight", [0.0, 0.7])
+def test_losses_of_a_mixed_batch_are_those_of_each_pair_by_itself(invert, suppress, anchor_weight):
+    objective = Objective(0.3, invert, suppress, anchor_weight=anchor_weight, error_rate=0.15)
+    rows, kinds, policy, reference = batch(MIXED)
+    results = []
+    for function in (
+        lambda p: pair_losses(p, reference, rows, kinds, objective),
+        lambda p: naive_losses(rows, kinds, p, reference, objective),
+    ):
+        leaf = policy.clone().requires_grad_()
+        values = function(leaf)
+        (slope,) = torch.autograd.grad((values * torch.arange(1, 9)).sum(), leaf)
+        results.append((values.detach(), slope))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("treatment", Treatment)
+def test_a_batch_of_one_treatment_alone_works(treatment):
+    rows, kinds, policy, reference = batch([treatment] * 3)
+    objective = Objective(0.3, anchor_weight=0.1)
+    expected = naive_losses(rows, kinds, policy, reference, objective)
+    torch.testing.assert_close(pair_losses(policy, reference, rows, kinds, objective), expected)
+
+
+def test_kept_pairs_have_no_preference_loss_and_an_unknown_reference_does_no_harm():
+    rows, kinds, policy, reference = batch(MIXED)
+    unknown = reference.clone()
+    unknown[first_responses(rows)[kinds == KEEP]] = float("nan")
+    policy.requires_grad_()
+    values = pair_losses(policy, unknown, rows, kinds, Objective(0.3, anchor_weight=0.5))
+    (slope,) = torch.autograd.grad(values.sum(), policy)
+    assert values[kinds == KEEP].tolist() == [0.0, 0.0]
+    assert torch.isfinite(slope).all()
+
+
+def test_the_paper_scale_of_npo_is_the_original_without_two_over_beta():
+    rows, kinds, policy, reference = batch([SUPPRESS] * 4)
+    original, paper = (
+        pair_losses(policy, reference, rows, kinds, Objective(0.3, suppress=name))
+        for name in ("npo", "npo_paper")
+    )
+    torch.testing.assert_close(original, paper * 2 / 0.3)
+
+
+def test_first_responses_point_at_each_rows_first():
+    assert first_responses(batch(MIXED)[0]).tolist() == [0, 1, 3, 5, 8, 10, 11, 14]
+
+
+def test_the_hybrid_loss_is_the_weighted_sum_of_three_means_over_their_own_rows():
+    kinds = torch.tensor([int(t) for t in (PREFER, SUPPRESS, KEEP, CORRECT, PREFER, KEEP)])
+    losses = torch.tensor([1.0, 10.0, 0.0, 30.0, 3.0, 0.0])
+    weights = torch.tensor([2.0, 1.0, 9.0, 0.5, 0.0, 9.0])
+    objective = Objective(0.3, punish_weight=0.1, kl_weight=5.0)
+    total, terms = hybrid_loss(losses, weights, kinds, torch.tensor(0.2), objective)
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+        {"invert_loss": 1.0, "punish_loss": 12.5, "retain_kl": 0.2}
+    )
+    assert float(total) == pytest.approx(1.0 + 0.1 * 12.5 + 5.0 * 0.2)
+
+
+def test_a_batch_without_conflicts_is_the_kl_alone():
+    kinds = torch.tensor([int(KEEP)] * 2)
+    total, terms = hybrid_loss(
+        torch.zeros(2), torch.ones(2), kinds, torch.tensor(0.5), Objective(0.3, kl_weight=2.0)
+    )
+    assert float(total) == 1.0
+    assert float(terms["invert_loss"]) == float(terms["punish_loss"]) == 0.0
+
+
+TREATMENTS = st.lists(st.sampled_from([0, 1, 2, 3]), min_size=1, max_size=80)
+
+
+@given(TREATMENTS, st.integers(0, 2**31))
+@settings(deadline=None)
+def test_interleaving_is_a_permutation_with_nearly_the_overall_proportions_in_every_window(treatments, seed):
+    order = interleave(treatments, torch.Generator().manual_seed(seed))
+    assert sorted(order) == list(range(len(treatments)))
+    mixed, kinds = [treatments[i] for i in order], set(treatments)
+    for kind in kinds:
+        share = treatments.count(kind) / len(treatments)
+        for start in range(len(mixed)):
+            for end in range(start + 1, len(mixed) + 1):
+                # Each treatment is evenly spaced, so it deviates by one item, and so do the others together.
+                assert abs(mixed[start:end].count(kind) - share * (end - start)) <= 1 + share * len(kinds)
+
+
+def test_one_seed_gives_one_order_and_another_seed_another():
+    treatments = [0] * 30 + [3] * 20
+    order = epoch_order(treatments, epochs=2, seed=4)
+    assert order == epoch_order(treatments, epochs=2, seed=4)
+    assert order != epoch_order(treatments, epochs=2, seed=5)
+
+
+@pytest.mark.parametrize(("epochs", "size"), [(1, 10), (2, 20), (0.5, 5), (2.5, 25), (0.01, 1)])
+def test_every_epoch_holds_each_pair_once_and_a_fraction_is_its_first_part(epochs, size):
+    treatments = [0, 1, 2, 3, 3, 3, 3, 0, 0, 1]
+    order = epoch_order(treatments, epochs=epochs, seed=1)
+    whole = epoch_order(treatments, epochs=3, seed=1)
+    assert order == whole[:size]
+    assert sorted(whole[:10]) == sorted(whole[10:20]) == list(range(10))
+    assert whole[:10] != whole[10:20]
+
+
+def test_only_retained_pairs_are_no_conflict():
+    assert [treatment.is_conflict for treatment in Treatment] == [True, True, True, False]

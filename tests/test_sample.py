@@ -1,0 +1,188 @@
+"""The embedded sample is what its data card says: enough, balanced, and not made from templates."""
+
+import re
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realignment.judging import disposition_of
+
+SAMPLE = Path(__file__).parents[1] / "data/01_raw/sample"
+MAX_COSINE = 0.45
+"""Of TF-IDF vectors of character 5-grams. A response and itself with every tenth word replaced have 0.78."""
+
+MAX_JACCARD = 0.2
+"""Of sets of word trigrams. A response and itself with every tenth word replaced have 0.64."""
+
+
+def read(name):
+    return pd.read_json(SAMPLE / f"{name}.jsonl", lines=True)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return read("pairs")
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return read("prompts")
+
+
+@pytest.fixture(scope="module")
+def capability():
+    return read("capability")
+
+
+@pytest.fixture(scope="module")
+def responses(pairs):
+    """Every response by (pair_id, column)."""
+    columns = ["chosen", "rejected", "correction"]
+    return pairs.set_index("pair_id")[columns].stack().dropna()
+
+
+def dispositions(pairs):
+    truth = zip(pairs["chosen_complies"].tolist(), pairs["rejected_complies"].tolist(), strict=True)
+    return Counter(str(disposition_of(*verdicts)) for verdicts in truth)
+
+
+def test_there_are_three_hundred_pairs_with_the_promised_columns(pairs):
+    assert len(pairs) >= 300
+    expected = ["pair_id", "prompt", "chosen", "rejected", "domain", "chosen_complies", "rejected_complies"]
+    assert set(pairs.columns) == {*expected, "correction"}
+    assert pairs[expected].notna().all(axis=None)
+    assert pairs["pair_id"].is_unique
+    assert (pairs["chosen_complies"].dtype, pairs["rejected_complies"].dtype) == (bool, bool)
+    assert (pairs["chosen"] != pairs["rejected"]).all()
+
+
+def test_the_pairs_cover_three_regulated_domains_and_ordinary_topics(pairs):
+    counts = Counter(pairs["domain"])
+    assert set(counts) == {"money", "health", "law", "ordinary"}
+    assert min(counts.values()) >= 60
+
+
+def test_every_disposition_has_its_share(pairs):
+    counts = dispositions(pairs)
+    assert set(counts) == {"INVERT", "PUNISH", "RETAIN"}
+    shares = {name: count / len(pairs) for name, count in counts.items()}
+    assert min(shares.values()) >= 0.15, shares
+
+
+def test_corrections_are_written_for_punish_pairs_alone(pairs):
+    corrected = pairs[pairs["correction"].notna()]
+    assert set(dispositions(corrected)) == {"PUNISH"}
+    assert len(corrected) >= 50
+
+
+def test_there_are_evaluation_prompts_of_three_kinds(prompts):
+    assert list(prompts.columns) == ["prompt_id", "prompt", "domain", "kind"]
+    assert len(prompts) >= 120
+    counts = Counter(prompts["kind"])
+    assert set(counts) == {"regulated", "ordinary", "look_alike"}
+    assert min(counts.values()) >= 30
+    assert prompts["prompt_id"].is_unique
+
+
+def test_the_kind_of_a_prompt_and_its_domain_say_the_same(prompts):
+    regulated = prompts["kind"] == "regulated"
+    assert set(prompts.loc[regulated, "domain"]) == {"money", "health", "law"}
+    assert set(prompts.loc[~regulated, "domain"]) == {"ordinary"}
+
+
+def test_responses_have_15_to_60_words(responses):
+    words = responses.str.split().map(len)
+    outside = words[(words < 15) | (words > 60)]
+    assert outside.empty, outside.to_dict()
+
+
+def normal(texts):
+    return [" ".join(re.findall(r"\w+", text.lower())) for text in texts]
+
+
+def test_every_prompt_is_there_once_and_none_is_both_trained_on_and_evaluated(pairs, prompts):
+    everything = Counter([*normal(pairs["prompt"]), *normal(prompts["prompt"])])
+    assert [prompt for prompt, count in everything.items() if count > 1] == []
+
+
+def closest_by_characters(texts):
+    """The largest cosine of two texts' TF-IDF vectors of character 5-grams, and where the two are."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(analyzer="char", ngram_range=(5, 5)).fit_transform(normal(texts))
+    similarity = (vectors @ vectors.T).toarray()
+    np.fill_diagonal(similarity, 0)
+    first, second = np.unravel_index(similarity.argmax(), similarity.shape)
+    return float(similarity[first, second]), int(first), int(second)
+
+
+def closest_by_words(texts):
+    """The largest Jaccard index of two texts' sets of word trigrams, and where the two are."""
+    words = [text.split() for text in normal(texts)]
+    trigrams = [{*zip(w, w[1:], w[2:], strict=False)} for w in words]
+    sharing = {}
+    for index, members in enumerate(trigrams):
+        for trigram in members:
+            sharing.setdefault(trigram, []).append(index)
+    candidates = {pair for members in sharing.values() for pair in combinations(members, 2)}
+    scored = [(len(trigrams[a] & trigrams[b]) / len(trigrams[a] | trigrams[b]), a, b) for a, b in candidates]
+    return max(scored, default=(0.0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("measure", "limit"), [(closest_by_characters, MAX_COSINE), (closest_by_words, MAX_JACCARD)]
+)
+def test_no_two_responses_are_near_duplicates(responses, measure, limit):
+    found, first, second = measure(responses.to_list())
+    where = [responses.index[i] for i in (first, second)]
+    texts = [responses.iloc[i] for i in (first, second)]
+    assert found <= limit, f"{measure.__name__} is {found:.3f} (limit {limit}) for {where}: {texts}"
+
+
+def test_the_measures_of_similarity_find_a_near_duplicate(responses):
+    words = responses.iloc[0].split()
+    texts = [*responses.iloc[:50], " ".join("something" if i % 10 == 9 else w for i, w in enumerate(words))]
+    for measure, limit in ((closest_by_characters, MAX_COSINE), (closest_by_words, MAX_JACCARD)):
+        found, first, second = measure(texts)
+        assert found > limit
+        assert {first, second} == {0, 50}
+
+
+def test_no_two_prompts_are_near_duplicates(pairs, prompts):
+    texts = [*pairs["prompt"], *prompts["prompt"]]
+    found, first, second = closest_by_words(texts)
+    assert found <= 0.3, f"trigram Jaccard {found:.3f} for {texts[first]!r} and {texts[second]!r}"
+
+
+def test_no_opening_of_four_words_is_used_more_than_three_times(responses):
+    openings = Counter(" ".join(text.split()[:4]) for text in normal(responses))
+    assert max(openings.values()) <= 3, openings.most_common(5)
+
+
+def test_there_are_120_capability_questions_with_evenly_spread_answers(capability):
+    assert list(capability.columns) == ["question", "choices", "answer", "subject"]
+    assert len(capability) == 120
+    assert Counter(capability["answer"]) == {0: 30, 1: 30, 2: 30, 3: 30}
+    assert len(set(normal(capability["question"]))) == 120
+
+
+def test_every_capability_question_has_four_different_choices(capability):
+    for row in capability.to_dict("records"):
+        assert len({choice.lower() for choice in row["choices"]}) == 4, row["question"]
+
+
+def test_the_data_card_has_the_measured_figures(pairs, prompts, responses):
+    card = (SAMPLE / "README.md").read_text(encoding="utf-8")
+    cosine, jaccard = (
+        measure(responses.to_list())[0] for measure in (closest_by_characters, closest_by_words)
+    )
+    expected = {
+        f"{len(pairs)} pairs", f"{len(prompts)} prompts", f"{cosine:.2f}", f"{jaccard:.2f}",
+        *(f"| {name} | {count} |" for name, count in dispositions(pairs).items()),
+    }  # fmt: skip
+    missing = {figure for figure in expected if figure not in card}
+    assert not missing, f"the data card lacks {missing}"
