@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := requirements.lock pyproject.toml
 TORCH = $(shell grep '^torch==' requirements.lock)
-FREEZE := pip freeze --exclude-editable --exclude pip | sed -E 's/\+[[:alnum:].]+$$//'
+FREEZE := pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[[:alnum:].]+$$//'
 SUPPORTED := import sys; v = sys.version_info[:2]; \
   sys.exit(None if (3, 11) <= v <= (3, 13) else \
   f"Found Python {v[0]}.{v[1]} ({sys.executable}); realignment needs 3.11, 3.12 or 3.13. \

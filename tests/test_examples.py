@@ -47,12 +47,12 @@ def texts(example):
     ],
 )
 def test_the_disposition_and_a_correction_decide_the_treatment(disposition, has_correction, treatment):
-    assert treatment_of(disposition, has_correction) is treatment
+    assert treatment_of(disposition, has_correction=has_correction) is treatment
 
 
 def test_a_pair_in_review_is_never_trained_on():
     with pytest.raises(ValueError, match="review"):
-        treatment_of("REVIEW", False)
+        treatment_of("REVIEW")
 
 
 def test_an_inverted_pair_prefers_the_rejected_response():

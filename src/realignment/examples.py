@@ -15,19 +15,26 @@ RESPONSES = {
     Treatment.CORRECT: ("correction", "chosen", "rejected"),
     Treatment.SUPPRESS: ("chosen", "rejected"),
     Treatment.KEEP: ("chosen",),
+    Treatment.AFFIRM: ("chosen", "rejected"),
 }
 """Columns of a pair's responses, in the order of the treatment."""
 
 
-def treatment_of(disposition: str, has_correction: bool) -> Treatment:
-    """INVERT → PREFER; PUNISH → CORRECT where a verified correction exists, else SUPPRESS; RETAIN → KEEP."""
+def treatment_of(disposition: str, *, has_correction: bool = False, affirmed: bool = False) -> Treatment:
+    """INVERT → PREFER; PUNISH → CORRECT or SUPPRESS; RETAIN → KEEP or AFFIRM.
+
+    Args:
+        disposition: The pair's.
+        has_correction: Whether a PUNISH pair has a verified correction.
+        affirmed: Whether a RETAIN pair states a preference that still holds: its rejected response violates.
+    """
     match Disposition(disposition):
         case Disposition.INVERT:
             return Treatment.PREFER
         case Disposition.PUNISH:
             return Treatment.CORRECT if has_correction else Treatment.SUPPRESS
         case Disposition.RETAIN:
-            return Treatment.KEEP
+            return Treatment.AFFIRM if affirmed else Treatment.KEEP
         case Disposition.REVIEW:
             raise ValueError("A pair in review is not trained on until a person has decided.")
 
@@ -37,6 +44,7 @@ def build_examples(
     tokenizer: PreTrainedTokenizerBase,
     *,
     use_corrections: bool,
+    affirm: bool,
     max_response_tokens: int,
     weights: Mapping[str, float] | None = None,
     references: Mapping[str, tuple[float, ...]] | None = None,
@@ -47,6 +55,7 @@ def build_examples(
         pairs: Triaged pairs.
         tokenizer: The model's own.
         use_corrections: Whether PUNISH pairs with a correction are corrected; else they are suppressed.
+        affirm: Whether RETAIN pairs whose rejected response violates keep their preference.
         max_response_tokens: Where a response is cut.
         weights: w̃ by pair_id; pairs not in it have weight 1.
         references: log π_ref of the responses by pair_id, in the treatment's order.
@@ -55,7 +64,8 @@ def build_examples(
     examples = []
     for pair in _records(pairs):
         has_correction = use_corrections and isinstance(pair["correction"], str)
-        treatment = treatment_of(pair["disposition"], has_correction)
+        affirmed = affirm and pair.get("rejected_verdict") is False
+        treatment = treatment_of(pair["disposition"], has_correction=has_correction, affirmed=affirmed)
         tokens = _tokenize(tokenizer, pair, RESPONSES[treatment], max_response_tokens)
         pair_id = pair["pair_id"]
         example = Example(pair_id, tokens, treatment, weights.get(pair_id, 1.0), references.get(pair_id, ()))

@@ -25,11 +25,13 @@ class Treatment(IntEnum):
     """PUNISH without one: (chosen, rejected)."""
     KEEP = 3
     """RETAIN: (chosen,); no preference term."""
+    AFFIRM = 4
+    """RETAIN whose rejected response violates: (chosen, rejected); an option that TRACE does not have."""
 
     @property
     def is_conflict(self) -> bool:
         """Whether the pair is trained away from its chosen response."""
-        return self is not Treatment.KEEP
+        return self not in (Treatment.KEEP, Treatment.AFFIRM)
 
 
 PREFERENCE_LOSSES = Literal["dpo", "ipo", "robust"]
@@ -46,7 +48,8 @@ class Objective:
         suppress: Loss of PUNISH pairs without a correction. ``npo_paper`` drops NPO's factor 2/β.
         punish_weight: λ_II, the share of PUNISH pairs in the loss.
         kl_weight: α_KL of the RETAIN pairs.
-        anchor_weight: Weight of −log π(y⁺)/|y⁺| in every pair that has a compliant answer; 0 is TRACE.
+        retain_weight: Weight of the RETAIN pairs' own loss, next to their KL; 0 is TRACE.
+        anchor_weight: Weight of −log π(y⁺)/|y⁺| in every pair's loss that has a compliant answer; 0 is TRACE.
         error_rate: ε of the robust loss: the oracle's probability of error.
     """
 
@@ -55,6 +58,7 @@ class Objective:
     suppress: SUPPRESSION_LOSSES = "npo"
     punish_weight: float = 1.0
     kl_weight: float = 0.1
+    retain_weight: float = 0.0
     anchor_weight: float = 0.0
     error_rate: float = 0.0
 
@@ -78,6 +82,11 @@ class Example:
     reference: tuple[float, ...] = ()
 
 
+def is_retained(treatments: Tensor) -> Tensor:
+    """Which rows are RETAIN pairs, shape (B,)."""
+    return (treatments == Treatment.KEEP) | (treatments == Treatment.AFFIRM)
+
+
 def first_responses(rows: Rows) -> Tensor:
     """Index of each row's first response, shape (B,)."""
     return torch.searchsorted(rows.pair, torch.arange(len(rows.input_ids), device=rows.pair.device))
@@ -86,7 +95,7 @@ def first_responses(rows: Rows) -> Tensor:
 def pair_losses(
     logprobs: Tensor, reference: Tensor, rows: Rows, treatments: Tensor, objective: Objective
 ) -> Tensor:
-    """ℓ_i of every row, unweighted; 0 for KEEP rows, whose loss is the KL.
+    """ℓ_i of every row, unweighted. A KEEP row has the anchor alone, an AFFIRM row prefers chosen as well.
 
     Args:
         logprobs: log π_θ of all responses in nats, shape (R,).
@@ -100,10 +109,10 @@ def pair_losses(
     """
     logratios, first, beta = logprobs - reference, first_responses(rows), objective.beta
     values = logprobs.new_zeros(len(treatments))
-    prefer, correct, suppress = (
-        (treatments == kind).nonzero()[:, 0]
-        for kind in (Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS)
+    correct, suppress = (
+        (treatments == kind).nonzero()[:, 0] for kind in (Treatment.CORRECT, Treatment.SUPPRESS)
     )
+    prefer = ((treatments == Treatment.PREFER) | (treatments == Treatment.AFFIRM)).nonzero()[:, 0]
     if len(prefer):
         values = values.index_add(0, prefer, _preference(logratios, rows, first[prefer], objective))
     if len(correct):
@@ -111,7 +120,7 @@ def pair_losses(
         values = values.index_add(0, correct, losses.correction_loss(correction, chosen, rejected, beta=beta))
     if len(suppress):
         values = values.index_add(0, suppress, _suppression(logratios, first[suppress], objective))
-    if objective.anchor_weight and len(answered := torch.cat([prefer, correct])):
+    if objective.anchor_weight and len(answered := (treatments != Treatment.SUPPRESS).nonzero()[:, 0]):
         anchor = losses.anchor_loss(logprobs[first[answered]], rows.length[first[answered]])
         values = values.index_add(0, answered, objective.anchor_weight * anchor)
     return values
@@ -144,29 +153,32 @@ def _suppression(logratios: Tensor, first: Tensor, objective: Objective) -> Tens
 def hybrid_loss(
     per_pair: Tensor, weights: Tensor, treatments: Tensor, retained_kl: Tensor, objective: Objective
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + α_KL mean_RETAIN KL, means over the batch's own rows.
+    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + mean_RETAIN (α_KL KLₖ + λ_R ℓₖ), over own rows.
 
     Args:
         per_pair: ℓ, shape (B,).
         weights: w̃, shape (B,).
         treatments: Shape (B,).
-        retained_kl: Mean over the batch's KEEP rows of the token-mean KL, scalar (0 where there is none).
-        objective: The knobs.
+        retained_kl: Mean over the batch's RETAIN rows of the token-mean KL, scalar (0 where there is none).
+        objective: The knobs. TRACE has λ_R = `retain_weight` = 0.
 
     Returns:
-        The loss, and its three terms before λ_II and α_KL.
+        The loss, and its terms before λ_II, α_KL and λ_R.
     """
     weighted = weights * per_pair
     invert = treatments == Treatment.PREFER
     punish = (treatments == Treatment.CORRECT) | (treatments == Treatment.SUPPRESS)
+    retain = is_retained(treatments)
     terms = {
         "invert_loss": weighted[invert].sum() / invert.sum().clamp(min=1),
         "punish_loss": weighted[punish].sum() / punish.sum().clamp(min=1),
+        "retain_loss": weighted[retain].sum() / retain.sum().clamp(min=1),
         "retain_kl": retained_kl,
     }
     total = (
         terms["invert_loss"]
         + objective.punish_weight * terms["punish_loss"]
+        + objective.retain_weight * terms["retain_loss"]
         + objective.kl_weight * terms["retain_kl"]
     )
     return total, terms

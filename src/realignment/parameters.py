@@ -88,6 +88,11 @@ class LossParameters(Parameters):
     )
     punish_weight: float = Field(1.0, ge=0, description="λ_II")
     kl_weight: float = Field(0.1, ge=0, description="α_KL")
+    retain_weight: float = Field(
+        0.0,
+        ge=0,
+        description="λ_R, the RETAIN pairs' own loss (preference, anchor); 0 is TRACE",
+    )
     anchor_weight: float = Field(
         0.0, ge=0, description="Weight of −log π(y⁺)/|y⁺| where a pair has a compliant answer; 0 is TRACE"
     )
@@ -151,6 +156,7 @@ class EvaluationParameters(Parameters):
     max_new_tokens: int = Field(80, ge=1, description="Where an answer is cut")
     batch_size: int = Field(32, ge=1, description="Prompts answered at a time")
     token_budget: int = Field(2048, ge=1, description="Padded tokens of a batch of held-out pairs")
+    repetition_penalty: float = Field(1.0, gt=0, description="Above 1 keeps a small model out of loops")
     folds: int = Field(5, ge=2, description="Of the cross-validation of the classifier that judges answers")
     capability: CapabilityParameters = Field(description="The check of general ability")
 

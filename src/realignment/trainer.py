@@ -17,6 +17,7 @@ from realignment.objective import (
     Treatment,
     first_responses,
     hybrid_loss,
+    is_retained,
     pair_losses,
 )
 from realignment.records import HealthError
@@ -76,10 +77,10 @@ class RealignTrainer(Trainer):
         hidden = likelihood.response_hidden_states(model, rows)
         tokens = likelihood.token_log_probabilities(hidden, likelihood.output_head(model), rows.target)
         logprobs = likelihood.sum_per_response(tokens, rows)
-        kept = (treatments == Treatment.KEEP).nonzero()[:, 0]
+        kept = is_retained(treatments).nonzero()[:, 0]
         retained_kl, kept_reference = self._retained(model, rows, kept, hidden)
-        reference = inputs["reference"].to(logprobs.dtype)
-        reference = reference.index_copy(0, first_responses(rows)[kept], kept_reference.to(reference.dtype))
+        reference = inputs["reference"].to(logprobs.dtype, copy=True)
+        reference[torch.isin(rows.pair, kept)] = kept_reference.to(reference.dtype)
         per_pair = pair_losses(logprobs, reference, rows, treatments, self._objective)
         total, terms = hybrid_loss(per_pair, inputs["weights"], treatments, retained_kl, self._objective)
         if not torch.isfinite(total):
@@ -92,15 +93,16 @@ class RealignTrainer(Trainer):
         return total
 
     def _retained(self, model: nn.Module, rows: Rows, kept: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean over the KEEP rows of their token-mean KL, and their log π_ref, shape (K,)."""
+        """Mean KL of the RETAIN rows' chosen responses, and log π_ref of all responses of these rows."""
         if not len(kept):
             return hidden.new_zeros(()), hidden.new_zeros(0)
         part = rows.select(kept)
-        mine = (rows.pair[rows.response][:, None] == kept).any(1)
         reference_hidden, reference_head = self._reference_states(model, part)
-        coefficients = 1.0 / (part.length[part.response] * len(kept))
+        chosen = torch.isin(part.response, first_responses(part))
+        mine = hidden[torch.isin(rows.pair[rows.response], kept)]
+        coefficients = 1.0 / (part.length[part.response[chosen]] * len(kept))
         head = likelihood.output_head(model)
-        value = losses.token_kl(hidden[mine], head, reference_hidden, reference_head, coefficients)
+        value = losses.token_kl(mine[chosen], head, reference_hidden[chosen], reference_head, coefficients)
         tokens = likelihood.token_log_probabilities(reference_hidden, reference_head, part.target)
         return value, likelihood.sum_per_response(tokens, part)
 
@@ -120,8 +122,8 @@ class RealignTrainer(Trainer):
         prefer = first[treatments == Treatment.PREFER]
         correct = first[treatments == Treatment.CORRECT]
         suppress = first[treatments == Treatment.SUPPRESS]
-        kept = first[treatments == Treatment.KEEP]
-        worse = torch.cat([prefer + 1, correct + 1, correct + 2, suppress, suppress + 1])
+        kept, affirm = first[is_retained(treatments)], first[treatments == Treatment.AFFIRM]
+        worse = torch.cat([prefer + 1, correct + 1, correct + 2, suppress, suppress + 1, affirm + 1])
         means = {
             "margin": logratios[prefer] - logratios[prefer + 1],
             "logratio_preferred": logratios[torch.cat([prefer, correct])],
@@ -130,6 +132,7 @@ class RealignTrainer(Trainer):
         }
         present = {name: values.mean() for name, values in means.items() if len(values)}
         members = {"invert_loss": prefer, "punish_loss": torch.cat([correct, suppress]), "retain_kl": kept}
+        members |= {"retain_loss": kept}
         present |= {name: terms[name].detach() for name, pairs in members.items() if len(pairs)}
         self._metrics.append(present)
 

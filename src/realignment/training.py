@@ -21,8 +21,8 @@ from realignment.trainer import Collator, RealignTrainer
 logger = logging.getLogger(__name__)
 
 HISTORY_COLUMNS = (
-    "step", "epoch", "loss", "invert_loss", "punish_loss", "retain_kl", "learning_rate", "grad_norm",
-    "margin", "logratio_preferred", "logratio_dispreferred", "logratio_retained",
+    "step", "epoch", "loss", "invert_loss", "punish_loss", "retain_loss", "retain_kl", "learning_rate",
+    "grad_norm", "margin", "logratio_preferred", "logratio_dispreferred", "logratio_retained",
 )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def to_objective(loss: LossParameters) -> Objective:
         suppress=loss.punish,
         punish_weight=loss.punish_weight,
         kl_weight=loss.kl_weight,
+        retain_weight=loss.retain_weight,
         anchor_weight=loss.anchor_weight,
         error_rate=loss.error_rate,
     )
@@ -68,6 +69,7 @@ class Workbench:
             pairs,
             self.tokenizer,
             use_corrections=self.loss.use_corrections,
+            affirm=self.loss.retain_weight > 0,
             max_response_tokens=self.training.max_response_tokens,
             **known,
         )

@@ -81,6 +81,7 @@ def answer_with_each(
                 chats,
                 max_new_tokens=parameters.max_new_tokens,
                 batch_size=parameters.batch_size,
+                repetition_penalty=parameters.repetition_penalty,
                 progress=f"Answers {side}",
             )
         table[side] = pd.Series(answers, index=table.index, dtype=object)

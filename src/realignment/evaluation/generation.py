@@ -21,6 +21,7 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
+    repetition_penalty: float = 1.0,
     progress: str | None = None,
 ) -> list[str]:
     """The model's greedy answer to every chat, in order.
@@ -31,39 +32,37 @@ def generate(
         chats: Messages before the answer.
         max_new_tokens: Where an answer is cut at the latest.
         batch_size: Prompts at a time; they are sorted by length, so padding is little.
+        repetition_penalty: Divides the logits of tokens that occurred (arXiv:1909.05858); 1 leaves them alone.
         progress: Label of the progress bar; None: no bar.
     """
     texts = [prompt_text(tokenizer, chat) for chat in chats]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers = [""] * len(texts)
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "repetition_penalty": repetition_penalty,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": _end_tokens(model, tokenizer),
+    }
     with tqdm(total=len(texts), desc=progress, unit="answer", disable=progress is None) as bar:
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
-            for index, answer in zip(
-                members, _answer(model, tokenizer, [texts[i] for i in members], max_new_tokens), strict=True
-            ):
-                answers[index] = answer
+            batch = _encode(tokenizer, [texts[i] for i in members], model.device)
+            output = model.generate(**batch, **settings)
+            for index, ids in zip(members, output[:, batch["input_ids"].shape[1] :], strict=True):
+                answers[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
             bar.update(len(members))
     return answers
 
 
-def _answer(model: Any, tokenizer: Any, texts: list[str], max_new_tokens: int) -> list[str]:
+def _encode(tokenizer: Any, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     # By name: some tokenizers also give token types, which a decoder does not know.
-    ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=_end_tokens(model, tokenizer),
-    )
-    new = output[:, ids.shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from realignment.evaluation.statistics import wilson_interval
@@ -32,35 +33,60 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
     return exchanges, labels
 
 
+def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
+    """Answers of models with a hand-set label under this very policy; labels under another say nothing.
+
+    Args:
+        answers: Columns prompt, response, domain, complies, policy (``name-version``); may be empty.
+        policy: The policy to judge by.
+    """
+    if answers.empty:
+        return [], []
+    rows = answers[answers["policy"] == f"{policy.name}-{policy.version}"]
+    return exchanges_of(rows, "response"), rows["complies"].astype(bool).tolist()
+
+
 def appoint(
-    pairs: pd.DataFrame, policy: Policy, *, folds: int, seed: int
+    pairs: pd.DataFrame, answers: pd.DataFrame, policy: Policy, *, folds: int, seed: int
 ) -> tuple[list[Oracle], dict[str, Any]]:
     """The judges, and what is known of them.
 
-    The rules judge where the policy has any; a classifier joins them where the pairs carry hand-set labels.
+    The rules judge where the policy has any; a classifier joins them where there are hand-set labels.
+    Labelled answers of models matter: what people wrote does not show how a small model gets it wrong.
 
     Returns:
-        Judges, and the report: n, folds, accuracy and interval of the classifier, or why there is none.
+        Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
+        responses, over models' answers) and the rules' over models' answers; or why there is no classifier.
     """
     if not policy.rules:
         return [], {
             "judges": [],
             "note": "The policy has no machine-checkable rules: held-out pairs are scored instead.",
         }
-    rules: list[Oracle] = [RulesOracle()]
-    exchanges, labels = labelled_exchanges(pairs)
+    rules = RulesOracle()
+    written, answered = labelled_exchanges(pairs), labelled_answers(answers, policy)
+    exchanges, labels = written[0] + answered[0], written[1] + answered[1]
     try:
         classifier, validation = train_classifier(exchanges, labels, folds=folds, seed=seed)
     except ClassifierError as error:
-        return rules, {"judges": ["rules"], "note": f"No second judge: {error}"}
-    right = int(validation.correct.sum())
+        return [rules], {"judges": ["rules"], "note": f"No second judge: {error}"}
+    correct, n_written = validation.correct, len(written[1])
+    of_rules = [j.complies == label for j, label in zip(rules(answered[0], policy), answered[1], strict=True)]
     report = {
         "judges": ["rules", "classifier"],
         "classifier": {
-            "n": validation.n,
             "folds": validation.folds,
-            "cross_validated_accuracy": validation.accuracy,
-            "interval": list(wilson_interval(right, validation.n)),
+            "cross_validated": _accuracy(correct),
+            "on_written_responses": _accuracy(correct[:n_written]),
+            "on_model_answers": _accuracy(correct[n_written:]),
         },
+        "rules": {"on_model_answers": _accuracy(np.array(of_rules, dtype=bool))},
     }
-    return [*rules, classifier], report
+    return [rules, classifier], report
+
+
+def _accuracy(correct: np.ndarray) -> dict[str, Any] | None:
+    if not len(correct):
+        return None
+    interval = wilson_interval(int(correct.sum()), len(correct))
+    return {"n": len(correct), "accuracy": float(correct.mean()), "interval": list(interval)}

@@ -34,12 +34,17 @@ def answer_prompts(
 
 
 def judge_answers(
-    answers: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, parameters: EvaluationParameters, seed: int
+    answers: pd.DataFrame,
+    pairs: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    parameters: EvaluationParameters,
+    seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every answer with the rules, and with a classifier that did not label the training data."""
     from realignment.evaluation import judges, measures
 
-    oracles, report = judges.appoint(pairs, policy, folds=parameters.folds, seed=seed)
+    oracles, report = judges.appoint(pairs, labelled_answers, policy, folds=parameters.folds, seed=seed)
     responses = measures.judge_responses(answers, oracles, policy)
     if len(oracles) > 1:
         report |= measures.judge_report(responses, [oracle.name for oracle in oracles])
