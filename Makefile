@@ -17,6 +17,8 @@ SUPPORTED := import sys; v = sys.version_info[:2]; \
 export DO_NOT_TRACK := 1
 export KEDRO_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Rows of many lengths fragment glibc's heap: large tensors go back to the system at once instead.
+export MALLOC_MMAP_THRESHOLD_ := 4194304
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -53,7 +53,7 @@ def history(steps=60):
             "invert_loss": invert,
             "punish_loss": 0.75 * np.exp(-progress) + noise[2] / 3,
             "retain_kl": 0.02 * progress + noise[3] ** 2,
-            "anchor_loss": np.nan,
+            "retain_loss": 2.1 * np.exp(-progress) + noise[2] / 3,
             "logratio_preferred": 6 * progress + noise[4] * 12,
             "logratio_dispreferred": -11 * progress + noise[5] * 12,
             "logratio_retained": -0.6 * progress + noise[0] * 4,
@@ -216,7 +216,16 @@ def results(**changes):
         "training_figure": training_curves(history()),
         "evaluation_table": evaluation(),
         "evaluation_figure": agreement_before_after(evaluation()),
-        "evaluation_judge": {"classifier": {"cv_accuracy": 0.91, "folds": [0.9, 0.92]}, "kappa": 0.83},
+        "evaluation_judge": {
+            "judges": ["rules", "classifier"],
+            "classifier": {
+                "folds": 5,
+                "cross_validated": {"n": 900, "accuracy": 0.91, "interval": [0.89, 0.93]},
+                "on_model_answers": None,
+            },
+            "rules": {"on_model_answers": None},
+            "kappa": 0.83,
+        },
         "responses": responses(),
         "parameters": {"training": {"beta": 0.3, "learning_rate": 1e-4}, "policy": "advice"},
         "manifests": [

@@ -24,7 +24,7 @@ def log_probabilities(model, pair):
 
 def token_kl(model, reference, pair):
     """Mean over the tokens of the first response of KL(reference ‖ model) over the vocabulary."""
-    (response,), ids = pair.responses, torch.tensor([[*pair.prompt, *pair.responses[0]]])
+    response, ids = pair.responses[0], torch.tensor([[*pair.prompt, *pair.responses[0]]])
     policy, base = (torch.log_softmax(m(ids, use_cache=False).logits[0], -1) for m in (model, reference))
     places = range(len(pair.prompt) - 1, len(pair.prompt) + len(response) - 1)
     return sum((base[t].exp() * (base[t] - policy[t])).sum() for t in places) / len(response)
@@ -45,9 +45,9 @@ def pair_loss(logprobs, reference, lengths, treatment, objective):
     """ℓ_i of one pair, from method.md, section 4."""
     lr = [a - b for a, b in zip(logprobs, reference, strict=True)]
     beta, extra = objective.beta, 0.0
-    if treatment in (Treatment.PREFER, Treatment.CORRECT):
+    if treatment != Treatment.SUPPRESS:
         extra = -objective.anchor_weight * logprobs[0] / lengths[0]
-    if treatment == Treatment.PREFER:
+    if treatment in (Treatment.PREFER, Treatment.AFFIRM):
         return preference(lr, lengths, objective) + extra
     if treatment == Treatment.CORRECT:
         return -log_sigmoid(beta * (lr[0] - lr[1])) - log_sigmoid(beta * (lr[0] - lr[2])) + extra
@@ -56,7 +56,7 @@ def pair_loss(logprobs, reference, lengths, treatment, objective):
             return torch.sigmoid(beta * lr[1]) + 1 - torch.sigmoid(beta * (lr[1] - lr[0]))
         scale = 2 / beta if objective.suppress == "npo" else 1.0
         return -scale * (log_sigmoid(-beta * lr[0]) + log_sigmoid(-beta * lr[1]))
-    return logprobs[0] * 0
+    return logprobs[0] * 0 + extra
 
 
 def preference(lr, lengths, objective):
@@ -77,21 +77,30 @@ def example_loss(model, example, objective, reference=None):
     return pair_loss(logprobs, base, lengths, example.treatment, objective)
 
 
+TERMS = {
+    Treatment.PREFER: "invert_loss",
+    Treatment.CORRECT: "punish_loss",
+    Treatment.SUPPRESS: "punish_loss",
+    Treatment.KEEP: "retain_loss",
+    Treatment.AFFIRM: "retain_loss",
+}
+
+
 def batch_loss(model, reference_model, examples, objective):
     """The hybrid loss of a batch, term by term, and its terms."""
-    terms = {"invert_loss": [], "punish_loss": [], "retain_kl": []}
+    terms = {"invert_loss": [], "punish_loss": [], "retain_loss": [], "retain_kl": []}
     for example in examples:
-        if example.treatment == Treatment.KEEP:
-            terms["retain_kl"].append(token_kl(model, reference_model, example.tokens))
-            continue
         with torch.no_grad():
             reference = log_probabilities(reference_model, example.tokens)
-        name = "invert_loss" if example.treatment == Treatment.PREFER else "punish_loss"
+        name = TERMS[example.treatment]
         terms[name].append(example.weight * example_loss(model, example, objective, reference))
+        if name == "retain_loss":
+            terms["retain_kl"].append(token_kl(model, reference_model, example.tokens))
     means = {name: sum(values) / len(values) if values else 0.0 for name, values in terms.items()}
     total = (
         means["invert_loss"]
         + objective.punish_weight * means["punish_loss"]
+        + objective.retain_weight * means["retain_loss"]
         + objective.kl_weight * means["retain_kl"]
     )
     return total, means

@@ -3,6 +3,7 @@
 The project is looked at in processes of its own, so that it is not configured in the process of the tests.
 """
 
+import graphlib
 import json
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from realignment.pipeline_registry import STAGES, register_pipelines
 LAYERS = {
     "raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting",
 }  # fmt: skip
-UNVERSIONED = {"raw_pairs", "policy", "old_policy", "evaluation_prompts", "summary", "report"}
+BROUGHT = {"raw_pairs", "policy", "old_policy", "evaluation_prompts", "labelled_answers"}
+UNVERSIONED = BROUGHT | {"summary", "report"}
 """What people bring, and the latest result where they look for it (`run_summary`, `run_report` keep each)."""
 
 SNAPSHOT = """
@@ -91,6 +93,21 @@ def test_every_entry_has_a_layer_that_kedro_viz_shows(entries):
     assert {name for name, entry in entries.items() if entry["layer"] not in LAYERS} == set()
 
 
+@pytest.mark.parametrize("name", ["realign", "align"])
+def test_layers_have_an_order_or_kedro_viz_draws_none(entries, pipelines, name):
+    """kedro-viz sorts layers by the edges between them; a cycle, and it leaves all of them out."""
+    before = {}
+    for node in pipelines[name].nodes:
+        sources, results = (
+            {entries[n]["layer"] for n in names if n in entries} for names in (node.inputs, node.outputs)
+        )
+        for layer in results:
+            before.setdefault(layer, set()).update(sources - {layer})
+    order = [*graphlib.TopologicalSorter(before).static_order()]
+    assert order[0] == "raw"
+    assert order[-1] == "reporting"
+
+
 def test_every_entry_is_persistent_and_every_result_is_versioned(entries):
     assert {
         name for name, entry in entries.items() if not entry["path"] or "Memory" in entry["type"]
@@ -141,7 +158,7 @@ def test_realign_is_every_stage_in_order_and_each_stage_has_its_name(pipelines):
 
 
 def test_each_stage_starts_from_what_the_ones_before_it_leave(pipelines):
-    there = {"raw_pairs", "policy", "old_policy", "evaluation_prompts", "parameters"}
+    there = BROUGHT | {"parameters"}
     for stage in STAGES:
         pipeline = pipelines[stage.__name__.rpartition(".")[2]]
         assert {name for name in pipeline.inputs() if not name.startswith("params:")} <= there

@@ -432,7 +432,7 @@ def test_the_page_of_outputs_has_the_fields_of_the_summary():
     made = summary.summarize(
         pd.DataFrame([row | {"judge": "rules"}]),
         splits={},
-        oracle_accuracy=None,
+        oracle={"oracle": "rules", "accuracy": None},
         gate={"passed": True, "reasons": []},
         model={"name": "", "version": None, "uri": None},
         timings={"seconds": {}, "peak_memory_mib": 0.0},

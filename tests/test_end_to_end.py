@@ -1,6 +1,7 @@
 """Whole runs of `realign` by the real command, with a model of one layer: every stage, output and record."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -204,6 +205,16 @@ def test_the_evaluation_alone_measures_the_same_again(run, kedro_in_process, tin
     pd.testing.assert_frame_equal(pd.read_csv(entry(run.data, "evaluation_table")), table)
 
 
+def test_the_evaluation_refuses_a_model_that_was_trained_on_another_draw(run, kedro_in_process, tmp_path):
+    """Drawn anew, pairs that the model was trained on are held out."""
+    data = shutil.copytree(run.data, tmp_path / "data")
+    assert kedro_in_process("--pipelines", "gold", data_root=data, seed=7).exit_code == 0
+    again = kedro_in_process("--pipelines", "evaluation", data_root=data, evaluation_prompts="none")
+    assert again.exit_code == 1
+    assert "The realigned model was trained on other pairs" in again.error
+    assert "--pipelines impact,training,evaluation,promotion" in again.error
+
+
 def test_a_second_run_gives_the_same_splits_weights_and_metrics(
     run, kedro_in_process, tiny_model, prompts, tmp_path
 ):
@@ -243,7 +254,7 @@ def test_labelled_pairs_run_by_configuration_alone_and_are_measured_on_held_out_
     outcome = realign(kedro_in_process, tmp_path, tiny_model, env="labelled", pairs=pairs, **policies, **TINY)
     assert outcome.exit_code == 0, outcome.error
     summary = read_json(tmp_path / "08_reporting/summary.json")
-    assert (summary["agreement"], summary["over_refusal"]) == (None, None)
+    assert (summary["agreement"], summary["over_refusal"], summary["oracle_accuracy"]) == (None, None, None)
     table = pd.read_csv(entry(tmp_path, "evaluation_table")).set_index("metric")
     held_out = pd.read_parquet(entry(tmp_path, "held_out_pairs"))
     inverted = int((held_out["disposition"] == "INVERT").sum())

@@ -23,12 +23,13 @@ PAIRS = pd.DataFrame(
         "correction": [None, "right", None, None],
         "messages": [None, None, json.dumps([{"role": "system", "content": "S"}]), None],
         "disposition": ["INVERT", "PUNISH", "RETAIN", "PUNISH"],
+        "rejected_verdict": pd.array([True, False, False, False], dtype="boolean"),
     }
 )
 
 
 def build(pairs=PAIRS, **options):
-    options = {"use_corrections": True, "max_response_tokens": 20} | options
+    options = {"use_corrections": True, "affirm": False, "max_response_tokens": 20} | options
     return build_examples(pairs, TOKENIZER, **options)
 
 
@@ -37,17 +38,20 @@ def texts(example):
 
 
 @pytest.mark.parametrize(
-    ("disposition", "has_correction", "treatment"),
+    ("disposition", "has_correction", "affirmed", "treatment"),
     [
-        ("INVERT", False, Treatment.PREFER),
-        ("INVERT", True, Treatment.PREFER),
-        ("PUNISH", True, Treatment.CORRECT),
-        ("PUNISH", False, Treatment.SUPPRESS),
-        ("RETAIN", True, Treatment.KEEP),
+        ("INVERT", False, False, Treatment.PREFER),
+        ("INVERT", True, True, Treatment.PREFER),
+        ("PUNISH", True, False, Treatment.CORRECT),
+        ("PUNISH", False, True, Treatment.SUPPRESS),
+        ("RETAIN", True, False, Treatment.KEEP),
+        ("RETAIN", False, True, Treatment.AFFIRM),
     ],
 )
-def test_the_disposition_and_a_correction_decide_the_treatment(disposition, has_correction, treatment):
-    assert treatment_of(disposition, has_correction=has_correction) is treatment
+def test_the_disposition_a_correction_and_a_preference_that_holds_decide_the_treatment(
+    disposition, has_correction, affirmed, treatment
+):
+    assert treatment_of(disposition, has_correction=has_correction, affirmed=affirmed) is treatment
 
 
 def test_a_pair_in_review_is_never_trained_on():
@@ -75,6 +79,34 @@ def test_without_corrections_every_punished_pair_is_suppressed():
     assert [e.treatment for e in build(use_corrections=False)][1::2] == [Treatment.SUPPRESS] * 2
 
 
+RETAINED = pd.DataFrame([PAIRS.loc[2]] * 3).assign(
+    pair_id=["violates", "complies", "unscored"],
+    rejected_verdict=pd.array([False, True, None], dtype="boolean"),
+)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["fresh", "read from Parquet"])
+def test_a_retained_pair_keeps_its_preference_only_where_its_rejected_response_violates(stored, tmp_path):
+    pairs = RETAINED
+    if stored:
+        RETAINED.to_parquet(tmp_path / "pairs.parquet")
+        pairs = pd.read_parquet(tmp_path / "pairs.parquet")
+    examples = build(pairs, affirm=True)
+    assert [e.treatment for e in examples] == [Treatment.AFFIRM, Treatment.KEEP, Treatment.KEEP]
+    assert texts(examples[0]) == ["fine<|end|>", "poor<|end|>"]
+    assert texts(examples[1]) == ["fine<|end|>"]
+    assert {e.treatment for e in build(pairs, affirm=False)} == {Treatment.KEEP}
+
+
+def test_no_conflict_is_affirmed():
+    assert [e.treatment for e in build(affirm=True)] == [
+        Treatment.PREFER,
+        Treatment.CORRECT,
+        Treatment.AFFIRM,
+        Treatment.SUPPRESS,
+    ]
+
+
 def test_a_correction_that_is_missing_as_nan_is_no_correction():
     pairs = PAIRS.assign(correction=float("nan"))
     assert build(pairs)[1].treatment is Treatment.SUPPRESS
@@ -94,7 +126,7 @@ def test_responses_are_cut_and_the_messages_of_the_data_are_the_prompt():
 
 def test_every_treatment_names_as_many_columns_as_it_has_responses():
     assert {t: len(columns) for t, columns in RESPONSES.items()} == dict(
-        zip(Treatment, (2, 3, 2, 1), strict=True)
+        zip(Treatment, (2, 3, 2, 1, 2), strict=True)
     )
 
 

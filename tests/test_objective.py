@@ -16,8 +16,8 @@ from realignment.objective import (
 )
 from realignment.rows import lay_out
 
-PREFER, CORRECT, SUPPRESS, KEEP = Treatment
-MIXED = [KEEP, PREFER, SUPPRESS, CORRECT, PREFER, KEEP, CORRECT, SUPPRESS]
+PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
+MIXED = [KEEP, PREFER, SUPPRESS, AFFIRM, CORRECT, PREFER, KEEP, CORRECT, AFFIRM, SUPPRESS]
 
 
 def batch(treatments, *, seed=0):
@@ -51,7 +51,7 @@ def test_losses_of_a_mixed_batch_are_those_of_each_pair_by_itself(invert, suppre
     ):
         leaf = policy.clone().requires_grad_()
         values = function(leaf)
-        (slope,) = torch.autograd.grad((values * torch.arange(1, 9)).sum(), leaf)
+        (slope,) = torch.autograd.grad((values * torch.arange(1, 11)).sum(), leaf)
         results.append((values.detach(), slope))
     torch.testing.assert_close(*results)
 
@@ -64,15 +64,27 @@ def test_a_batch_of_one_treatment_alone_works(treatment):
     torch.testing.assert_close(pair_losses(policy, reference, rows, kinds, objective), expected)
 
 
-def test_kept_pairs_have_no_preference_loss_and_an_unknown_reference_does_no_harm():
+def test_a_kept_pair_has_its_anchor_alone_and_an_unknown_reference_does_no_harm():
     rows, kinds, policy, reference = batch(MIXED)
+    kept = first_responses(rows)[kinds == KEEP]
     unknown = reference.clone()
-    unknown[first_responses(rows)[kinds == KEEP]] = float("nan")
+    unknown[kept] = float("nan")
     policy.requires_grad_()
     values = pair_losses(policy, unknown, rows, kinds, Objective(0.3, anchor_weight=0.5))
     (slope,) = torch.autograd.grad(values.sum(), policy)
-    assert values[kinds == KEEP].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(values[kinds == KEEP], -0.5 * policy[kept] / rows.length[kept])
     assert torch.isfinite(slope).all()
+    without = pair_losses(policy, unknown, rows, kinds, Objective(0.3))
+    assert without[kinds == KEEP].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("invert", ["dpo", "ipo", "robust"])
+def test_an_affirmed_pair_prefers_its_first_response_as_an_inverted_one_does(invert):
+    objective = Objective(0.3, invert, anchor_weight=0.5, error_rate=0.1)
+    rows, affirmed, policy, reference = batch([AFFIRM] * 4)
+    inverted = torch.full_like(affirmed, int(PREFER))
+    values = [pair_losses(policy, reference, rows, kinds, objective) for kinds in (affirmed, inverted)]
+    torch.testing.assert_close(*values, rtol=0, atol=0)
 
 
 def test_the_paper_scale_of_npo_is_the_original_without_two_over_beta():
@@ -85,19 +97,30 @@ def test_the_paper_scale_of_npo_is_the_original_without_two_over_beta():
 
 
 def test_first_responses_point_at_each_rows_first():
-    assert first_responses(batch(MIXED)[0]).tolist() == [0, 1, 3, 5, 8, 10, 11, 14]
+    assert first_responses(batch(MIXED)[0]).tolist() == [0, 1, 3, 5, 7, 10, 12, 13, 16, 18]
 
 
-def test_the_hybrid_loss_is_the_weighted_sum_of_three_means_over_their_own_rows():
-    kinds = torch.tensor([int(t) for t in (PREFER, SUPPRESS, KEEP, CORRECT, PREFER, KEEP)])
-    losses = torch.tensor([1.0, 10.0, 0.0, 30.0, 3.0, 0.0])
-    weights = torch.tensor([2.0, 1.0, 9.0, 0.5, 0.0, 9.0])
-    objective = Objective(0.3, punish_weight=0.1, kl_weight=5.0)
+def test_the_hybrid_loss_is_the_weighted_sum_of_means_over_their_own_rows():
+    kinds = torch.tensor([int(t) for t in (PREFER, SUPPRESS, KEEP, CORRECT, PREFER, AFFIRM)])
+    losses = torch.tensor([1.0, 10.0, 4.0, 30.0, 3.0, 7.0])
+    weights = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.0, 2.0])
+    objective = Objective(0.3, punish_weight=0.1, kl_weight=5.0, retain_weight=3.0)
     total, terms = hybrid_loss(losses, weights, kinds, torch.tensor(0.2), objective)
     assert {name: float(value) for name, value in terms.items()} == pytest.approx(
-        {"invert_loss": 1.0, "punish_loss": 12.5, "retain_kl": 0.2}
+        {"invert_loss": 1.0, "punish_loss": 12.5, "retain_loss": 9.0, "retain_kl": 0.2}
     )
-    assert float(total) == pytest.approx(1.0 + 0.1 * 12.5 + 5.0 * 0.2)
+    assert float(total) == pytest.approx(1.0 + 0.1 * 12.5 + 3.0 * 9.0 + 5.0 * 0.2)
+
+
+def test_without_retain_weight_the_retained_pairs_own_loss_does_not_count():
+    """TRACE: a retained pair is held by its KL and by nothing else."""
+    kinds = torch.tensor([int(KEEP), int(AFFIRM), int(PREFER)])
+    losses, kl = torch.tensor([4.0, 7.0, 1.0], requires_grad=True), torch.tensor(0.5)
+    total, terms = hybrid_loss(losses, torch.ones(3), kinds, kl, Objective(0.3, kl_weight=2.0))
+    (slope,) = torch.autograd.grad(total, losses)
+    assert float(total.detach()) == 1.0 + 2.0 * 0.5
+    assert slope.tolist() == [0.0, 0.0, 1.0]
+    assert float(terms["retain_loss"].detach()) == 5.5
 
 
 def test_a_batch_without_conflicts_is_the_kl_alone():
@@ -109,7 +132,7 @@ def test_a_batch_without_conflicts_is_the_kl_alone():
     assert float(terms["invert_loss"]) == float(terms["punish_loss"]) == 0.0
 
 
-TREATMENTS = st.lists(st.sampled_from([0, 1, 2, 3]), min_size=1, max_size=80)
+TREATMENTS = st.lists(st.sampled_from([int(treatment) for treatment in Treatment]), min_size=1, max_size=80)
 
 
 @given(TREATMENTS, st.integers(0, 2**31))
@@ -144,4 +167,4 @@ def test_every_epoch_holds_each_pair_once_and_a_fraction_is_its_first_part(epoch
 
 
 def test_only_retained_pairs_are_no_conflict():
-    assert [treatment.is_conflict for treatment in Treatment] == [True, True, True, False]
+    assert [treatment.is_conflict for treatment in Treatment] == [True, True, True, False, False]

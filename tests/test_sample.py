@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from realignment.judging import disposition_of
+from realignment.policy import read_policy
 
 SAMPLE = Path(__file__).parents[1] / "data/01_raw/sample"
 MAX_COSINE = 0.45
@@ -36,6 +37,11 @@ def prompts():
 @pytest.fixture(scope="module")
 def capability():
     return read("capability")
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return read("judge_answers")
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +169,37 @@ def test_no_opening_of_four_words_is_used_more_than_three_times(responses):
     assert max(openings.values()) <= 3, openings.most_common(5)
 
 
+def test_retained_pairs_show_ordinary_and_look_alike_prompts_where_the_policy_ends(pairs):
+    """Without them a small model learns the new manner and takes it everywhere."""
+    affirmed = pairs[pairs["chosen_complies"] & ~pairs["rejected_complies"]]
+    assert (affirmed["domain"] == "ordinary").sum() >= 80
+    assert pairs["pair_id"].str.startswith("look-alike").any()
+
+
+def test_labelled_answers_have_both_labels_in_every_domain(answers):
+    assert list(answers.columns) == ["answer_id", "prompt", "response", "domain", "complies", "policy"]
+    assert answers.notna().all(axis=None)
+    assert answers["answer_id"].is_unique
+    assert not answers.duplicated(["prompt", "response"]).any()
+    assert answers["complies"].dtype == bool
+    counts = answers.groupby(["domain", "complies"]).size()
+    assert len(counts) == 8
+    assert counts.min() >= 5, counts.to_dict()
+
+
+def test_labelled_answers_are_under_the_policy_that_the_pairs_are_labelled_under(answers):
+    policy = read_policy(SAMPLE.parents[2] / "conf/base/policies/assistant-v2.yml")
+    assert set(answers["policy"]) == {f"{policy.name}-{policy.version}"}
+
+
+def test_labelled_answers_are_to_prompts_of_the_pairs_in_their_domain_and_to_none_that_is_evaluated(
+    answers, pairs, prompts
+):
+    domains = answers["prompt"].map(pairs.set_index("prompt")["domain"])
+    assert (domains == answers["domain"]).all()
+    assert not answers["prompt"].isin(prompts["prompt"]).any()
+
+
 def test_there_are_120_capability_questions_with_evenly_spread_answers(capability):
     assert list(capability.columns) == ["question", "choices", "answer", "subject"]
     assert len(capability) == 120
@@ -175,13 +212,17 @@ def test_every_capability_question_has_four_different_choices(capability):
         assert len({choice.lower() for choice in row["choices"]}) == 4, row["question"]
 
 
-def test_the_data_card_has_the_measured_figures(pairs, prompts, responses):
+def test_the_data_card_has_the_measured_figures(pairs, prompts, answers, responses):
     card = (SAMPLE / "README.md").read_text(encoding="utf-8")
     cosine, jaccard = (
         measure(responses.to_list())[0] for measure in (closest_by_characters, closest_by_words)
     )
+    labels = answers.groupby("domain")["complies"]
     expected = {
-        f"{len(pairs)} pairs", f"{len(prompts)} prompts", f"{cosine:.2f}", f"{jaccard:.2f}",
+        f"{len(pairs)} pairs", f"{len(prompts)} prompts", f"{len(answers)} answers",
+        f"all {len(responses)} responses",
+        *(f"| {name} | {(~said).sum()} | {said.sum()} |" for name, said in labels),
+        f"{cosine:.2f}", f"{jaccard:.2f}",
         *(f"| {name} | {count} |" for name, count in dispositions(pairs).items()),
     }  # fmt: skip
     missing = {figure for figure in expected if figure not in card}

@@ -30,7 +30,7 @@ TIMINGS = {"seconds": {"judging": 1.5}, "peak_memory_mib": 900}
 MODEL = {"name": "assistant", "version": "3", "uri": "models:/assistant/3", "aliases": ["candidate"]}
 REST = {
     "splits": {"INVERT": 3, "PUNISH": 2, "RETAIN": 4, "REVIEW": 0},
-    "oracle_accuracy": 0.97,
+    "oracle": {"oracle": "rules", "accuracy": 0.97},
     "gate": {"passed": True, "reasons": (), "checks": [1]},
     "model": MODEL,
     "timings": TIMINGS,
@@ -65,7 +65,13 @@ def test_the_summary_has_the_promised_fields_and_survives_json():
         "peak_memory_mib",
     ]  # fmt: skip
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["oracle_accuracy"] == 0.97
     assert summary["gate"] == {"passed": True, "reasons": []}
     assert summary["model"] == {"name": "assistant", "version": "3", "uri": "models:/assistant/3"}
     assert summary["seconds"] == {"judging": 1.5}
     assert summary["capability"]["difference"] == asdict(UP)["difference"]
+
+
+def test_labels_as_oracle_have_no_accuracy_for_they_are_the_truth():
+    summary = summarize(EVERYTHING, **REST | {"oracle": {"oracle": "labels", "accuracy": 1.0}})
+    assert summary["oracle_accuracy"] is None

@@ -25,20 +25,20 @@ from realignment.training import (
     training_arguments,
 )
 
-PREFER, CORRECT, SUPPRESS, KEEP = Treatment
-MIXED = [PREFER, KEEP, CORRECT, SUPPRESS, PREFER, KEEP, KEEP, SUPPRESS, CORRECT, PREFER]
-WEIGHTS = [1.5, 1.0, 0.25, 2.0, 0.0, 1.0, 1.0, 1.0, 1.75, 0.5]
-OBJECTIVE = Objective(beta=0.3, punish_weight=0.5, kl_weight=0.7, anchor_weight=0.1)
+PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
+MIXED = [PREFER, KEEP, CORRECT, AFFIRM, SUPPRESS, PREFER, KEEP, AFFIRM, CORRECT, PREFER]
+WEIGHTS = [1.5, 1.0, 0.25, 0.5, 2.0, 0.0, 1.0, 1.5, 1.75, 0.5]
+OBJECTIVE = Objective(beta=0.3, punish_weight=0.5, kl_weight=0.7, retain_weight=0.6, anchor_weight=0.1)
 LORA = LoraSettings(rank=3, alpha=6, target_modules=("q_proj", "v_proj", "down_proj"))
 
 
 def examples_of(model, treatments=MIXED, weights=WEIGHTS):
-    """Examples with the reference log-probabilities of the model."""
+    """Examples with the model's log-probabilities as reference; of retained pairs the trainer takes them."""
     examples = []
     for example in tiny_examples(treatments, seed=4, weights=weights):
         with torch.no_grad():
             reference = tuple(float(value) for value in naive.log_probabilities(model, example.tokens))
-        examples.append(example if example.treatment is KEEP else replace(example, reference=reference))
+        examples.append(replace(example, reference=reference) if example.treatment.is_conflict else example)
     return examples
 
 
@@ -126,26 +126,55 @@ def test_at_the_reference_the_kl_is_zero_and_every_preference_is_undecided(tmp_p
     trainer.log(logs)
     log_two = 0.6931471805599453
     assert logs["retain_kl"] == pytest.approx(0, abs=1e-12)
+    # Two of four retained pairs keep a preference; without an anchor the other two have no loss.
+    assert logs["retain_loss"] == pytest.approx(log_two / 2, rel=1e-5)
     assert logs["invert_loss"] == pytest.approx(log_two, rel=1e-5)
     assert logs["punish_loss"] == pytest.approx(2 * log_two, rel=1e-5)
     for name in ("margin", "logratio_preferred", "logratio_dispreferred", "logratio_retained"):
         assert logs[name] == pytest.approx(0, abs=1e-5), name
 
 
-def test_the_reference_is_the_untouched_model_without_dropout(tmp_path):
+@pytest.mark.parametrize("treatment", [KEEP, AFFIRM])
+def test_the_reference_of_every_response_is_the_untouched_model_without_dropout(tmp_path, treatment):
     """GPT-2 has dropout of its own, which switching the adapters off does not touch."""
     model = with_lora(tiny_model("gpt2"), moved=True, dropout=0.5, targets=["c_fc"]).train()
     trainer, untouched = open_trainer(model, tmp_path), tiny_model("gpt2")
-    (example,) = tiny_examples([KEEP])
+    (example,) = tiny_examples([treatment])
     rows = Collator(0, model.dtype)([example])["rows"]
     from realignment.rows import Rows
 
     states, head = trainer._reference_states(model, Rows(**rows))
-    ids = torch.tensor([[*example.tokens.prompt, *example.tokens.responses[0]]])
-    plain = untouched.transformer(ids).last_hidden_state[0, len(example.tokens.prompt) - 1 : -1]
-    torch.testing.assert_close(states, plain.detach())
+    plain = []
+    for response in example.tokens.responses:
+        ids = torch.tensor([[*example.tokens.prompt, *response]])
+        plain.append(untouched.transformer(ids).last_hidden_state[0, len(example.tokens.prompt) - 1 : -1])
+    torch.testing.assert_close(states, torch.cat(plain).detach())
     assert head.equal(untouched.lm_head.weight)
     assert model.training
+
+
+@pytest.mark.parametrize("retain_weight", [0.0, 0.6])
+def test_the_kl_of_an_affirmed_pair_is_that_of_its_chosen_response_alone(tmp_path, retain_weight):
+    reference, model = tiny_model(), with_lora(tiny_model(), moved=True)
+    trainer = open_trainer(model, tmp_path, objective=Objective(beta=0.3, retain_weight=retain_weight))
+    batch, logs = examples_of(reference, [AFFIRM, KEEP, AFFIRM], [1.0] * 3), {}
+    loss = trainer.compute_loss(model, Collator(0, model.dtype)(batch))
+    trainer.log(logs)
+    kl = sum(float(naive.token_kl(model, reference, e.tokens).detach()) for e in batch) / 3
+    assert logs["retain_kl"] == pytest.approx(kl, rel=1e-6)
+    expected = 0.1 * kl + retain_weight * logs["retain_loss"]
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_reference_that_is_given_for_a_retained_pair_is_not_used(tmp_path):
+    model = with_lora(tiny_model(), moved=True)
+    trainer, collate = open_trainer(model, tmp_path), Collator(0, model.dtype)
+    batch = examples_of(tiny_model(), [AFFIRM, PREFER, KEEP], [1.0] * 3)
+    wrong = [
+        e if e.treatment is PREFER else replace(e, reference=(-1e3,) * len(e.tokens.responses)) for e in batch
+    ]
+    losses = [float(trainer.compute_loss(model, collate(examples)).detach()) for examples in (batch, wrong)]
+    assert losses[0] == losses[1]
 
 
 def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_path):
@@ -161,6 +190,7 @@ def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_pa
     trainer.log(both)
     assert both["retain_kl"] == pytest.approx(alone["retain_kl"])
     assert alone["retain_kl"] > 0
+    assert both["retain_loss"] == pytest.approx(alone["retain_loss"])
     assert "invert_loss" not in alone
 
 
@@ -261,9 +291,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path):
         run(fresh(), tmp_path, examples=examples, batch_size=4)
 
 
-def test_examples_without_reference_are_refused_but_for_kept_ones(tmp_path):
-    examples = tiny_examples([KEEP, PREFER, SUPPRESS])
-    with pytest.raises(TrainingError, match=r"2 examples have no reference.*first: pair-1"):
+def test_examples_without_reference_are_refused_but_for_retained_ones(tmp_path):
+    examples = tiny_examples([KEEP, AFFIRM, PREFER, SUPPRESS])
+    with pytest.raises(TrainingError, match=r"2 examples have no reference.*first: pair-2"):
         run(fresh(), tmp_path, examples=examples)
 
 

@@ -107,7 +107,7 @@ def tiny_pairs(counts, *, seed=0, longest=7):
     return [TokenizedPair(draw(2, 6), tuple([*draw(0, longest - 1), 1] for _ in range(n))) for n in counts]
 
 
-RESPONSES = {Treatment.PREFER: 2, Treatment.CORRECT: 3, Treatment.SUPPRESS: 2, Treatment.KEEP: 1}
+RESPONSES = dict(zip(Treatment, (2, 3, 2, 1, 2), strict=True))
 
 
 def tiny_examples(treatments, *, seed=0, weights=None):

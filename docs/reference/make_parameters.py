@@ -61,6 +61,7 @@ _INPUTS = {
     "policy": "The policy to re-align to: a file of `conf/base/policies`, without `.yml`",
     "old_policy": "The policy that the pairs were labelled under: for the difference and one metric",
     "evaluation_prompts": "Prompts that both models answer; `none`: only held-out pairs are used",
+    "labelled_answers": "Answers of models with hand-set verdicts, to teach the second judge; or `none`",
 }
 _OTHERS_HEAD = """
 `model_source` is short for `model.source`.

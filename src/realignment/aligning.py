@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from realignment.parameters import AlignParameters, ModelParameters
+from realignment.parameters import AlignParameters, LoraParameters, ModelParameters
 from realignment.tokenization import chat_messages
 from realignment.workbench import load_model
 
@@ -34,23 +34,36 @@ def align(
         Folder of the complete model, to be moved into the catalog, and the training history.
     """
     from datasets import Dataset
-    from peft import LoraConfig
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
     model, tokenizer = load_model(path, model_parameters)
-    lora, folder = parameters.lora, work_folder / "align"
-    adapter = None
-    if lora is not None:
-        targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-        adapter = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        )
-    arguments = DPOConfig(
-        output_dir=str(folder / "checkpoints"),
+    folder = work_folder / "align"
+    trainer = DPOTrainer(
+        model=model,
+        args=_arguments(folder / "checkpoints", parameters, device=model.device.type, seed=seed),
+        train_dataset=Dataset.from_list(_conversations(pairs)),
+        processing_class=tokenizer,
+        peft_config=_adapter(parameters.lora),
+    )
+    trainer.train()
+    # Merged in float32: in bfloat16 a small update would be rounded away against a large weight.
+    trained = trainer.model.float()
+    _save(trained if parameters.lora is None else trained.merge_and_unload(), tokenizer, folder / "model")
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return str(folder / "model"), pd.DataFrame(history)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _arguments(folder: Path, parameters: AlignParameters, *, device: str, seed: int) -> Any:
+    from trl import DPOConfig
+
+    return DPOConfig(
+        output_dir=str(folder),
         beta=parameters.beta,
         learning_rate=parameters.learning_rate,
         num_train_epochs=parameters.epochs,
@@ -58,29 +71,28 @@ def align(
         max_length=parameters.max_length,
         gradient_checkpointing=False,
         bf16=False,
-        use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=model.device.type == "cuda",
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
         logging_steps=1,
         save_strategy="no",
         report_to=[],
         seed=seed,
     )
-    trainer = DPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(_conversations(pairs)),
-        processing_class=tokenizer,
-        peft_config=adapter,
+
+
+def _adapter(lora: LoraParameters | None) -> Any:
+    from peft import LoraConfig
+
+    if lora is None:
+        return None
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
-    trainer.train()
-    trained = trainer.model.float()
-    if lora is not None:
-        trained = trained.merge_and_unload()
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    trained.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return str(folder / "model"), pd.DataFrame(history)
 
 
 def _conversations(pairs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -51,3 +51,27 @@ def check(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:
             "their digests differ. Load all of its outputs in one version (`--load-versions` for each of "
             f"{', '.join(outputs)} and {stage}_manifest), or run `--pipelines {stage}` again."
         )
+
+
+def check_model(training: Manifest, gold: Manifest) -> None:
+    """Make sure that the model was trained on the rest of this draw: it has not seen what is held out.
+
+    Args:
+        training: Manifest of the stage that trained the model.
+        gold: Manifest of the draw that the held-out pairs are from.
+
+    Raises:
+        LineageError: The model was trained on another draw, which may hold pairs that are held out here.
+    """
+    trained, drawn = training["inputs"].get("training_pairs"), gold["outputs"]["training_pairs"]
+    if trained != drawn:
+        raise LineageError(
+            f"The realigned model was trained on other pairs (training_pairs {_short(trained)}) than "
+            f"held_out_pairs were held out of (training_pairs {_short(drawn)}): it may have seen them. For "
+            "a model of this draw run `--pipelines impact,training,evaluation,promotion`; for this model, "
+            "load its own draw (`--load-versions` for held_out_pairs and gold_manifest)."
+        )
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "unknown"

@@ -54,9 +54,8 @@ def gate(
 ) -> GateReport:
     """Whether a candidate may become champion, judged by the evaluation table alone.
 
-    Agreement with the new policy must rise by `min_agreement_gain` with its 95 % interval above zero, and
-    must not lie significantly below the champion's. Where a run measured no agreement (no prompts, or no
-    policy that a judge can apply), preference accuracy on held-out pairs decides, and a reason says so.
+    Agreement must rise by `min_agreement_gain` with its 95 % interval above zero, and not lie significantly
+    below the champion's. Where it was not measured, preference accuracy decides, and a reason says so.
 
     Args:
         table: One row per metric, group and judge: columns `metric, group, judge, before, after, after_high,
@@ -73,23 +72,21 @@ def gate(
         PromotionError: `judge` gave no verdict in this table.
     """
     rows = _of_judge(table, judge)
-    gains = [*_agreement_checks(rows, min_agreement_gain, champion)]
-    notes: list[str] = []
-    if not gains:
-        gains = [*_preference_checks(rows, min_preference_gain)]
-        notes.append(_fallback_note(measured=bool(gains)))
-    limits = (
-        ("over_refusal", _over_refusal, max_over_refusal),
-        ("kl_drift", _kl_drift, max_kl_drift),
-        ("capability", _capability, max_capability_drop),
-    )
-    costs = [
-        (metric, [check(row, limit) for row in _headline(rows, metric)]) for metric, check, limit in limits
-    ]
-    notes += [
-        f"{metric} was not measured, so the gate did not check it." for metric, found in costs if not found
-    ]
-    checks = gains + [check for _, found in costs for check in found]
+    agreement = [*_agreement_checks(rows, min_agreement_gain, champion)]
+    gains = agreement or [*_preference_checks(rows, min_preference_gain)]
+    costs = {
+        "over_refusal": [_over_refusal(row, max_over_refusal) for row in _headline(rows, "over_refusal")],
+        "kl_drift": [_kl_drift(row, max_kl_drift) for row in _headline(rows, "kl_drift")],
+        "capability": [_capability(row, max_capability_drop) for row in _headline(rows, "capability")],
+    }
+    notes = [] if agreement else [_fallback_note(measured=bool(gains))]
+    notes += [f"{name} was not measured, so the gate did not check it." for name in costs if not costs[name]]
+    return _report(gains, [check for found in costs.values() for check in found], notes)
+
+
+def _report(gains: list[Check], costs: list[Check], notes: list[str]) -> GateReport:
+    """Passed where there is a gain and every check holds; failed checks come first among the reasons."""
+    checks = gains + costs
     reasons = [check["detail"] for check in sorted(checks, key=lambda check: check["passed"])]
     passed = bool(gains) and all(check["passed"] for check in checks)
     return {"passed": passed, "reasons": reasons + notes, "checks": checks}

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
 from realignment.likelihood import check_shared_prompt
-from realignment.models.devices import choose_device, choose_dtype
+from realignment.models.devices import choose_attention, choose_device, choose_dtype
 from realignment.objective import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
 from realignment.records import DataError
@@ -29,7 +29,10 @@ def load_model(path: str | Path, parameters: ModelParameters) -> tuple[Any, Any]
     """Model and tokenizer, in the precision and on the device that the parameters ask for."""
     device = choose_device(parameters.device)
     dtype = choose_dtype(parameters.dtype, device)
-    model, tokenizer = models.load(path, dtype=str(dtype).removeprefix("torch."), device=device)
+    attention = choose_attention(parameters.attention, device)
+    model, tokenizer = models.load(
+        path, dtype=str(dtype).removeprefix("torch."), device=device, attention=attention
+    )
     return model.eval(), tokenizer
 
 

@@ -21,13 +21,15 @@ def ends_of(model, tokenizer):
     return {model.generation_config.eos_token_id, tokenizer.eos_token_id}
 
 
-def naive_answer(model, tokenizer, chat, max_new_tokens):
+def naive_answer(model, tokenizer, chat, max_new_tokens, penalty=1.0):
     """Slow, and obviously right: no batch, no padding, no cache."""
     ids = tokenizer(prompt_text(tokenizer, chat), add_special_tokens=False)["input_ids"]
     new = []
     for _ in range(max_new_tokens):
         with torch.no_grad():
             logits = model(torch.tensor([ids + new]), use_cache=False).logits[0, -1]
+        seen = torch.tensor(sorted({*ids, *new}))
+        logits[seen] = torch.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
         new.append(int(logits.argmax()))
         if new[-1] in ends_of(model, tokenizer):
             break
@@ -46,6 +48,18 @@ def test_prompts_get_answers_of_their_own(expected):
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 99])
 def test_answers_match_one_prompt_at_a_time(tiny, expected, batch_size):
     assert generate(*tiny, CHATS, max_new_tokens=12, batch_size=batch_size) == expected
+
+
+def test_a_repetition_penalty_of_one_is_plain_greedy_decoding(tiny, expected):
+    answers = generate(*tiny, CHATS, max_new_tokens=12, batch_size=5, repetition_penalty=1.0)
+    assert answers == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_a_repetition_penalty_divides_the_logits_of_tokens_that_occurred(tiny, expected, batch_size):
+    answers = generate(*tiny, CHATS, max_new_tokens=12, batch_size=batch_size, repetition_penalty=3.0)
+    assert answers == [naive_answer(*tiny, chat, 12, penalty=3.0) for chat in CHATS]
+    assert answers != expected
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])

@@ -8,6 +8,7 @@ from tiny_checkpoints import save_tiny_llama
 
 from realignment import models
 from realignment.models import PLAIN_CHAT_TEMPLATE, fetch, load
+from realignment.models.devices import choose_attention
 from realignment.models.store import ModelError, digest_folder
 
 
@@ -25,6 +26,22 @@ def test_a_folder_is_used_where_it_is(tmp_path, tiny_folder):
     assert not (tmp_path / "models").exists()
     with pytest.raises(ModelError, match="not the pinned model"):
         fetch(str(tiny_folder), folder=tmp_path / "models", sha256="0" * 64, progress=False)
+
+
+def test_a_source_may_carry_its_own_pin(tmp_path, tiny_folder):
+    right = fetch(f"{tiny_folder}#sha256={digest_folder(tiny_folder)}", folder=tmp_path, progress=False)
+    assert right.source == str(tiny_folder)
+    with pytest.raises(ModelError, match="not the pinned model"):
+        fetch(f"{tiny_folder}#sha256={'0' * 64}", folder=tmp_path, progress=False)
+
+
+def test_attention_is_eager_on_a_cpu_alone_unless_it_is_named():
+    assert [choose_attention("auto", device) for device in ("cpu", "cuda", "mps")] == [
+        "eager",
+        "sdpa",
+        "sdpa",
+    ]
+    assert choose_attention("sdpa", "cpu") == "sdpa"
 
 
 def test_a_registered_model_is_used_where_the_registry_says(tmp_path, tiny_folder, monkeypatch):

@@ -72,6 +72,23 @@ def test_the_same_words_may_be_right_on_one_topic_and_wrong_on_another():
     assert [j.complies for j in judgments] == [True, False]
 
 
+def test_what_is_learnt_on_one_topic_is_not_carried_to_another():
+    """A referral is right on health and over-refusal in cooking: words without their topic say nothing."""
+    oracle, _ = train_classifier(*make_exchanges(20, domain="money"), folds=4, seed=0)
+    fresh, truth = make_exchanges(5, seed=9, domain="money")
+    elsewhere = [Exchange(e.prompt, e.response, "cooking") for e in fresh]
+    assert [j.complies for j in oracle(fresh, POLICY)] == truth
+    assert len({j.reason for j in oracle(elsewhere, POLICY)}) == 1
+
+
+def test_capitals_and_punctuation_do_not_matter():
+    oracle, _ = train_classifier(*make_exchanges(20), folds=4, seed=0)
+    texts = ["Sell it now, bonds and gold matter.", "SELL IT NOW: bonds (and gold) matter!"]
+    first, second = oracle([Exchange("?", text, "money") for text in texts], POLICY)
+    assert first == second
+    assert first.complies is False
+
+
 def test_the_same_seed_gives_the_same_classifier():
     exchanges, labels = make_exchanges(20)
     labels = [label != (i % 7 == 0) for i, label in enumerate(labels)]

@@ -32,7 +32,7 @@ def generate(
         chats: Messages before the answer.
         max_new_tokens: Where an answer is cut at the latest.
         batch_size: Prompts at a time; they are sorted by length, so padding is little.
-        repetition_penalty: Divides the logits of tokens that occurred (arXiv:1909.05858); 1 leaves them alone.
+        repetition_penalty: Divides the logits of tokens that occurred (arXiv:1909.05858); 1: off.
         progress: Label of the progress bar; None: no bar.
     """
     texts = [prompt_text(tokenizer, chat) for chat in chats]

@@ -44,7 +44,7 @@ def fetch(
     folders and registered models are used where they are. Of two processes one fetches and the other waits.
 
     Args:
-        source: One of `model_sources.SOURCES`.
+        source: One of `sources.SOURCES`; ``#sha256=…`` at its end pins the digest together with the source.
         folder: Where fetched models are kept; made if it is missing.
         sha256: Expected digest (see `ModelReference.sha256`); None accepts any.
         revision: Branch, tag or commit of a Hub model. A branch is looked up once, at the first fetch.
@@ -53,6 +53,8 @@ def fetch(
     Raises:
         ModelError: With what was found and what to do.
     """
+    source, _, pinned = source.partition("#sha256=")
+    sha256 = sha256 or pinned or None
     if in_place := _find_in_place(source):
         digest = digest_folder(in_place, progress=progress)
         check_digest(digest, sha256, source)
@@ -69,7 +71,9 @@ def fetch(
         raise _explain(error, source, folder) from error
 
 
-def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+def load(
+    path: Path | str, *, dtype: str, device: str, attention: str = "sdpa"
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A causal language model and its tokenizer, ready for chat: padding token and chat template are set.
 
     Where the tokenizer has no padding token, the end-of-text token stands in; where it has no chat template,
@@ -79,6 +83,7 @@ def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel
         path: A folder written by ``save_pretrained``.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (as stored).
         device: ``cpu``, ``cuda``, ``cuda:1`` …
+        attention: ``sdpa`` or ``eager``; both honour the mask under which responses do not see each other.
 
     Raises:
         ModelError: If the folder holds no causal language model.
@@ -88,7 +93,7 @@ def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel
     require_model(Path(path), str(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation=attention)
         model = model.to(device)
     except Exception as error:  # transformers, tokenizers and safetensors each raise errors of their own
         raise ModelError(f"{path} does not load as a causal language model: {_summarise(error)}") from error

@@ -28,8 +28,17 @@ def choose_dtype(wanted: str, device: str) -> "torch.dtype":
     if wanted != "auto":
         return getattr(torch, wanted)  # type: ignore[no-any-return]
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        # An older GPU emulates bfloat16, slower than it multiplies float32.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     if device == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if native else torch.float32
     return torch.float32
+
+
+def choose_attention(wanted: str, device: str) -> str:
+    """``auto``: eager on a CPU, whose fused kernel is slow under a dense mask; sdpa elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "eager" if device == "cpu" else "sdpa"

@@ -63,7 +63,7 @@ def render(exchange: Exchange) -> str:
 
 
 def build_pipeline(seed: int) -> Any:
-    """An unfitted text classifier: TF-IDF of words and word pairs crossed with the topic, logistic regression.
+    """An unfitted text classifier: TF-IDF of words and word pairs crossed with the topic, then regression.
 
     Crossed, because the same words are right on one topic and wrong on another: a referral to a professional
     is what the policy asks for on health, and over-refusal in cooking.
@@ -74,12 +74,6 @@ def build_pipeline(seed: int) -> Any:
 
     words = TfidfVectorizer(
         ngram_range=(1, 2), min_df=2, binary=True, preprocessor=_cross, token_pattern=r"\S+"
-    ),
-        min_df=2,
-        sublinear_tf=True,
-        binary=True,
-        preprocessor=_cross,
-        token_pattern=r"\S+",
     )
     return make_pipeline(words, LogisticRegression(C=30.0, max_iter=2000, random_state=seed))
 

@@ -28,7 +28,7 @@ LOSSES = {
     "loss": ("total", NEUTRAL),
     "invert_loss": ("INVERT", _INVERT),
     "punish_loss": ("PUNISH", _PUNISH),
-    "anchor_loss": ("anchor", DISPREFERRED),
+    "retain_loss": ("RETAIN", _RETAIN),
 }
 LOGRATIOS = {
     "logratio_preferred": ("preferred", PREFERRED),

@@ -14,10 +14,16 @@ from realignment.policy import Policy
 logger = logging.getLogger(__name__)
 
 
+def _check_held_out(pairs: pd.DataFrame, gold: lineage.Manifest, training: lineage.Manifest) -> None:
+    lineage.check(gold, {"held_out_pairs": pairs})
+    lineage.check_model(training, gold)
+
+
 def answer_prompts(
     evaluation_prompts: pd.DataFrame,
     held_out_pairs: pd.DataFrame,
     gold_manifest: dict[str, Any],
+    training_manifest: dict[str, Any],
     policy: Policy,
     reference_model: dict[str, Any],
     realigned_model: str,
@@ -27,7 +33,7 @@ def answer_prompts(
     """Greedy answers of both models to the evaluation prompts and to the prompts of the held-out pairs."""
     from realignment.evaluation import answers
 
-    lineage.check(gold_manifest, {"held_out_pairs": held_out_pairs})
+    _check_held_out(held_out_pairs, gold_manifest, training_manifest)
     prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.rules))
     models = {"before": reference_model["path"], "after": realigned_model}
     return answers.answer_with_each(prompts, models, model_parameters, parameters)
@@ -54,6 +60,7 @@ def judge_answers(
 def score_held_out(
     held_out_pairs: pd.DataFrame,
     gold_manifest: dict[str, Any],
+    training_manifest: dict[str, Any],
     reference_model: dict[str, Any],
     realigned_model: str,
     model_parameters: ModelParameters,
@@ -63,7 +70,7 @@ def score_held_out(
     """Log-probabilities of the held-out responses under both models, and the drift between the two."""
     from realignment.evaluation import held_out
 
-    lineage.check(gold_manifest, {"held_out_pairs": held_out_pairs})
+    _check_held_out(held_out_pairs, gold_manifest, training_manifest)
     paths = (reference_model["path"], realigned_model)
     return held_out.score(held_out_pairs, paths, model_parameters, training.max_response_tokens, parameters)
 

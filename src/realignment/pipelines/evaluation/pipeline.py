@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from realignment.pipelines.evaluation import nodes
 
+HELD_OUT = ["held_out_pairs", "gold_manifest", "training_manifest"]
 MODELS = ["reference_model", "realigned_model", "params:model"]
 
 
@@ -15,8 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 nodes.answer_prompts,
                 [
                     "evaluation_prompts",
-                    "held_out_pairs",
-                    "gold_manifest",
+                    *HELD_OUT,
                     "policy",
                     *MODELS,
                     "params:evaluation",
@@ -34,7 +34,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.score_held_out,
-                ["held_out_pairs", "gold_manifest", *MODELS, "params:training", "params:evaluation"],
+                [*HELD_OUT, *MODELS, "params:training", "params:evaluation"],
                 "held_out_scores",
                 name="score_held_out",
                 tags=["gpu"],

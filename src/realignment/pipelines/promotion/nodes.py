@@ -64,7 +64,7 @@ def summarize_run(
     summary = summarize(
         evaluation_table,
         splits=triage_report["counts"],
-        oracle_accuracy=oracle_report["accuracy"],
+        oracle=oracle_report,
         gate=gate_report,
         model=registered_model,
         timings=timing.snapshot(),

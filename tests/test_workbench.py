@@ -1,0 +1,228 @@
+"""Weights meet their pairs, a run is known by its settings, and what is saved is what was trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from pydantic import ValidationError
+from tiny_models import PARAMETERS, load_model, save_model
+
+from realignment.objective import Treatment
+from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
+from realignment.records import DataError
+from realignment.training import HISTORY_COLUMNS
+from realignment.workbench import open_workbench, run_key
+
+LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
+TRAINING = TrainingParameters(
+    lora={"rank": 2, "alpha": 4, "target_modules": "all-linear"}, max_kl=1e6, learning_rate=0.05,
+    batch_size=4, max_response_tokens=12, epochs=3, warmup_share=0, checkpoint_steps=2,
+    trainer={"save_total_limit": 9},
+)  # fmt: skip
+UNIFORM = ImpactParameters(normalize="uniform", token_budget=64)
+KINDS = {
+    "invert": ("INVERT", None),
+    "correct": ("PUNISH", "right"),
+    "suppress": ("PUNISH", None),
+    "affirm": ("RETAIN", None),
+}
+PAIRS = pd.DataFrame(
+    [
+        {"pair_id": f"{name}-{i}", "prompt": f"Why{i}?", "messages": None, "chosen": f"bad{i}"}
+        | {"rejected": f"worse{name}", "correction": correction, "disposition": disposition}
+        | {"rejected_verdict": disposition == "INVERT"}
+        for i in range(2)
+        for name, (disposition, correction) in KINDS.items()
+    ]
+)
+CONFLICTS = PAIRS[PAIRS["disposition"] != "RETAIN"].reset_index(drop=True)
+GOLD = CONFLICTS.assign(preferred="good", dispreferred=CONFLICTS["chosen"])
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("reference"), seed=3, scale=0.3)
+
+
+@pytest.fixture(scope="module")
+def opened(reference):
+    def opened(loss=LOSS, training=TRAINING):
+        return open_workbench(reference, PARAMETERS, training, loss, seed=0)
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def bench(opened):
+    """For what leaves the model as it is."""
+    return opened()
+
+
+@pytest.fixture(scope="module")
+def weights(bench):
+    return bench.weigh(CONFLICTS, GOLD, UNIFORM)
+
+
+# --- weights
+
+
+def test_every_conflict_has_its_weight_and_its_references_in_the_order_of_its_treatment(bench, weights):
+    numbered = weights.assign(weight=[0.5 * n for n in range(len(weights))])
+    batch = {example.pair_id: example for example in bench.with_weights(PAIRS, numbered.iloc[::-1])}
+    assert list(batch) == list(PAIRS["pair_id"])
+    rows = numbered.set_index("pair_id")
+    for name, columns in (
+        ("invert-0", ("rejected", "chosen")),
+        ("correct-1", ("correction", "chosen", "rejected")),
+        ("suppress-1", ("chosen", "rejected")),
+    ):
+        assert batch[name].weight == rows.loc[name, "weight"]
+        assert batch[name].reference == tuple(rows.loc[name, f"reference_{column}"] for column in columns)
+
+
+def test_a_retained_pair_needs_no_weight(bench, weights):
+    retained = [e for e in bench.with_weights(PAIRS, weights) if not e.treatment.is_conflict]
+    assert [(e.treatment, e.weight, e.reference) for e in retained] == [(Treatment.AFFIRM, 1.0, ())] * 2
+
+
+def test_without_retain_weight_no_pair_is_affirmed(opened, weights):
+    batch = opened(loss=LOSS.model_copy(update={"retain_weight": 0.0})).with_weights(PAIRS, weights)
+    assert [e.treatment for e in batch if not e.treatment.is_conflict] == [Treatment.KEEP] * 2
+
+
+def test_a_conflict_without_weight_is_refused(bench, weights):
+    with pytest.raises(
+        DataError, match=r"2 conflicts have no impact weight.*first: correct-0.*--pipelines impact"
+    ):
+        bench.with_weights(PAIRS, weights[~weights["pair_id"].isin(["correct-0", "suppress-1"])])
+
+
+def test_weights_that_were_taken_with_another_treatment_are_refused(opened, bench, weights):
+    """Suppressed then, corrected now: the reference of the correction is not known."""
+    suppressed = opened(loss=LOSS.model_copy(update={"use_corrections": False})).weigh(
+        CONFLICTS, GOLD, UNIFORM
+    )
+    with pytest.raises(DataError, match=r"2 conflicts .*first: correct-0.*`loss.use_corrections`"):
+        bench.with_weights(PAIRS, suppressed)
+
+
+# --- the key of a run
+
+MANIFEST = {"stage": "impact", "outputs": {"impact_weights": "a1"}}
+SETTINGS = (PARAMETERS, LOSS, TRAINING)
+FIELDS = [(i, name) for i, settings in enumerate(SETTINGS) for name in type(settings).model_fields]
+
+
+def another(settings, name):
+    """The settings with another value of one field: the first of these that the field accepts."""
+    value = getattr(settings, name)
+    words = ["cuda", "float16", "eager", "ipo", "apo_down", "other"]
+    numbers = [value + 1, value / 2, 0.25] if isinstance(value, int | float) else []
+    for candidate in [not value, *numbers, *words, {"weight_decay": 0.1}, None]:
+        try:
+            found = type(settings).model_validate(settings.model_dump() | {name: candidate})
+        except ValidationError:
+            continue
+        if getattr(found, name) != value:
+            return found
+    raise AssertionError(f"no other value of {name} found")
+
+
+@pytest.mark.parametrize(
+    ("place", "field"), FIELDS, ids=[f"{type(SETTINGS[i]).__name__}.{name}" for i, name in FIELDS]
+)
+def test_another_value_of_any_setting_is_another_run(place, field):
+    changed = [another(s, field) if i == place else s for i, s in enumerate(SETTINGS)]
+    assert run_key(MANIFEST, *changed, 0) != run_key(MANIFEST, *SETTINGS, 0)
+
+
+@pytest.mark.parametrize("field", type(TRAINING.lora).model_fields)
+def test_another_adapter_is_another_run(field):
+    changed = TRAINING.model_copy(update={"lora": another(TRAINING.lora, field)})
+    assert run_key(MANIFEST, PARAMETERS, LOSS, changed, 0) != run_key(MANIFEST, *SETTINGS, 0)
+
+
+def test_another_seed_or_other_inputs_are_another_run_and_the_same_are_the_same():
+    key = run_key(MANIFEST, *SETTINGS, 0)
+    assert run_key(json.loads(json.dumps(MANIFEST)), *(s.model_copy(deep=True) for s in SETTINGS), 0) == key
+    assert run_key(dict(reversed(MANIFEST.items())), *SETTINGS, 0) == key
+    assert run_key(MANIFEST, *SETTINGS, 1) != key
+    assert run_key(MANIFEST | {"outputs": {"impact_weights": "b2"}}, *SETTINGS, 0) != key
+
+
+# --- training
+
+KEY = "k" * 64
+IDS = torch.tensor([[5, 9, 33, 60, 7, 2, 41]])
+
+
+@pytest.fixture(scope="module")
+def trained(opened, weights, tmp_path_factory):
+    """Work folder, model folder and history of a whole run of six steps, with a checkpoint every two."""
+    work, bench = tmp_path_factory.mktemp("work"), opened()
+    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=work, key=KEY)
+    return work, folder, history
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def test_the_saved_model_has_the_logits_of_the_reference_with_the_adapter(trained, reference):
+    _, folder, history = trained
+    merged, base = load_model(folder)[0], load_model(reference)[0]
+    before = logits(base)
+    adapted = PeftModel.from_pretrained(base, f"{folder}/adapter").double().eval()
+    torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-4, atol=1e-5)
+    assert (logits(merged) - before).abs().max() > 0.1
+    assert list(history.columns) == list(HISTORY_COLUMNS)
+    assert list(history["step"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_saved_model_is_float32_and_comes_with_its_tokenizer(trained):
+    config = json.loads((Path(trained[1]) / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    assert load_model(trained[1])[1]("Why?")["input_ids"]
+
+
+@pytest.fixture
+def interrupted(trained, tmp_path):
+    """The work folder of a run that was killed after its second step, which is marked in the log."""
+    left = tmp_path / KEY[:16] / "checkpoints/checkpoint-2"
+    shutil.copytree(trained[0] / KEY[:16] / "checkpoints/checkpoint-2", left)
+    state = json.loads((left / "trainer_state.json").read_text())
+    state["log_history"][0]["loss"] = 123.0
+    (left / "trainer_state.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+def test_a_run_with_the_same_key_goes_on_from_the_checkpoint_that_was_left(
+    opened, weights, trained, interrupted
+):
+    bench = opened()
+    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key=KEY)
+    assert history["loss"].iloc[0] == 123.0
+    pd.testing.assert_series_equal(history["loss"].iloc[1:], trained[2]["loss"].iloc[1:])
+    resumed, whole = (load_model(path)[0].state_dict() for path in (folder, trained[1]))
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_a_run_with_another_key_begins_anew(opened, weights, trained, interrupted):
+    bench = opened()
+    _, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key="o" * 64)
+    pd.testing.assert_frame_equal(history, trained[2])
+
+
+def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):
+    training = TRAINING.model_copy(update={"lora": None, "learning_rate": 1e-2})
+    bench = opened(training=training)
+    batch = bench.with_weights(PAIRS, bench.weigh(CONFLICTS, GOLD, UNIFORM))
+    folder, _ = bench.train(batch, work_folder=tmp_path, key=KEY)
+    after, before = (load_model(path)[0].state_dict() for path in (folder, reference))
+    assert [name for name in before if name.endswith("proj.weight") and after[name].equal(before[name])] == []
+    assert not (tmp_path / KEY[:16] / "model/adapter").exists()
