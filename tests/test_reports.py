@@ -167,7 +167,7 @@ def test_figures_reach_the_page_unchanged(page):
         "(empty answer)",
         "learning_rate: 0.0001",
         "abababab",
-        "classifier: cv accuracy",
+        "classifier: cross validated: accuracy",
     ],
 )
 def test_the_page_says(text, page):
@@ -201,6 +201,13 @@ def test_every_row_used_is_said_and_no_table_of_rows_is_not_taken_for_that():
         results(rejected_rows=pd.DataFrame({"reason": []}))
     )
     assert "every row could be used" not in render_report(results(rejected_rows=None))
+
+
+def test_labels_as_oracle_are_not_measured_by_themselves():
+    report = {"oracle": "labels", "n": 606, "unscored": 0, "accuracy": 1.0, "interval": [0.99, 1.0]}
+    page = render_report(results(oracle_report=report))
+    assert "The labels of the data are the oracle: there is nothing to measure them by. 606 responses" in page
+    assert "agrees with the hand-set truth" not in page
 
 
 def test_a_failed_gate_says_why():

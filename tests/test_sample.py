@@ -173,7 +173,10 @@ def test_retained_pairs_show_ordinary_and_look_alike_prompts_where_the_policy_en
     """Without them a small model learns the new manner and takes it everywhere."""
     affirmed = pairs[pairs["chosen_complies"] & ~pairs["rejected_complies"]]
     assert (affirmed["domain"] == "ordinary").sum() >= 80
-    assert pairs["pair_id"].str.startswith("look-alike").any()
+    look_alike = pairs[pairs["pair_id"].str.startswith("look-alike-")]
+    assert len(look_alike) >= 60
+    assert set(look_alike["domain"]) == {"ordinary"}
+    assert look_alike["chosen_complies"].all()
 
 
 def test_labelled_answers_have_both_labels_in_every_domain(answers):

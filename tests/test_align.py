@@ -1,0 +1,26 @@
+"""`align` makes a reference model by DPO on the old labels, and `realign` starts from it by its name."""
+
+import json
+
+import pytest
+from command_line import kedro, saved
+from mlflow_store import client
+
+pytestmark = pytest.mark.slow
+
+
+def read(entry):
+    return json.loads(saved(entry).read_text(encoding="utf-8"))
+
+
+def test_a_reference_model_is_made_registered_and_found_by_its_alias(tmp_path, tiny_model):
+    made = kedro("--pipelines", "align", data_root=tmp_path, model_source=tiny_model)
+    assert made.exit_code == 0, made.output
+    registered = read(tmp_path / "06_models/registered_reference.json")
+    version = client().get_model_version_by_alias(registered["name"], "champion")
+    assert version.tags["policy_version"] == "1"
+    uri = f"models:/{registered['name']}@champion"
+    found = kedro("--pipelines", "model", data_root=tmp_path, model_source=uri)
+    assert found.exit_code == 0, found.output
+    reference = read(tmp_path / "06_models/reference_model.json")
+    assert registered["source"].endswith(reference["path"])
