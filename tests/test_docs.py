@@ -32,6 +32,7 @@ from documents import (
 )
 
 from realignment import intake, judging, lineage, pipeline_registry, summary, training, triage
+from realignment.evaluation import judges, measures
 from realignment.evaluation import table as evaluation_table
 from realignment.evaluation.answers import check_prompts
 from realignment.intake.readers import read_table
@@ -425,6 +426,26 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
     }
     for name, report in reports.items():
         assert sorted(first_column(section(OUTPUTS, name))) == sorted(report), name
+
+
+def test_the_page_of_outputs_has_the_fields_of_the_judges_report(shop):
+    policy, pairs, _ = judged(shop)
+    many = pd.concat([pairs.assign(prompt=pairs["prompt"] + str(i)) for i in range(3)])
+    _, report = judges.appoint(many, pd.DataFrame(), policy, folds=2, seed=0)
+    responses = pd.DataFrame({"after_rules": [True], "after_classifier": [True]})
+    report |= measures.judge_report(responses, report["judges"])
+    fields = {"note"}
+    for name, value in report.items():
+        fields |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else {name}
+    assert set(first_column(section(OUTPUTS, "evaluation_judge"))) == fields
+
+
+def test_the_labelled_answers_of_own_pairs_are_read_under_the_policy_they_name(brought, shop):
+    answers = read_table(str(brought / "judge_answers.jsonl"))
+    policy, *_ = judged(shop)
+    _, labels = judges.labelled_answers(answers, policy)
+    assert labels == [False, True]
+    assert first_column(section(OUTPUTS, "labelled_answers")) == list(answers.columns)
 
 
 def test_the_page_of_outputs_has_the_fields_of_the_summary():

@@ -225,7 +225,7 @@ def test_a_page_of_nothing_says_of_each_section_why_it_is_empty():
 
 
 def test_an_oracle_without_truth_is_said_to_be_unmeasured():
-    report = {"oracle": "labels", "n": 40, "unscored": 0, "accuracy": None, "interval": None}
+    report = {"oracle": "rules", "n": 40, "unscored": 0, "accuracy": None, "interval": None}
     assert "The data carries no truth" in render_report(results(oracle_report=report))
 
 

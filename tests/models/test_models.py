@@ -8,7 +8,7 @@ from tiny_checkpoints import save_tiny_llama
 
 from realignment import models
 from realignment.models import PLAIN_CHAT_TEMPLATE, fetch, load
-from realignment.models.devices import choose_attention
+from realignment.models.devices import choose_attention, choose_dtype
 from realignment.models.store import ModelError, digest_folder
 
 
@@ -33,6 +33,18 @@ def test_a_source_may_carry_its_own_pin(tmp_path, tiny_folder):
     assert right.source == str(tiny_folder)
     with pytest.raises(ModelError, match="not the pinned model"):
         fetch(f"{tiny_folder}#sha256={'0' * 64}", folder=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, "torch.bfloat16"), (False, "torch.float32")])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch, native, dtype):
+    import torch
+
+    def supported(including_emulation=True):
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert str(choose_dtype("auto", "cuda")) == dtype
+    assert str(choose_dtype("float16", "cuda")) == "torch.float16"
 
 
 def test_attention_is_eager_on_a_cpu_alone_unless_it_is_named():

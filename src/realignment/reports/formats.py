@@ -71,5 +71,6 @@ def name_of(identifier: str) -> str:
         "distinct_2": "distinct-2",
         "look_alike": "look-alike",
     }
-    name = identifier.rpartition(":")[2]
+    group, _, member = identifier.partition(":")
+    name = member if member and " " not in group else identifier  # "agreement (judge: rules)" is no group
     return known.get(name, name.replace("_", " "))
