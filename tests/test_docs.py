@@ -222,6 +222,7 @@ def test_the_recipe_of_the_paper_has_its_hyper_parameters():
     assert (trained.learning_rate, trained.epochs, trained.trainer) == (1e-4, 1, {"warmup_steps": 100})
     assert trained.batch_size * trained.accumulation_steps == 12
     assert (taken["loss"].beta, taken["loss"].kl_weight, taken["loss"].anchor_weight) == (0.3, 0.1, 0)
+    assert (taken["loss"].punish_weight, taken["loss"].retain_weight) == (1, 0)
     assert (taken["loss"].punish, taken["impact"].normalize) == ("npo_paper", "l1")
 
 

@@ -7,7 +7,7 @@ from made_up_pairs import POLICY, make_pairs
 from realignment.evaluation.judges import appoint, labelled_answers, labelled_exchanges
 from realignment.evaluation.statistics import wilson_interval
 from realignment.policy import parse_policy
-from realignment.records import Exchange
+from realignment.records import DataError, Exchange
 
 RULES = [{"id": "r", "description": "d", "check": {"kind": "forbidden", "patterns": ["sell"]}}]
 WITH_RULES = parse_policy({"name": "a", "version": "1", "text": "t", "rules": RULES}, source="test")
@@ -144,3 +144,8 @@ def test_answers_of_models_are_judged_with_their_prompt_and_topic():
 
 def test_corrections_alone_are_no_labels():
     assert labelled_exchanges(make_pairs({"correction": "better"})) == ([], [])
+
+
+def test_labelled_answers_without_a_column_are_refused_by_its_name():
+    with pytest.raises(DataError, match=r"lack columns complies, policy.*labelled_answers: none"):
+        labelled_answers(ANSWERS.drop(columns=["complies", "policy"]), WITH_RULES)

@@ -11,7 +11,9 @@ from realignment.oracles import Oracle
 from realignment.oracles.classifier import ClassifierError, train_classifier
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
-from realignment.records import Exchange
+from realignment.records import DataError, Exchange
+
+ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
 
 
 def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]:
@@ -42,6 +44,11 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
     """
     if answers.empty:
         return [], []
+    if missing := [column for column in ANSWER_COLUMNS if column not in answers]:
+        raise DataError(
+            f"The labelled answers lack columns {', '.join(missing)}; found {', '.join(answers.columns)}, "
+            f"expected {', '.join(ANSWER_COLUMNS)}. Without such a file set `labelled_answers: none`."
+        )
     rows = answers[answers["policy"] == f"{policy.name}-{policy.version}"]
     return exchanges_of(rows, "response"), rows["complies"].astype(bool).tolist()
 
