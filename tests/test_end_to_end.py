@@ -143,7 +143,7 @@ def test_every_split_is_a_dataset_input_with_the_digest_of_its_file(run, mlflow_
         "training_pairs",
         "impact_weights",
     }
-    assert set(inputs) == tables | {"evaluation_prompts"}
+    assert set(inputs) == tables | {"evaluation_prompts", "labelled_answers"}
     for name in tables:
         tags = {tag.key: tag.value for tag in inputs[name].tags}
         assert tags["sha256"] == digest_table(pd.read_parquet(entry(run.data, name)))
