@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,7 @@ class Workbench:
             DataError: A conflict has no impact weight.
         """
         keyed = {row["pair_id"]: row for row in weights.to_dict("records")}
-        batch = self.build(
-            pairs,
-            weights={pair_id: row["weight"] for pair_id, row in keyed.items()},
-            references={},
-        )
-        references = {}
+        batch, references = self.build(pairs), {}
         for example in batch:
             names = [f"reference_{column}" for column in examples.RESPONSES[example.treatment]]
             if (row := keyed.get(example.pair_id)) is not None:
@@ -133,11 +128,12 @@ class Workbench:
                 f"trained (first: {(missing + unknown)[0]}). Run `--pipelines impact` again with the same "
                 "`loss.use_corrections`."
             )
-        return self.build(
-            pairs,
-            weights={pair_id: row["weight"] for pair_id, row in keyed.items()},
-            references=references,
-        )
+        return [
+            replace(e, weight=keyed[e.pair_id]["weight"], reference=references[e.pair_id])
+            if e.pair_id in references
+            else e
+            for e in batch
+        ]
 
     def train(self, batch: Sequence[Example], *, work_folder: Path, key: str) -> tuple[str, pd.DataFrame]:
         """Train in place and save the merged model; a run with the same key goes on from its last checkpoint.
