@@ -45,9 +45,8 @@ with KedroSession.create(project_path={root!r}, env={env!r}) as session:
 """
 
 
-def look(env):
-    script = SNAPSHOT.format(root=str(ROOT), env=env)
-    done = subprocess.run(
+def run_python(script):
+    return subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         env=environment(),
@@ -55,6 +54,11 @@ def look(env):
         capture_output=True,
         check=False,
     )
+
+
+def look(env):
+    script = SNAPSHOT.format(root=str(ROOT), env=env)
+    done = run_python(script)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("@@")[2])
 
@@ -176,13 +180,6 @@ def test_listing_the_pipelines_imports_nothing_heavy():
         "try:\n    main()\n"
         "finally:\n    sys.stderr.write('@@' + ' '.join(sorted(set(m.split('.')[0] for m in sys.modules))))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=environment(),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    done = run_python(script)
     assert "- realign" in done.stdout
     assert set(done.stderr.rpartition("@@")[2].split()) & set(HEAVY) == set()
