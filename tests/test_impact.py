@@ -9,7 +9,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from realignment.ghost import GhostContraction, derivative_along
+from realignment.ghost import LayerPasses, derivative_along
 from realignment.impact import (
     ImpactError,
     check_scores,
@@ -39,7 +39,7 @@ MODELS = {
 
 
 def rows_and_losses(model, examples, objective=OBJECTIVE):
-    rows = lay_out([e.tokens for e in examples], pad_id=0, dtype=model.dtype)
+    rows = lay_out([e.tokens for e in examples], pad_id=0)
     kinds = torch.tensor([int(e.treatment) for e in examples])
     return rows, lambda logprobs, r: pair_losses(logprobs, logprobs.detach(), r, kinds, objective)
 
@@ -52,7 +52,7 @@ def gold(model, batches=(GOLD,)):
     laid_out = [rows_and_losses(model, batch, Objective(beta=0.3)) for batch in batches]
 
     def losses(logprobs, rows):
-        kinds = torch.full((len(rows.input_ids),), int(PREFER))
+        kinds = torch.full((len(rows.first),), int(PREFER))
         return pair_losses(logprobs, logprobs.detach(), rows, kinds, Objective(beta=0.3))
 
     return gold_gradient(model, [rows for rows, _ in laid_out], losses)
@@ -189,9 +189,8 @@ def test_a_trained_layer_of_unknown_form_is_refused_before_anything_is_touched()
 def test_a_layer_that_sees_all_rows_in_one_is_refused():
     layer = nn.Linear(3, 3)
     model, x = nn.Sequential(nn.Flatten(0, 1), layer), torch.randn(2, 4, 3)
-    direction = {name: torch.ones_like(p) for name, p in model.named_parameters()}
     with (
-        GhostContraction(model, direction, (2, 4)),
+        LayerPasses(model, (2, 4), lambda *_: None),
         pytest.raises(ImpactError, match=r"shape \(8, 3\).*\(2, 4\) tokens"),
     ):
         model(x).sum().backward()

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from realignment.objective import Objective, Treatment
 from realignment.parameters import TrainingParameters
 from realignment.records import HealthError
+from realignment.rows import Layout
 from realignment.tokenization import TokenizedPair
 from realignment.trainer import Collator, RealignTrainer
 from realignment.training import (
@@ -75,7 +76,7 @@ def run(model, folder, *, examples=None, epochs=1.0, callbacks=(), reference_mod
         examples or examples_of(tiny_model(dtype=torch.float32)),
         objective=OBJECTIVE,
         arguments=arguments(folder, **options),
-        pad_id=0,
+        layout=Layout(0),
         reference_model=reference_model,
         epochs=epochs,
         callbacks=callbacks,
@@ -87,7 +88,7 @@ def parameters(model):
 
 
 def assert_loss_and_gradients_match(trainer, model, reference_model, examples, objective):
-    loss = trainer.compute_loss(model, Collator(0, model.dtype)(examples))
+    loss = trainer.compute_loss(model, Collator(Layout(0))(examples))
     twin, _ = naive.batch_loss(model, reference_model, examples, objective)
     assert float(loss.detach()) == pytest.approx(float(twin.detach()), rel=1e-6)
     ours, theirs = naive.gradient(model, loss), naive.gradient(model, twin)
@@ -122,7 +123,7 @@ def test_at_the_reference_the_kl_is_zero_and_every_preference_is_undecided(tmp_p
     examples = examples_of(tiny_model(), weights=[1.0] * 10)
     trainer = open_trainer(model, tmp_path, objective=objective)
     logs: dict[str, float] = {}
-    trainer.compute_loss(model, Collator(0, model.dtype)(examples))
+    trainer.compute_loss(model, Collator(Layout(0))(examples))
     trainer.log(logs)
     log_two = 0.6931471805599453
     assert logs["retain_kl"] == pytest.approx(0, abs=1e-12)
@@ -140,7 +141,7 @@ def test_the_reference_of_every_response_is_the_untouched_model_without_dropout(
     model = with_lora(tiny_model("gpt2"), moved=True, dropout=0.5, targets=["c_fc"]).train()
     trainer, untouched = open_trainer(model, tmp_path), tiny_model("gpt2")
     (example,) = tiny_examples([treatment])
-    rows = Collator(0, model.dtype)([example])["rows"]
+    rows = Collator(Layout(0))([example])["rows"]
     from realignment.rows import Rows
 
     states, head = trainer._reference_states(model, Rows(**rows))
@@ -158,7 +159,7 @@ def test_the_kl_of_an_affirmed_pair_is_that_of_its_chosen_response_alone(tmp_pat
     reference, model = tiny_model(), with_lora(tiny_model(), moved=True)
     trainer = open_trainer(model, tmp_path, objective=Objective(beta=0.3, retain_weight=retain_weight))
     batch, logs = examples_of(reference, [AFFIRM, KEEP, AFFIRM], [1.0] * 3), {}
-    loss = trainer.compute_loss(model, Collator(0, model.dtype)(batch))
+    loss = trainer.compute_loss(model, Collator(Layout(0))(batch))
     trainer.log(logs)
     kl = sum(float(naive.token_kl(model, reference, e.tokens).detach()) for e in batch) / 3
     assert logs["retain_kl"] == pytest.approx(kl, rel=1e-6)
@@ -168,7 +169,7 @@ def test_the_kl_of_an_affirmed_pair_is_that_of_its_chosen_response_alone(tmp_pat
 
 def test_a_reference_that_is_given_for_a_retained_pair_is_not_used(tmp_path):
     model = with_lora(tiny_model(), moved=True)
-    trainer, collate = open_trainer(model, tmp_path), Collator(0, model.dtype)
+    trainer, collate = open_trainer(model, tmp_path), Collator(Layout(0))
     batch = examples_of(tiny_model(), [AFFIRM, PREFER, KEEP], [1.0] * 3)
     wrong = [
         e if e.treatment is PREFER else replace(e, reference=(-1e3,) * len(e.tokens.responses)) for e in batch
@@ -179,7 +180,7 @@ def test_a_reference_that_is_given_for_a_retained_pair_is_not_used(tmp_path):
 
 def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_path):
     model = with_lora(tiny_model(), moved=True)
-    trainer, collate = open_trainer(model, tmp_path), Collator(0, model.dtype)
+    trainer, collate = open_trainer(model, tmp_path), Collator(Layout(0))
     kept, preferred = (examples_of(tiny_model(), [t], [1.0]) for t in (KEEP, PREFER))
     alone: dict[str, float] = {}
     trainer.compute_loss(model, collate(kept))
@@ -396,7 +397,7 @@ def test_with_preferences_alone_loss_and_gradients_equal_those_of_trls_dpo_train
     ours_trainer = open_trainer(
         model, tmp_path / "ours", objective=Objective(beta=0.3), reference_model=reference
     )
-    ours = ours_trainer.compute_loss(model, Collator(0, model.dtype)(examples))
+    ours = ours_trainer.compute_loss(model, Collator(Layout(0))(examples))
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-5)
     for name, gradient in naive.gradient(model, ours).items():
         difference = (gradient - theirs_gradient[name]).norm() / theirs_gradient[name].norm()

@@ -27,9 +27,6 @@ class ModelParameters(Parameters):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
     )
-    attention: Literal["auto", "sdpa", "eager"] = Field(
-        "auto", description="auto: eager on a CPU, where it is faster for rows of a few hundred tokens"
-    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: the GPU where torch finds one, else the CPU"
     )
@@ -124,7 +121,12 @@ class ImpactParameters(Parameters):
     )
     length_normalize: bool = Field(False, description="Divide a score by its pair's response tokens")
     max_negative_share: Share = Field(0.5, description="A larger share of negative scores stops the run")
-    token_budget: int = Field(2048, ge=1, description="Padded tokens of a batch")
+    engine: Literal["ghost", "jvp", "finite_difference"] = Field(
+        "ghost",
+        description="ghost: one backward a batch, exact; jvp: forward mode, exact, keeps no activations; "
+        "finite_difference: two forwards, approximate, float32 alone",
+    )
+    token_budget: int = Field(2048, ge=1, description="Tokens of a forward pass")
 
 
 class TrainingParameters(Parameters):
@@ -134,8 +136,11 @@ class TrainingParameters(Parameters):
     max_response_tokens: int = Field(256, ge=2, description="Where a response is cut, end-of-turn included")
     learning_rate: float = Field(1e-4, gt=0, description="At the peak of the cosine schedule")
     epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is allowed")
-    batch_size: int = Field(12, ge=1, description="Pairs of a forward pass")
-    accumulation_steps: int = Field(1, ge=1, description="Forward passes of an optimizer step")
+    batch_size: int = Field(12, ge=1, description="Pairs that the loss is a mean over")
+    token_budget: int | None = Field(
+        4096, ge=1, description="Tokens of a forward pass: a larger batch is taken in parts; null: in one"
+    )
+    accumulation_steps: int = Field(1, ge=1, description="Batches of an optimizer step")
     warmup_share: Share = Field(0.1, description="Share of the steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="Larger gradients are scaled down to this norm")
     max_kl: float = Field(gt=0, description="nats per token on retained pairs; above it training stops early")
@@ -158,7 +163,7 @@ class EvaluationParameters(Parameters):
 
     max_new_tokens: int = Field(80, ge=1, description="Where an answer is cut")
     batch_size: int = Field(32, ge=1, description="Prompts answered at a time")
-    token_budget: int = Field(2048, ge=1, description="Padded tokens of a batch of held-out pairs")
+    token_budget: int = Field(2048, ge=1, description="Tokens of a batch of held-out pairs")
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1 keeps a small model out of loops")
     folds: int = Field(5, ge=2, description="Of the cross-validation of the classifier that judges answers")
     capability: CapabilityParameters = Field(description="The check of general ability")

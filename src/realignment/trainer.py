@@ -9,40 +9,79 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from realignment import likelihood, losses
+from realignment import likelihood
 from realignment.likelihood import scoring_mode
 from realignment.objective import (
     Example,
     Objective,
     Treatment,
-    first_responses,
+    count_dispositions,
     hybrid_loss,
     is_retained,
     pair_losses,
 )
 from realignment.records import HealthError
-from realignment.rows import Rows, lay_out
+from realignment.rows import Layout, Rows
+from realignment.vocabulary import Head, token_likelihoods
+
+Part = dict[str, Any]
+"""A part of a batch that one forward pass takes, as tensors; see `Collator`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Examples → one batch of tensors (a nested dict, so that any accelerator can move it)."""
+    """Examples → one batch, in parts of at most `token_budget` tokens (but one pair at least).
 
-    pad_id: int
-    dtype: torch.dtype
+    A batch is what the loss is a mean over, a part is what fits the memory: the losses of the parts add up to the
+    batch's, whatever the budget.
+    """
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """Lay the examples out as rows; NaN stands for a reference that is not known."""
-        rows = lay_out([example.tokens for example in examples], pad_id=self.pad_id, dtype=self.dtype)
+    layout: Layout
+    token_budget: int | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, list[Part]]:
+        """The parts (nested dicts of tensors, so that any accelerator can move them)."""
+        counts = count_dispositions(torch.tensor([int(example.treatment) for example in examples]))
+        parts = self.layout.batches([e.tokens for e in examples], budget=self.token_budget)
+        return {"parts": [self._collate([examples[i] for i in sorted(part)], counts) for part in parts]}
+
+    def _collate(self, examples: Sequence[Example], counts: Tensor) -> Part:
+        """Lay the examples out; NaN stands for a reference that is not known."""
         reference = [
             value for e in examples for value in (e.reference or (float("nan"),) * len(e.tokens.responses))
         ]
+        retained = [example.tokens for example in examples if not example.treatment.is_conflict]
         return {
-            "rows": {name: getattr(rows, name) for name in Rows.__slots__},
+            "rows": _tensors(self.layout([example.tokens for example in examples])),
+            "retained": _tensors(self.layout(retained)) if retained else {},
             "treatments": torch.tensor([int(example.treatment) for example in examples]),
             "weights": torch.tensor([example.weight for example in examples]),
             "reference": torch.tensor(reference),
+            "counts": counts,
         }
+
+
+def _tensors(rows: Rows) -> dict[str, Tensor]:
+    return {name: getattr(rows, name) for name in Rows.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the model makes of a part of a batch.
+
+    Attributes:
+        rows: The part's pairs.
+        hidden: States that predict the response tokens, shape (N, d).
+        logprobs: log π_θ of each response token, shape (N,).
+        kl: KL to the reference at each token; zero at tokens of conflicts, shape (N,).
+        reference: log π_ref of each response, shape (R,).
+    """
+
+    rows: Rows
+    hidden: Tensor
+    logprobs: Tensor
+    kl: Tensor
+    reference: Tensor
 
 
 class RealignTrainer(Trainer):
@@ -57,8 +96,8 @@ class RealignTrainer(Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._objective, self._reference_model = objective, reference_model
-        self._metrics: list[dict[str, Tensor]] = []
-        # The loss is a mean over the micro-batch: let Trainer divide by the accumulation steps.
+        self._sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        # The loss is a mean over the batch: let Trainer divide by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -71,43 +110,69 @@ class RealignTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """One batch, forward and backward part by part: memory is that of the largest part."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        steps = self.args.gradient_accumulation_steps
+        losses = []
+        for part in inputs["parts"]:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, {"parts": [part]}) / steps
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """The hybrid loss of one batch."""
-        rows, treatments = Rows(**inputs["rows"]), inputs["treatments"]
-        hidden = likelihood.response_hidden_states(model, rows)
-        tokens = likelihood.token_log_probabilities(hidden, likelihood.output_head(model), rows.target)
-        logprobs = likelihood.sum_per_response(tokens, rows)
-        kept = is_retained(treatments).nonzero()[:, 0]
-        retained_kl, kept_reference = self._retained(model, rows, kept, hidden)
-        reference = inputs["reference"].to(logprobs.dtype, copy=True)
-        reference[torch.isin(rows.pair, kept)] = kept_reference.to(reference.dtype)
-        per_pair = pair_losses(logprobs, reference, rows, treatments, self._objective)
-        total, terms = hybrid_loss(per_pair, inputs["weights"], treatments, retained_kl, self._objective)
+        return torch.stack([self._loss(model, part) for part in inputs["parts"]]).sum()
+
+    def _loss(self, model: nn.Module, part: Part) -> Tensor:
+        outlook, treatments = self._look(model, part), part["treatments"]
+        rows = outlook.rows
+        logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
+        per_pair = pair_losses(logprobs, outlook.reference, rows, treatments, self._objective)
+        total, terms = hybrid_loss(
+            per_pair,
+            part["weights"],
+            treatments,
+            retained_kl(outlook.kl, rows, treatments),
+            self._objective,
+            part["counts"],
+        )
         if not torch.isfinite(total):
             raise HealthError(
                 f"The loss is {float(total.detach())} at step {self.state.global_step + 1} ({_show(terms)}), "
                 "expected a finite number. Nothing was saved from this step. Lower `training.learning_rate`, "
                 "or use float32 (`model.dtype`)."
             )
-        self._record(terms, logprobs.detach() - reference, rows, treatments)
+        self._record(terms, logprobs.detach() - outlook.reference, rows, treatments, part["counts"])
         return total
 
-    def _retained(self, model: nn.Module, rows: Rows, kept: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean KL of the RETAIN rows' chosen responses, and log π_ref of all responses of these rows."""
-        if not len(kept):
-            return hidden.new_zeros(()), hidden.new_zeros(0)
-        part = rows.select(kept)
-        reference_hidden, reference_head = self._reference_states(model, part)
-        chosen = torch.isin(part.response, first_responses(part))
-        mine = hidden[torch.isin(rows.pair[rows.response], kept)]
-        coefficients = 1.0 / (part.length[part.response[chosen]] * len(kept))
-        head = likelihood.output_head(model)
-        value = losses.token_kl(mine[chosen], head, reference_hidden[chosen], reference_head, coefficients)
-        tokens = likelihood.token_log_probabilities(reference_hidden, reference_head, part.target)
-        return value, likelihood.sum_per_response(tokens, part)
+    def _look(self, model: nn.Module, part: Part) -> Outlook:
+        """One forward pass; the reference's share of it without gradient."""
+        rows, retained = Rows(**part["rows"]), is_retained(part["treatments"])
+        hidden, head = likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
+        is_kept = retained[rows.pair[rows.response]]
+        conflict, kept = ((~is_kept).nonzero()[:, 0], is_kept.nonzero()[:, 0])
+        tokens = token_likelihoods(hidden[conflict], head, rows.target[conflict])
+        logprobs = tokens.logprob.new_zeros(len(rows.target)).index_add(0, conflict, tokens.logprob)
+        kl = torch.zeros_like(logprobs)
+        reference = part["reference"].to(logprobs.dtype, copy=True)
+        if len(kept):
+            states, reference_head = self._reference_states(model, Rows(**part["retained"]))
+            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], states, reference_head)
+            logprobs, kl = (
+                total.index_add(0, kept, values)
+                for total, values in ((logprobs, tokens.logprob), (kl, tokens.kl))
+            )
+            found = torch.zeros_like(logprobs).index_add(0, kept, tokens.reference)
+            of_kept = retained[rows.pair]
+            reference[of_kept] = likelihood.sum_per_response(found, rows)[of_kept]
+        return Outlook(rows, hidden, logprobs, kl, reference)
 
     @torch.no_grad()
-    def _reference_states(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _reference_states(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Head]:
         """Hidden states and head of the reference, without dropout."""
         if self._reference_model is not None:
             with scoring_mode(self._reference_model):
@@ -116,34 +181,50 @@ class RealignTrainer(Trainer):
         with scoring_mode(model), self.accelerator.unwrap_model(model).disable_adapter():
             return likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
 
-    def _record(self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor) -> None:
-        """Keep the batch's figures until the next log; what it has no pair for is left out, not zero."""
-        first = first_responses(rows)
+    def _record(
+        self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor, counts: Tensor
+    ) -> None:
+        """Keep the part's figures until the next log; what it has no pair for is left out, not zero."""
+        first = rows.first
         prefer = first[treatments == Treatment.PREFER]
         correct = first[treatments == Treatment.CORRECT]
         suppress = first[treatments == Treatment.SUPPRESS]
         kept, affirm = first[is_retained(treatments)], first[treatments == Treatment.AFFIRM]
         worse = torch.cat([prefer + 1, correct + 1, correct + 2, suppress, suppress + 1, affirm + 1])
-        means = {
+        values = {
             "margin": logratios[prefer] - logratios[prefer + 1],
             "logratio_preferred": logratios[torch.cat([prefer, correct])],
             "logratio_dispreferred": logratios[worse],
             "logratio_retained": logratios[kept],
         }
-        present = {name: values.mean() for name, values in means.items() if len(values)}
-        members = {"invert_loss": prefer, "punish_loss": torch.cat([correct, suppress]), "retain_kl": kept}
-        members |= {"retain_loss": kept}
-        present |= {name: terms[name].detach() for name, pairs in members.items() if len(pairs)}
-        self._metrics.append(present)
+        found = {name: (v.sum(), v.new_tensor(len(v))) for name, v in values.items()}
+        # A term is a mean over the whole batch: the parts' shares of the batch's pairs add up to one.
+        members = {"invert_loss": 0, "punish_loss": 1, "retain_loss": 2, "retain_kl": 2}
+        share = count_dispositions(treatments) / counts.clamp(min=1)
+        found |= {name: (terms[name].detach(), share[kind]) for name, kind in members.items()}
+        for name, entry in found.items():
+            self._sums.setdefault(name, []).append(entry)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means since the last log."""
-        names = sorted({name for metrics in self._metrics for name in metrics})
-        for name in names:
-            values = [metrics[name] for metrics in self._metrics if name in metrics]
-            logs[name] = float(torch.stack(values).mean())
-        self._metrics.clear()
+        for name, entries in sorted(self._sums.items()):
+            total, count = (float(torch.stack(column).sum()) for column in zip(*entries, strict=True))
+            if count:
+                logs[name] = total / count
+        self._sums.clear()
         super().log(logs, *args, **kwargs)
+
+
+def retained_kl(kl: Tensor, rows: Rows, treatments: Tensor) -> Tensor:
+    """Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,).
+
+    Args:
+        kl: KL at each token, shape (N,).
+        rows: The pairs.
+        treatments: `Treatment` of each pair, shape (P,).
+    """
+    chosen = rows.first[is_retained(treatments)]
+    return likelihood.sum_per_response(kl, rows)[chosen] / rows.length[chosen]
 
 
 def _show(terms: dict[str, Tensor]) -> str:

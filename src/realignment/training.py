@@ -16,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from realignment.objective import Example, Objective, epoch_order
 from realignment.parameters import TrainingParameters
 from realignment.records import RealignmentError
+from realignment.rows import Layout
 from realignment.trainer import Collator, RealignTrainer
 
 logger = logging.getLogger(__name__)
@@ -188,8 +189,9 @@ def train(
     *,
     objective: Objective,
     arguments: TrainingArguments,
-    pad_id: int,
+    layout: Layout,
     reference_model: nn.Module | None = None,
+    token_budget: int | None = None,
     epochs: float = 1.0,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
@@ -200,8 +202,9 @@ def train(
         examples: Every one with its weight, and its reference log-probabilities unless its treatment is KEEP.
         objective: The loss.
         arguments: transformers' own; `remove_unused_columns` must be off, and epochs 1 (`epochs` counts).
-        pad_id: Token that fills rows.
+        layout: How the model's pairs are laid out.
         reference_model: Frozen copy for full fine-tuning; None: the adapters are switched off instead.
+        token_budget: Tokens of a forward pass; a larger batch is taken in parts.
         epochs: Passes over the examples.
         callbacks: Progress, health checks.
 
@@ -214,7 +217,7 @@ def train(
         model=model,
         args=arguments,
         train_dataset=[examples[i] for i in order],
-        data_collator=Collator(pad_id, model.dtype),
+        data_collator=Collator(layout, token_budget),
         objective=objective,
         reference_model=reference_model,
         callbacks=list(callbacks),

@@ -16,11 +16,12 @@ import torch
 from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
-from realignment.likelihood import check_shared_prompt
-from realignment.models.devices import choose_attention, choose_device, choose_dtype
+from realignment.likelihood import choose_layout
+from realignment.models.devices import choose_device, choose_dtype
 from realignment.objective import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
 from realignment.records import DataError
+from realignment.rows import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,7 @@ def load_model(path: str | Path, parameters: ModelParameters) -> tuple[Any, Any]
     """Model and tokenizer, in the precision and on the device that the parameters ask for."""
     device = choose_device(parameters.device)
     dtype = choose_dtype(parameters.dtype, device)
-    attention = choose_attention(parameters.attention, device)
-    model, tokenizer = models.load(
-        path, dtype=str(dtype).removeprefix("torch."), device=device, attention=attention
-    )
+    model, tokenizer = models.load(path, dtype=str(dtype).removeprefix("torch."), device=device)
     return model.eval(), tokenizer
 
 
@@ -56,15 +54,11 @@ class Workbench:
 
     model: Any
     tokenizer: Any
+    layout: Layout
     objective: Objective
     loss: LossParameters
     training: TrainingParameters
     seed: int
-
-    @property
-    def pad_id(self) -> int:
-        """Token that fills rows."""
-        return int(self.tokenizer.pad_token_id)
 
     def build(self, pairs: pd.DataFrame, **known: Any) -> list[Example]:
         """Examples of the pairs; see `examples.build_examples`."""
@@ -83,7 +77,7 @@ class Workbench:
         """The table `impact_weights` for the given conflicts."""
         limit, budget = self.training.max_response_tokens, parameters.token_budget
         gold_examples = examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
-        common = {"pad_id": self.pad_id, "token_budget": budget}
+        common: dict[str, Any] = {"layout": self.layout, "token_budget": budget}
         direction = weighing.compute_gold_gradient(self.model, gold_examples, self.objective, **common)
         logger.info("Gold gradient over %d pairs, norm %.3g", len(gold), impact.gradient_norm(direction))
         batch = self.build(conflicts)
@@ -94,6 +88,7 @@ class Workbench:
             self.objective,
             length_normalize=parameters.length_normalize,
             progress="Impact scores",
+            engine=parameters.engine,
             **common,
         )
         if parameters.normalize != "uniform":
@@ -164,7 +159,8 @@ class Workbench:
             batch,
             objective=self.objective,
             arguments=arguments,
-            pad_id=self.pad_id,
+            layout=self.layout,
+            token_budget=settings.token_budget,
             reference_model=reference,
             epochs=settings.epochs,
             callbacks=[training.ProgressBar(), guard],
@@ -199,13 +195,13 @@ def open_workbench(
 ) -> Workbench:
     """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
     model, tokenizer = load_model(path, model_parameters)
-    check_shared_prompt(model)
+    layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     lora = parameters.lora
     settings = None
     if lora is not None:
         settings = training.LoraSettings(lora.rank, lora.alpha, lora.target_modules, lora.dropout)
     trainable = training.trainable_model(model, settings, seed=seed)
-    return Workbench(trainable, tokenizer, to_objective(loss), loss, parameters, seed)
+    return Workbench(trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
 
 
 def _to_table(

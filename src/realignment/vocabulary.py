@@ -1,0 +1,224 @@
+"""Sweeps over the vocabulary, tile by tile: log-probabilities and exact KL without ever holding N × V logits."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+TILE_BYTES = 2**25
+"""What a tile of float32 logits may take: large enough for the matrix product, small enough for the caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What turns a hidden state into logits: logits = cap(scale · W h), cap(z) = c · tanh(z / c).
+
+    Attributes:
+        weight: W, the output embedding, shape (V, d).
+        softcap: c of Gemma's soft-capping; None: no cap.
+        scale: Of Cohere's and Granite's logits.
+    """
+
+    weight: Tensor
+    softcap: float | None = None
+    scale: float = 1.0
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Shape (N, V), in float32 or better."""
+        logits = hidden @ self.weight.t()
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.scale != 1.0:
+            exact = exact * self.scale
+        return exact if self.softcap is None else self.softcap * torch.tanh(exact / self.softcap)
+
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """∂ logits / ∂ (W h), of the logits' shape; a number where it is constant."""
+        if self.softcap is None:
+            return self.scale
+        return self.scale * (1 - (logits / self.softcap) ** 2)
+
+    def detach(self) -> "Head":
+        """The same head as a constant."""
+        return Head(self.weight.detach(), self.softcap, self.scale)
+
+
+class Likelihoods(NamedTuple):
+    """Of N tokens, given what precedes them; each of shape (N,), in nats.
+
+    Attributes:
+        logprob: log π_θ(target_t | ·).
+        reference: log π_ref(target_t | ·); zero where there is no reference.
+        kl: KL(π_ref(· | ·) ‖ π_θ(· | ·)) over the full vocabulary; zero where there is no reference.
+    """
+
+    logprob: Tensor
+    reference: Tensor
+    kl: Tensor
+
+
+def token_likelihoods(
+    hidden: Tensor,
+    head: Head,
+    target: Tensor,
+    reference_hidden: Tensor | None = None,
+    reference_head: Head | None = None,
+    *,
+    tile: int | None = None,
+) -> Likelihoods:
+    """Log-probabilities of tokens, and with a reference its own and the exact KL, from one sweep.
+
+    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). The sweep also forms what the backward scales,
+
+        ∂ logprob_t / ∂h_t = (𝟙[target_t] − q_t) W,      ∂ KL_t / ∂h_t = (q_t − p_t) W,
+
+    q = π_θ, p = π_ref: one product with W each, and no logits are computed twice. Only a head that is trained
+    itself has its logits computed again in the backward.
+
+    Args:
+        hidden: States that predict the tokens, shape (N, d).
+        head: Of the policy.
+        target: Token ids, shape (N,).
+        reference_hidden: The reference's states at the same tokens, shape (N, d); no gradient.
+        reference_head: Of the reference; no gradient.
+        tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
+
+    Returns:
+        Log-probabilities and KL of each token. No second derivative.
+    """
+    tile = tile or max(16, TILE_BYTES // (4 * head.weight.shape[0]))
+    if reference_hidden is None or reference_head is None:
+        (logprob,) = _Sweep.apply(hidden, head.weight, head, target, tile)  # type: ignore[no-untyped-call]
+        zero = torch.zeros_like(logprob.detach())
+        return Likelihoods(logprob, zero, zero)
+    values = _Sweep.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head, target, tile, reference_hidden.detach(), reference_head.detach()
+    )
+    return Likelihoods(*values)
+
+
+class _Sweep(torch.autograd.Function):
+    """`head.weight` is an argument of its own, so that autograd sees it; `head` says how it is used."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        head: Head,
+        target: Tensor,
+        tile: int,
+        reference_hidden: Tensor | None = None,
+        reference_head: Head | None = None,
+    ) -> tuple[Tensor, ...]:
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        values = torch.zeros(
+            1 if reference_hidden is None else 3, len(target), dtype=exact, device=hidden.device
+        )
+        slopes = torch.empty(2, *hidden.shape, dtype=hidden.dtype, device=hidden.device)
+        slopes = slopes[: min(len(values), 2)] if ctx.needs_input_grad[0] else slopes[:0]
+        for start in range(0, len(target), tile):
+            part = slice(start, start + tile)
+            logits = head.logits(hidden[part])
+            slope, log_q = head.slope(logits), torch.log_softmax(logits, dim=-1)
+            del logits
+            chosen = target[part, None]
+            values[0, part] = log_q.gather(1, chosen)[:, 0]
+            p = None
+            if reference_hidden is not None and reference_head is not None:
+                log_p = torch.log_softmax(reference_head.logits(reference_hidden[part]), dim=-1)
+                values[1, part] = log_p.gather(1, chosen)[:, 0]
+                p = log_p.exp()
+                # Differences first: Σ p log p and Σ p log q are nearly equal close to the reference.
+                values[2, part] = _dot(p, log_p.sub_(log_q))
+                del log_p
+            if not len(slopes):
+                continue
+            q = log_q.exp_()
+            if p is not None:
+                slopes[1, part] = _times(torch.sub(q, p, out=p), slope).to(hidden.dtype) @ weight
+            slopes[0, part] = _times(_less_target(q, chosen), slope).to(hidden.dtype) @ weight
+        ctx.save_for_backward(hidden, weight, target, slopes, reference_hidden)
+        ctx.head, ctx.reference_head, ctx.tile = head, reference_head, tile
+        return tuple(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        hidden, weight, target, slopes, reference_hidden = ctx.saved_tensors
+        grad_logprob, grad_kl = grads[0], grads[2] if len(grads) > 1 else None
+        grad_hidden = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_hidden = slopes[0] * -grad_logprob[:, None].to(hidden.dtype)
+            if grad_kl is not None:
+                grad_hidden += slopes[1] * grad_kl[:, None].to(hidden.dtype)
+        if ctx.needs_input_grad[1]:
+            grad_weight = torch.zeros_like(weight)
+            for start in range(0, len(target), ctx.tile):
+                part = slice(start, start + ctx.tile)
+                logits = ctx.head.logits(hidden[part])
+                slope, q = ctx.head.slope(logits), torch.softmax(logits, dim=-1)
+                change = 0.0
+                if grad_kl is not None:
+                    p = torch.softmax(ctx.reference_head.logits(reference_hidden[part]), dim=-1)
+                    change = p.neg_().add_(q).mul_(grad_kl[part, None])
+                change = change - _less_target(q, target[part, None]).mul_(grad_logprob[part, None])
+                grad_weight.addmm_((change * slope).to(hidden.dtype).t(), hidden[part])
+        return grad_hidden, grad_weight, *(None,) * 5
+
+
+def _times(values: Tensor, slope: Tensor | float) -> Tensor:
+    """The product, in place; a pass over the tile is spared where the slope is one."""
+    return values if isinstance(slope, float) and slope == 1.0 else values.mul_(slope)
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Inner product of each row, without a product of the tile's size."""
+    return torch.bmm(first[:, None, :], second[:, :, None])[:, 0, 0]
+
+
+def _less_target(probabilities: Tensor, target: Tensor) -> Tensor:
+    """q − 𝟙[target], in place: in float32 the difference is exact where q is close to one."""
+    return probabilities.scatter_add_(1, target, probabilities.new_full((1, 1), -1.0).expand_as(target))
+
+
+def token_log_probabilities(hidden: Tensor, head: Head, target: Tensor, *, tile: int | None = None) -> Tensor:
+    """log π(target_t | prefix), shape (N,), in nats; see `token_likelihoods`."""
+    return token_likelihoods(hidden, head, target, tile=tile).logprob
+
+
+@torch.no_grad()
+def log_probability_derivatives(
+    hidden: Tensor,
+    head: Head,
+    target: Tensor,
+    *,
+    hidden_change: Tensor | None = None,
+    weight_change: Tensor | None = None,
+    tile: int | None = None,
+) -> Tensor:
+    """Derivative of log π(target_t) where h and W move along given directions, shape (N,).
+
+    dz = slope · (W dh + dW h);  d log π = dz[target] − Σ_v π_v dz_v.
+
+    Args:
+        hidden: Shape (N, d).
+        head: Its weight is W, shape (V, d).
+        target: Token ids, shape (N,).
+        hidden_change: dh, shape (N, d); None: zero.
+        weight_change: dW, shape (V, d); None: zero.
+        tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
+    """
+    tile = tile or max(16, TILE_BYTES // (4 * head.weight.shape[0]))
+    parts = []
+    for start in range(0, len(target), tile):
+        part = slice(start, start + tile)
+        logits = head.logits(hidden[part])
+        change = torch.zeros_like(logits)
+        if hidden_change is not None:
+            change += hidden_change[part] @ head.weight.t()
+        if weight_change is not None:
+            change += hidden[part] @ weight_change.t()
+        change *= head.slope(logits)
+        expected = _dot(torch.softmax(logits, dim=-1), change)
+        parts.append(change.gather(1, target[part, None])[:, 0] - expected)
+    return torch.cat(parts)
