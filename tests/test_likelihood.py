@@ -48,7 +48,7 @@ def assert_equals_plain_forwards(model, layout):
     plain = torch.stack([value for pair in LONG for value in naive.log_probabilities(model, pair)]).detach()
     tolerance = 1e-4 if model.config.model_type in ("gemma2", "gemma3_text", "mamba") else 1e-9
     found = response_log_probabilities(model, layout(LONG)).detach()
-    torch.testing.assert_close(found, plain, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(found, plain.to(found.dtype), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("family", DECODERS)

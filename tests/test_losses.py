@@ -1,6 +1,5 @@
 import math
 
-import naive
 import pytest
 import torch
 

@@ -141,16 +141,14 @@ def test_the_reference_of_every_response_is_the_untouched_model_without_dropout(
     model = with_lora(tiny_model("gpt2"), moved=True, dropout=0.5, targets=["c_fc"]).train()
     trainer, untouched = open_trainer(model, tmp_path), tiny_model("gpt2")
     (example,) = tiny_examples([treatment])
-    rows = Collator(Layout(0))([example])["rows"]
-    from realignment.rows import Rows
-
-    states, head = trainer._reference_states(model, Rows(**rows))
+    (part,) = Collator(Layout(0))([example])["parts"]
+    states, head = trainer._reference_states(model, part)
     plain = []
     for response in example.tokens.responses:
         ids = torch.tensor([[*example.tokens.prompt, *response]])
         plain.append(untouched.transformer(ids).last_hidden_state[0, len(example.tokens.prompt) - 1 : -1])
     torch.testing.assert_close(states, torch.cat(plain).detach())
-    assert head.equal(untouched.lm_head.weight)
+    assert head.weight.equal(untouched.lm_head.weight)
     assert model.training
 
 
@@ -176,6 +174,34 @@ def test_a_reference_that_is_given_for_a_retained_pair_is_not_used(tmp_path):
     ]
     losses = [float(trainer.compute_loss(model, collate(examples)).detach()) for examples in (batch, wrong)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("token_budget", [1, 15, 40])
+def test_a_batch_taken_in_parts_has_the_loss_gradients_and_figures_of_the_whole(tmp_path, token_budget):
+    model = with_lora(tiny_model(), moved=True)
+    trainer, examples = open_trainer(model, tmp_path), examples_of(tiny_model())
+    results = []
+    for budget in (None, token_budget):
+        logs: dict[str, float] = {}
+        batch = Collator(Layout(0), budget)(examples)
+        loss = trainer.training_step(model, batch)
+        trainer.log(logs)
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        results.append((loss, gradients, logs))
+    assert len(batch["parts"]) > 1
+    (loss, gradients, logs), (parts_loss, parts_gradients, parts_logs) = results
+    torch.testing.assert_close(parts_loss, loss)
+    torch.testing.assert_close(parts_gradients, gradients)
+    assert parts_logs == pytest.approx(logs)
+
+
+def test_a_model_whose_prompts_are_not_shared_trains_to_the_same_gradients(tmp_path):
+    reference = tiny_model()
+    model = with_lora(tiny_model(), moved=True)
+    trainer, examples = open_trainer(model, tmp_path), examples_of(reference)
+    losses = [trainer.compute_loss(model, Collator(Layout(0, share))(examples)) for share in (True, False)]
+    torch.testing.assert_close(*(naive.gradient(model, loss) for loss in losses))
 
 
 def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_path):

@@ -26,7 +26,7 @@ dominates below, curvature above; a model's own weights curve sooner."""
 
 @torch.no_grad()
 def forward_mode(model: nn.Module, rows: Rows, direction: Gradient) -> tuple[Tensor, Tensor]:
-    """log π(y) and its derivative along the direction, from one forward-mode pass.
+    """Log π(y) and its derivative along the direction, from one forward-mode pass.
 
     No activations are kept. Attention runs unfused: no fused kernel of torch has a forward-mode rule.
 
@@ -82,7 +82,7 @@ class _HiddenStates(nn.Module):
 def finite_differences(
     model: nn.Module, rows: Rows, direction: Gradient, *, step: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """log π(y) and its derivative along the direction, from two forwards at θ ± step · G/‖G‖.
+    """Log π(y) and its derivative along the direction, from two forwards at θ ± step · G/‖G‖.
 
     The error of both falls with the square of the step until rounding takes over.
 

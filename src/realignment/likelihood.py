@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from realignment.attention import SHARED_PROMPTS
 from realignment.rows import Layout, LikelihoodError, Rows, lay_out
@@ -62,9 +63,15 @@ def response_hidden_states(model: Any, rows: Rows) -> Tensor:
 
 @contextmanager
 def scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off: gradient, scores and reference see one function (peft returns a LoRA in train mode)."""
+    """Dropout off: gradient, scores and reference see one function (peft returns a LoRA in train mode).
+
+    Layers that checkpoint their activations do so in train mode alone, so they stay in it; what is inside does not.
+    """
     was_training = model.training
     model.eval()
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+            module.training = True
     try:
         yield
     finally:

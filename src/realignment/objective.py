@@ -156,16 +156,16 @@ def shares(treatments: Tensor, objective: Objective, counts: Tensor) -> Tensor:
         counts: `count_dispositions` of the whole batch, of which the pairs may be a part.
     """
     scale = torch.tensor([1.0, objective.punish_weight, objective.retain_weight], device=counts.device)
-    return (scale / counts.clamp(min=1))[_disposition(treatments)]
+    return (scale / counts.clamp(min=1))[dispositions_of(treatments)]
 
 
 def count_dispositions(treatments: Tensor) -> Tensor:
     """Pairs that are INVERT, PUNISH and RETAIN, shape (3,)."""
-    return torch.bincount(_disposition(treatments), minlength=3)
+    return torch.bincount(dispositions_of(treatments), minlength=3)
 
 
-def _disposition(treatments: Tensor) -> Tensor:
-    """0: INVERT, 1: PUNISH, 2: RETAIN; by the order of `Treatment`."""
+def dispositions_of(treatments: Tensor) -> Tensor:
+    """0: INVERT, 1: PUNISH, 2: RETAIN, for each of `Treatment` values of any shape."""
     return torch.tensor([0, 1, 1, 2, 2], device=treatments.device)[treatments]
 
 
@@ -192,7 +192,7 @@ def hybrid_loss(
         The loss, and its terms before λ_II, α_KL and λ_R.
     """
     counts = count_dispositions(treatments) if counts is None else counts
-    sums = per_pair.new_zeros(3).index_add(0, _disposition(treatments), weights * per_pair)
+    sums = per_pair.new_zeros(3).index_add(0, dispositions_of(treatments), weights * per_pair)
     means = sums / counts.clamp(min=1)
     kl = retained_kl.sum() / counts[2].clamp(min=1)
     total = (

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from realignment import likelihood
+from realignment.fresh import FreshWeights, FreshWeightsKeeper
+from realignment.ghost import Gradient, KeptPasses, LayerPasses
 from realignment.likelihood import scoring_mode
 from realignment.objective import (
     Example,
@@ -19,10 +21,11 @@ from realignment.objective import (
     hybrid_loss,
     is_retained,
     pair_losses,
+    shares,
 )
 from realignment.records import HealthError
 from realignment.rows import Layout, Rows
-from realignment.vocabulary import Head, token_likelihoods
+from realignment.vocabulary import Head, head_gradient, token_likelihoods
 
 Part = dict[str, Any]
 """A part of a batch that one forward pass takes, as tensors; see `Collator`."""
@@ -75,6 +78,9 @@ class Outlook:
         logprobs: log π_θ of each response token, shape (N,).
         kl: KL to the reference at each token; zero at tokens of conflicts, shape (N,).
         reference: log π_ref of each response, shape (R,).
+        conflict: Tokens of conflicts, by index.
+        kept: Tokens of retained pairs, by index.
+        reference_states: The reference's hidden states at the kept tokens, and its head; None: nothing is kept.
     """
 
     rows: Rows
@@ -82,6 +88,9 @@ class Outlook:
     logprobs: Tensor
     kl: Tensor
     reference: Tensor
+    conflict: Tensor
+    kept: Tensor
+    reference_states: tuple[Tensor, Head] | None
 
 
 class RealignTrainer(Trainer):
@@ -92,10 +101,17 @@ class RealignTrainer(Trainer):
     """
 
     def __init__(
-        self, *args: Any, objective: Objective, reference_model: nn.Module | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        objective: Objective,
+        reference_model: nn.Module | None = None,
+        fresh: FreshWeights | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._objective, self._reference_model = objective, reference_model
+        self._objective, self._reference_model, self._fresh = objective, reference_model, fresh
+        if fresh is not None:
+            self.add_callback(FreshWeightsKeeper(fresh))
         self._sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
         # The loss is a mean over the batch: let Trainer divide by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -116,7 +132,12 @@ class RealignTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         steps = self.args.gradient_accumulation_steps
         losses = []
+        if self._fresh is not None:
+            self._fresh.renew(model, self.state.global_step)
         for part in inputs["parts"]:
+            if self._fresh is not None:
+                losses.append(self._fresh_step(model, part, self._fresh) / steps)
+                continue
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, {"parts": [part]}) / steps
             self.accelerator.backward(loss)
@@ -128,29 +149,67 @@ class RealignTrainer(Trainer):
         return torch.stack([self._loss(model, part) for part in inputs["parts"]]).sum()
 
     def _loss(self, model: nn.Module, part: Part) -> Tensor:
-        outlook, treatments = self._look(model, part), part["treatments"]
+        outlook = self._look(model, part, self._reference_states(model, part))
+        treatments = part["treatments"]
         rows = outlook.rows
         logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
         per_pair = pair_losses(logprobs, outlook.reference, rows, treatments, self._objective)
-        total, terms = hybrid_loss(
-            per_pair,
-            part["weights"],
-            treatments,
-            retained_kl(outlook.kl, rows, treatments),
-            self._objective,
-            part["counts"],
-        )
+        kl = retained_kl(outlook.kl, rows, treatments)
+        return self._combine(per_pair, part["weights"], kl, logprobs.detach(), outlook, part)
+
+    def _combine(
+        self, per_pair: Tensor, weights: Tensor, kl: Tensor, logprobs: Tensor, outlook: Outlook, part: Part
+    ) -> Tensor:
+        """The hybrid loss, checked and recorded."""
+        treatments, counts = part["treatments"], part["counts"]
+        total, terms = hybrid_loss(per_pair, weights, treatments, kl, self._objective, counts)
         if not torch.isfinite(total):
             raise HealthError(
                 f"The loss is {float(total.detach())} at step {self.state.global_step + 1} ({_show(terms)}), "
                 "expected a finite number. Nothing was saved from this step. Lower `training.learning_rate`, "
                 "or use float32 (`model.dtype`)."
             )
-        self._record(terms, logprobs.detach() - outlook.reference, rows, treatments, part["counts"])
+        self._record(terms, logprobs - outlook.reference, outlook.rows, treatments, counts)
         return total
 
-    def _look(self, model: nn.Module, part: Part) -> Outlook:
-        """One forward pass; the reference's share of it without gradient."""
+    def _fresh_step(self, model: nn.Module, part: Part, fresh: FreshWeights) -> Tensor:
+        """Forward and backward of a part, its conflicts weighted at the present θ; the gradient is accumulated.
+
+        One backward of Σ_conflicts ℓ_i + (the retained pairs' share of the loss) keeps what every token adds to
+        the gradient. From that follow first w̃, then the gradient with each ℓ_i counted w̃_i times.
+        """
+        treatments, counts, kept = part["treatments"], part["counts"], KeptPasses()
+        retained, share = is_retained(treatments), shares(treatments, self._objective, counts)
+        trained, head = self.accelerator.unwrap_model(model), likelihood.output_head(model)
+        head_is_trained = head.weight.requires_grad
+        rows = Rows(**part["rows"])
+        # Before the passes are kept: PEFT switches gradients on again when it puts the adapters back.
+        states = self._reference_states(model, part)
+        with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
+            with self.compute_loss_context_manager():
+                outlook = self._look(model, part, states)
+            tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
+            logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
+            per_pair = pair_losses(logprobs, outlook.reference, rows, treatments, self._objective)
+            total = torch.where(retained, share * per_pair, per_pair).sum()
+            total = total + self._objective.kl_weight * mean_kl.sum() / counts[2].clamp(min=1)
+            slopes, kl_slopes = torch.autograd.grad(total, (tokens, kl))
+            torch.autograd.backward(
+                *zip(*((y, g) for y, g in ((outlook.logprobs, slopes), (outlook.kl, kl_slopes)) if y.requires_grad), strict=True)
+            )
+        weights = fresh.weigh(fresh.scores(trained, kept, rows, outlook.hidden.detach(), head, slopes), treatments)
+        multipliers = torch.where(retained, 1.0, share * weights).to(slopes.dtype)
+        gradients = kept.weighted_gradients(multipliers[rows.owner])
+        if head_is_trained:
+            per_token = multipliers[rows.pair[rows.response]]
+            head_gradients = _head_gradient(outlook, head, slopes * per_token, kl_slopes * per_token)
+            name = next(name for name, p in trained.named_parameters() if p is head.weight)
+            gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
+        _accumulate(trained, gradients, 1 / self.args.gradient_accumulation_steps)
+        return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
+
+    def _look(self, model: nn.Module, part: Part, states: tuple[Tensor, Head] | None) -> Outlook:
+        """One forward pass of the policy, and what it has to do with the reference's states."""
         rows, retained = Rows(**part["rows"]), is_retained(part["treatments"])
         hidden, head = likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
         is_kept = retained[rows.pair[rows.response]]
@@ -159,9 +218,8 @@ class RealignTrainer(Trainer):
         logprobs = tokens.logprob.new_zeros(len(rows.target)).index_add(0, conflict, tokens.logprob)
         kl = torch.zeros_like(logprobs)
         reference = part["reference"].to(logprobs.dtype, copy=True)
-        if len(kept):
-            states, reference_head = self._reference_states(model, Rows(**part["retained"]))
-            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], states, reference_head)
+        if states is not None:
+            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], *states)
             logprobs, kl = (
                 total.index_add(0, kept, values)
                 for total, values in ((logprobs, tokens.logprob), (kl, tokens.kl))
@@ -169,11 +227,14 @@ class RealignTrainer(Trainer):
             found = torch.zeros_like(logprobs).index_add(0, kept, tokens.reference)
             of_kept = retained[rows.pair]
             reference[of_kept] = likelihood.sum_per_response(found, rows)[of_kept]
-        return Outlook(rows, hidden, logprobs, kl, reference)
+        return Outlook(rows, hidden, logprobs, kl, reference, conflict, kept, states)
 
     @torch.no_grad()
-    def _reference_states(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Head]:
-        """Hidden states and head of the reference, without dropout."""
+    def _reference_states(self, model: nn.Module, part: Part) -> tuple[Tensor, Head] | None:
+        """The reference's hidden states at the retained pairs' tokens, without dropout, and its head."""
+        if not part["retained"]:
+            return None
+        rows = Rows(**part["retained"])
         if self._reference_model is not None:
             with scoring_mode(self._reference_model):
                 states = likelihood.response_hidden_states(self._reference_model, rows)
@@ -225,6 +286,23 @@ def retained_kl(kl: Tensor, rows: Rows, treatments: Tensor) -> Tensor:
     """
     chosen = rows.first[is_retained(treatments)]
     return likelihood.sum_per_response(kl, rows)[chosen] / rows.length[chosen]
+
+
+def _head_gradient(outlook: Outlook, head: Head, slopes: Tensor, kl_slopes: Tensor) -> Tensor:
+    """Gradient of the output head's matrix, given the cotangents of each token's log-probability and KL."""
+    hidden, target, conflict, kept = outlook.hidden.detach(), outlook.rows.target, outlook.conflict, outlook.kept
+    total = head_gradient(hidden[conflict], head, target[conflict], slopes[conflict])
+    if outlook.reference_states is None:
+        return total
+    cotangents = (slopes[kept], kl_slopes[kept])
+    return total + head_gradient(hidden[kept], head, target[kept], *cotangents, outlook.reference_states)
+
+
+def _accumulate(model: nn.Module, gradients: Gradient, scale: float) -> None:
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            gradient = gradients[name].to(parameter.dtype) * scale
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def _show(terms: dict[str, Tensor]) -> str:

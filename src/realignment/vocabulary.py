@@ -86,15 +86,15 @@ def token_likelihoods(
     Returns:
         Log-probabilities and KL of each token. No second derivative.
     """
-    tile = tile or max(16, TILE_BYTES // (4 * head.weight.shape[0]))
+    tile = tile or _tile(head)
     if reference_hidden is None or reference_head is None:
         (logprob,) = _Sweep.apply(hidden, head.weight, head, target, tile)  # type: ignore[no-untyped-call]
         zero = torch.zeros_like(logprob.detach())
         return Likelihoods(logprob, zero, zero)
-    values = _Sweep.apply(  # type: ignore[no-untyped-call]
+    logprob, reference, kl = _Sweep.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head, target, tile, reference_hidden.detach(), reference_head.detach()
     )
-    return Likelihoods(*values)
+    return Likelihoods(logprob, reference.detach(), kl)
 
 
 class _Sweep(torch.autograd.Function):
@@ -152,18 +152,52 @@ class _Sweep(torch.autograd.Function):
             if grad_kl is not None:
                 grad_hidden += slopes[1] * grad_kl[:, None].to(hidden.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = torch.zeros_like(weight)
-            for start in range(0, len(target), ctx.tile):
-                part = slice(start, start + ctx.tile)
-                logits = ctx.head.logits(hidden[part])
-                slope, q = ctx.head.slope(logits), torch.softmax(logits, dim=-1)
-                change = 0.0
-                if grad_kl is not None:
-                    p = torch.softmax(ctx.reference_head.logits(reference_hidden[part]), dim=-1)
-                    change = p.neg_().add_(q).mul_(grad_kl[part, None])
-                change = change - _less_target(q, target[part, None]).mul_(grad_logprob[part, None])
-                grad_weight.addmm_((change * slope).to(hidden.dtype).t(), hidden[part])
+            reference = (reference_hidden, ctx.reference_head) if grad_kl is not None else None
+            grad_weight = head_gradient(
+                hidden, ctx.head, target, grad_logprob, grad_kl, reference, tile=ctx.tile
+            )
         return grad_hidden, grad_weight, *(None,) * 5
+
+
+@torch.no_grad()
+def head_gradient(
+    hidden: Tensor,
+    head: Head,
+    target: Tensor,
+    grad_logprob: Tensor,
+    grad_kl: Tensor | None = None,
+    reference: tuple[Tensor, Head] | None = None,
+    *,
+    tile: int | None = None,
+) -> Tensor:
+    """Gradient of the head's matrix, Σ_t (g_t (𝟙[target_t] − q_t) + k_t (q_t − p_t)) h_tᵀ, shape (V, d).
+
+    Args:
+        hidden: Shape (N, d).
+        head: Of the policy.
+        target: Token ids, shape (N,).
+        grad_logprob: g, the cotangent of each token's log-probability, shape (N,).
+        grad_kl: k, of each token's KL, shape (N,); None: zero.
+        reference: The reference's states and head; needed where there is a `grad_kl`.
+        tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
+    """
+    tile = tile or _tile(head)
+    total = torch.zeros_like(head.weight)
+    for start in range(0, len(target), tile):
+        part = slice(start, start + tile)
+        logits = head.logits(hidden[part])
+        slope, q = head.slope(logits), torch.softmax(logits, dim=-1)
+        change = torch.zeros_like(q)
+        if grad_kl is not None and reference is not None:
+            p = torch.softmax(reference[1].logits(reference[0][part]), dim=-1)
+            change = torch.sub(q, p, out=p).mul_(grad_kl[part, None])
+        change.sub_(_less_target(q, target[part, None]).mul_(grad_logprob[part, None]))
+        total.addmm_(_times(change, slope).to(hidden.dtype).t(), hidden[part])
+    return total
+
+
+def _tile(head: Head) -> int:
+    return max(16, TILE_BYTES // (4 * head.weight.shape[0]))
 
 
 def _times(values: Tensor, slope: Tensor | float) -> Tensor:
@@ -177,12 +211,12 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _less_target(probabilities: Tensor, target: Tensor) -> Tensor:
-    """q − 𝟙[target], in place: in float32 the difference is exact where q is close to one."""
+    """Q − 𝟙[target], in place: in float32 the difference is exact where q is close to one."""
     return probabilities.scatter_add_(1, target, probabilities.new_full((1, 1), -1.0).expand_as(target))
 
 
 def token_log_probabilities(hidden: Tensor, head: Head, target: Tensor, *, tile: int | None = None) -> Tensor:
-    """log π(target_t | prefix), shape (N,), in nats; see `token_likelihoods`."""
+    """Log π(target_t | prefix), shape (N,), in nats; see `token_likelihoods`."""
     return token_likelihoods(hidden, head, target, tile=tile).logprob
 
 
@@ -208,7 +242,7 @@ def log_probability_derivatives(
         weight_change: dW, shape (V, d); None: zero.
         tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
     """
-    tile = tile or max(16, TILE_BYTES // (4 * head.weight.shape[0]))
+    tile = tile or _tile(head)
     parts = []
     for start in range(0, len(target), tile):
         part = slice(start, start + tile)
