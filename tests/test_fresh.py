@@ -23,7 +23,12 @@ MODELS = {
     "all of Qwen2, with biases": lambda: move(tiny_model("qwen2"), scale=0.02),
     "all of GPT-2": lambda: move(tiny_model("gpt2"), scale=0.02),
 }
-REFERENCES = {"LoRA on GPT-2": "gpt2", "all of GPT-2": "gpt2", "all of Llama": "llama", "all of Qwen2, with biases": "qwen2"}
+REFERENCES = {
+    "LoRA on GPT-2": "gpt2",
+    "all of GPT-2": "gpt2",
+    "all of Llama": "llama",
+    "all of Qwen2, with biases": "qwen2",
+}
 
 
 def reference_of(name):
@@ -86,7 +91,11 @@ def test_a_fresh_step_has_the_loss_and_gradients_of_weights_taken_by_one_backwar
     trainer._fresh = fresh_weights(reference, length_normalize=length_normalize)
     loss = trainer.training_step(model, Collator(Layout(0))(examples))
     assert float(loss) == pytest.approx(float(twin.detach()), rel=1e-6)
-    found = {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in model.named_parameters() if p.requires_grad}
+    found = {
+        key: torch.zeros_like(p) if p.grad is None else p.grad
+        for key, p in model.named_parameters()
+        if p.requires_grad
+    }
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -142,13 +142,13 @@ def test_the_reference_of_every_response_is_the_untouched_model_without_dropout(
     trainer, untouched = open_trainer(model, tmp_path), tiny_model("gpt2")
     (example,) = tiny_examples([treatment])
     (part,) = Collator(Layout(0))([example])["parts"]
-    states, head = trainer._reference_states(model, part)
+    reference = trainer._reference(model, part)
     plain = []
     for response in example.tokens.responses:
         ids = torch.tensor([[*example.tokens.prompt, *response]])
         plain.append(untouched.transformer(ids).last_hidden_state[0, len(example.tokens.prompt) - 1 : -1])
-    torch.testing.assert_close(states, torch.cat(plain).detach())
-    assert head.weight.equal(untouched.lm_head.weight)
+    torch.testing.assert_close(reference.hidden, torch.cat(plain).detach())
+    assert reference.head.weight.equal(untouched.lm_head.weight)
     assert model.training
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from realignment.vocabulary import (
     Head,
+    ReferenceStates,
+    ReferenceTop,
     log_probability_derivatives,
     token_likelihoods,
     token_log_probabilities,
@@ -31,8 +33,8 @@ def states(tokens=7, width=3, vocabulary=5, seed=0, dtype=torch.float64):
 
 
 def sweep(hidden, weight, target, *reference, tile=None, **kind):
-    states_and_head = (reference[0], Head(reference[1], **kind)) if reference else ()
-    return token_likelihoods(hidden, Head(weight, **kind), target, *states_and_head, tile=tile)
+    known = ReferenceStates(reference[0], Head(reference[1], **kind)) if reference else None
+    return token_likelihoods(hidden, Head(weight, **kind), target, known, tile=tile)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -153,3 +155,45 @@ def test_derivatives_along_directions_are_those_of_forward_mode(kind, moves):
         hidden, head, target, hidden_change=changes["hidden"], weight_change=changes["weight"], tile=3
     )
     torch.testing.assert_close(found, expected)
+
+
+def top_of(reference_hidden, reference_weight, target, k):
+    log_p = (reference_hidden @ reference_weight.T).log_softmax(-1)
+    values, index = log_p.topk(k)
+    return ReferenceTop(index, values, log_p[torch.arange(len(target)), target])
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_the_bucketed_kl_and_its_gradients_are_those_of_a_distribution_over_the_buckets(k):
+    hidden, weight, target, *reference = states()
+    top, scales = top_of(*reference, target, k), torch.rand(2, 7, dtype=torch.float64)
+    results = []
+
+    def bucketed(hidden, weight):
+        q, p = torch.softmax(hidden @ weight.T, -1), top.logprob.exp()
+        mine = q.gather(1, top.index)
+        rest_p, rest_q = 1 - p.sum(1), 1 - mine.sum(1)
+        kl = (p * (p / mine).log()).sum(1) + rest_p * (rest_p / rest_q).log()
+        return q[torch.arange(7), target].log(), kl
+
+    def ours(hidden, weight):
+        found = token_likelihoods(hidden, Head(weight), target, top, tile=3)
+        return found.logprob, found.kl
+
+    for function in (bucketed, ours):
+        leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+        values = function(*leaves)
+        total = sum((scale * value).sum() for scale, value in zip(scales, values, strict=True))
+        results.append(([v.detach() for v in values], torch.autograd.grad(total, leaves)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_bucketed_kl_is_never_above_the_exact_one_and_equals_it_with_all_tokens(k):
+    hidden, weight, target, *reference = states()
+    exact = sweep(hidden, weight, target, *reference)
+    approximate = token_likelihoods(hidden, Head(weight), target, top_of(*reference, target, k))
+    assert (approximate.kl <= exact.kl + 1e-12).all()
+    torch.testing.assert_close(approximate.reference, exact.reference)
+    if k == len(weight):
+        torch.testing.assert_close(approximate.kl, exact.kl)

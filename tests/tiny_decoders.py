@@ -81,7 +81,7 @@ OTHERS = ["mamba", "lfm2"]
 
 
 def tiny_model(family="llama_tied", *, dtype=torch.float64, seed=0):
-    """A random model. In float64 its norms are torch's (but Gemma's): Llama's compute in float32 in any dtype."""
+    """A random model. In float64 its norms are torch's (but Gemma's): Llama's compute in float32 always."""
     torch.manual_seed(seed)
     model = FAMILIES[family]().to(dtype).eval()
     if dtype == torch.float64 and not family.startswith("gemma"):

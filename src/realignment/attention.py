@@ -51,12 +51,12 @@ def shared_prompt_attention(
     """
     if prompt_sharing is None:
         return _attend(module, query, key, value, attention_mask, softcap, options)
-    apart = [_take_apart(states, prompt_sharing.sequences) for states in (query, key, value)]
+    query, key, value = (_take_apart(x, prompt_sharing.sequences) for x in (query, key, value))
     width = prompt_sharing.sequences.shape[1]
     band = None
     if softcap is not None or (sliding_window is not None and width > sliding_window):
         band = _band(width, sliding_window, query.device)
-    output, _ = _attend(module, *apart, band, softcap, options)
+    output, _ = _attend(module, query, key, value, band, softcap, options)
     return output.flatten(0, 1).index_select(0, prompt_sharing.home)[None], None
 
 

@@ -1,4 +1,4 @@
-"""Derivatives of log-probabilities along one direction of the parameters: forward mode, finite differences."""
+"""Derivatives of log-probabilities along one direction of θ: forward mode, finite differences."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +20,8 @@ from realignment.rows import Rows
 from realignment.vocabulary import log_probability_derivatives, token_log_probabilities
 
 ADAPTER_STEP, FULL_STEP = 0.03, 1e-3
-"""Parameter-space lengths of the finite difference with the least error, by measurement: for adapters rounding
-dominates below, curvature above; a model's own weights curve sooner."""
+"""Parameter-space lengths of the finite difference with the least error, by measurement: below them rounding
+dominates, above them curvature; a model's own weights curve sooner than adapters."""
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def forward_mode(model: nn.Module, rows: Rows, direction: Gradient) -> tuple[Ten
         return functional_call(wrapper, {name: named[name] for name in inside}, (rows,))  # type: ignore[no-any-return]
 
     with sdpa_kernel(SDPBackend.MATH):
-        hidden, change = jvp(states, (parameters,), (tangents,))
+        hidden, change = jvp(states, (parameters,), (tangents,))  # type: ignore[misc]
     weight = next(
         (direction[n] for n, p in model.named_parameters() if p is head.weight and n in direction), None
     )
@@ -90,7 +90,7 @@ def finite_differences(
         model: In scoring mode; its parameters are put back exactly.
         rows: The pairs.
         direction: G by parameter name.
-        step: Parameter-space length; None: `ADAPTER_STEP`, or `FULL_STEP` where the head or embedding is trained.
+        step: Parameter-space length; None: `ADAPTER_STEP`, or `FULL_STEP` where the head is trained.
 
     Returns:
         Both of shape (R,).
@@ -101,9 +101,9 @@ def finite_differences(
     dtype = causal_model(model).dtype
     if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
         raise ImpactError(
-            f"Finite differences in {dtype} are rounding noise (measured: rank correlation with the exact scores "
-            "−0.6 to 0.03), expected float32. Use `impact.engine: ghost`, which is exact in any precision, or "
-            "`model.dtype: float32`."
+            f"Finite differences in {dtype} are rounding noise (measured: rank correlation with the exact "
+            "scores −0.6 to 0.03), expected float32. Use `impact.engine: ghost`, which is exact in any "
+            "precision, or `model.dtype: float32`."
         )
     if step is None:
         step = FULL_STEP if output_head(model).weight.requires_grad else ADAPTER_STEP
@@ -138,8 +138,8 @@ def _without_padding_rows(
 ) -> Tensor:
     """Autograd drops the gradient of an embedding's padding row; here it would count.
 
-    A matrix that is also the output head keeps the row, whose gradient as part of the head is not dropped; moved
-    as one, the two cannot be told apart, so finite differences of a tied embedding count it in both.
+    A matrix that is also the output head keeps the row, whose gradient as part of the head is not dropped;
+    moved as one, the two cannot be told apart, so finite differences of a tied embedding count it in both.
     """
     module = model.get_submodule(name.rpartition(".")[0])
     tied = isinstance(module, nn.Embedding) and module.weight is output_head(model).weight

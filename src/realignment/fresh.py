@@ -1,4 +1,4 @@
-"""Impact weights taken anew inside the training step, at the present parameters: one forward, one backward."""
+"""Impact weights taken anew inside the training step, at the present θ: one forward, one backward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,9 +25,10 @@ MEMORY = 0.98
 class FreshWeights:
     """w̃ of a batch's conflicts at the present θ.
 
-    s_i = ⟨g_J, ∇_θ ℓ_i⟩ of the batch (TRACE, arXiv:2511.02623, Algorithm 1) at θ instead of θ_ref; g_J is renewed
-    every `every` steps. Clamped at zero and divided by the running mean of its disposition (bias-corrected), so
-    that weights have mean one over some fifty batches, as ``mean_one`` weights have over the data.
+    s_i = ⟨g_J, ∇_θ ℓ_i⟩ of the batch (TRACE, arXiv:2511.02623, Algorithm 1) at θ instead of θ_ref; g_J is
+    renewed every `every` steps. Clamped at zero and divided by the running mean of its disposition
+    (bias-corrected), so that weights have mean one over some fifty batches, as ``mean_one`` weights have over
+    the data.
 
     Attributes:
         gold: The gold pairs, laid out.
@@ -114,7 +115,7 @@ class FreshWeights:
 
 
 class FreshWeightsKeeper(TrainerCallback):
-    """Keeps the weights' state beside every checkpoint, so that a resumed run goes on as if never interrupted."""
+    """Keeps the weights' state beside every checkpoint: a resumed run goes on as if never interrupted."""
 
     def __init__(self, fresh: FreshWeights) -> None:
         self._fresh = fresh

@@ -1,4 +1,4 @@
-"""What a backward knows of every pair's gradient, without ever forming one: layer inputs × output gradients."""
+"""What a backward knows of every pair's gradient without forming one: layer inputs × output gradients."""
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -24,11 +24,11 @@ Consume = Callable[[str, nn.Module, Tensor, Tensor], None]
 
 
 class LayerPasses:
-    """While it is open, a backward hands (x, δ) of every trained layer to `consume` and forms no weight gradient.
+    """While it is open, a backward hands (x, δ) of every trained layer over, instead of weight gradients.
 
-    A layer y = layer(x; W) is affine in its weights, so all that a pair's gradient consists of are its tokens'
-    x and δ: its inner product with a direction and its share in a weighted sum both follow from them. Tokens of
-    different pairs never meet, so each token's (x, δ) belongs to one pair.
+    A layer y = layer(x; W) is affine in its weights, so all that a pair's gradient consists of are its
+    tokens' x and δ: its inner product with a direction and its share in a weighted sum both follow from them.
+    Tokens of different pairs never meet, so each token's (x, δ) belongs to one pair.
 
     x is kept as autograd keeps it, so that under gradient checkpointing it is computed again, not held.
 
@@ -80,8 +80,8 @@ class LayerPasses:
         if delta.shape[:2] != self._shape:
             raise ImpactError(
                 f"No impact score for {name}: its output has shape {tuple(delta.shape)}, expected an entry "
-                f"for each of {self._shape} tokens. The layer mixes tokens (mixture of experts?): leave it out "
-                "of `target_modules`."
+                f"for each of {self._shape} tokens. The layer mixes tokens (mixture of experts?): leave it "
+                "out of `target_modules`."
             )
         self._consume(name, module, entered, delta)
 

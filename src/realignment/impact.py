@@ -81,8 +81,8 @@ def impact_scores(
         Scores, shape (P,), and log-probabilities (detached), shape (R,).
 
     Raises:
-        ImpactError: Nothing is trained, a layer whose share in the score is not known, or finite differences in
-            half precision.
+        ImpactError: Nothing is trained, a layer whose share in the score is not known, or finite differences
+            in half precision.
     """
     with scoring_mode(model):
         match engine:

@@ -29,8 +29,8 @@ def output_head(model: Any) -> Head:
     """What turns the model's hidden states into logits.
 
     Raises:
-        LikelihoodError: The head is not one matrix, or carries an adapter, which a product with the matrix alone
-            would leave out.
+        LikelihoodError: The head is not one matrix, or carries an adapter, which a product with the matrix
+            alone would leave out.
     """
     causal = causal_model(model)
     head, config = causal.get_output_embeddings(), causal.config.get_text_config()
@@ -65,7 +65,8 @@ def response_hidden_states(model: Any, rows: Rows) -> Tensor:
 def scoring_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off: gradient, scores and reference see one function (peft returns a LoRA in train mode).
 
-    Layers that checkpoint their activations do so in train mode alone, so they stay in it; what is inside does not.
+    Layers that checkpoint their activations do so in train mode alone, so they stay in it; what is inside
+    does not.
     """
     was_training = model.training
     model.eval()
@@ -93,8 +94,8 @@ def response_log_probabilities(model: Any, rows: Rows) -> Tensor:
 def can_share_prompts(model: PreTrainedModel, *, tolerance: float = 1e-3) -> bool:
     """Whether log-probabilities over rows that share prompts are the model's own; measured, not looked up.
 
-    A model whose tokens meet elsewhere than in attention (recurrent, hybrid), or whose attention knows more than
-    windows and soft-capping, cannot; its pairs are laid out separately.
+    A model whose tokens meet elsewhere than in attention (recurrent, hybrid), or whose attention knows more
+    than windows and soft-capping, cannot; its pairs are laid out separately.
 
     Args:
         model: Any causal language model.
@@ -121,13 +122,13 @@ def can_share_prompts(model: PreTrainedModel, *, tolerance: float = 1e-3) -> boo
         separate = _try(model, lay_out([pair], pad_id=0, share_prompts=False).to(model.device))
     if not _agree(separate, expected, tolerance):
         raise LikelihoodError(
-            f"{type(model).__name__} gives log-probabilities {expected} by its own logits and {separate} by its "
-            "last hidden states and its head. Expected a model whose logits are head · hidden state, such as "
-            "Llama, Qwen, Gemma, Mistral, GPT-2 or SmolLM."
+            f"{type(model).__name__} gives log-probabilities {expected} by its own logits and {separate} by "
+            "its last hidden states and its head. Expected a model whose logits are head · hidden state, "
+            "such as Llama, Qwen, Gemma, Mistral, GPT-2 or SmolLM."
         )
     logger.warning(
-        "%s cannot share a prompt between responses (%s, expected %s): every response is computed with its own "
-        "copy of the prompt, in padded rows. Results are the same; long prompts take longer.",
+        "%s cannot share a prompt between responses (%s, expected %s): every response is computed with its "
+        "own copy of the prompt, in padded rows. Results are the same; long prompts take longer.",
         type(model).__name__,
         shared,
         expected,
@@ -143,7 +144,7 @@ def _try(model: PreTrainedModel, rows: Rows) -> list[float] | str:
 
 
 def choose_layout(model: PreTrainedModel, *, pad_id: int) -> Layout:
-    """The layout in which the model's likelihoods are exact, shared prompts where it can; see `can_share_prompts`."""
+    """The layout in which the model's likelihoods are exact, with shared prompts where it can."""
     return Layout(pad_id, can_share_prompts(model))
 
 

@@ -185,8 +185,8 @@ def hybrid_loss(
         treatments: Shape (P,).
         retained_kl: Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,).
         objective: The knobs. TRACE has λ_R = `retain_weight` = 0.
-        counts: `count_dispositions` of the whole batch where the pairs are a part of one: the losses of the parts
-            then add up to the batch's.
+        counts: `count_dispositions` of the whole batch where the pairs are a part of one: the losses of the
+            parts then add up to the batch's.
 
     Returns:
         The loss, and its terms before λ_II, α_KL and λ_R.

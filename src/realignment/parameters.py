@@ -126,6 +126,11 @@ class ImpactParameters(Parameters):
         description="ghost: one backward a batch, exact; jvp: forward mode, exact, keeps no activations; "
         "finite_difference: two forwards, approximate, float32 alone",
     )
+    curvature: Literal["identity", "diagonal_fisher", "kfac"] = Field(
+        "identity", description="H in -g_J' H^-1 g_i: the paper's identity, or the Fisher information"
+    )
+    damping: float = Field(0.1, gt=0, description="Added to the Fisher, relative to its mean")
+    curvature_pairs: int = Field(128, ge=1, description="Conflicts on which the Fisher is estimated")
     token_budget: int = Field(2048, ge=1, description="Tokens of a forward pass")
 
 
@@ -141,6 +146,17 @@ class TrainingParameters(Parameters):
         4096, ge=1, description="Tokens of a forward pass: a larger batch is taken in parts; null: in one"
     )
     accumulation_steps: int = Field(1, ge=1, description="Batches of an optimizer step")
+    reference: Literal["same_batch", "states", "top256"] = Field(
+        "same_batch",
+        description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a frozen "
+        "copy); states: last hidden states kept on disk, exact; top256: approximate, 2 KiB a token",
+    )
+    fresh_weights_every: int | None = Field(
+        None,
+        ge=1,
+        description="Take every batch's impact weights anew at the present parameters, and the gold gradient "
+        "after so many steps; null: the weights of the stage `impact`",
+    )
     warmup_share: Share = Field(0.1, description="Share of the steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="Larger gradients are scaled down to this norm")
     max_kl: float = Field(gt=0, description="nats per token on retained pairs; above it training stops early")

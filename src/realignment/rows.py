@@ -21,10 +21,10 @@ class Rows:
 
     P pairs, R responses, N response tokens; B × L places for tokens, numbered row by row.
 
-    Two layouts. *Shared*: one row (B = 1) of all tokens, ``[prompt | response | response …]`` pair after pair,
-    nothing twice and no padding; attention takes the R sequences ``prompt + response`` apart (`sequences`).
-    *Separate*: one padded row a response with its own copy of the prompt (B = R), for models whose layers mix
-    tokens otherwise than by attention.
+    Two layouts. *Shared*: one row (B = 1) of all tokens, ``[prompt | response | response …]`` pair after
+    pair, nothing twice, no padding; attention takes the R sequences ``prompt + response`` apart
+    (`sequences`). *Separate*: one padded row a response with its own copy of the prompt (B = R), for models
+    whose layers mix tokens otherwise than by attention.
 
     Attributes:
         input_ids: Shape (B, L).

@@ -24,8 +24,9 @@ from realignment.objective import (
     shares,
 )
 from realignment.records import HealthError
+from realignment.reference import KeptReference, as_reference
 from realignment.rows import Layout, Rows
-from realignment.vocabulary import Head, head_gradient, token_likelihoods
+from realignment.vocabulary import Head, Reference, ReferenceStates, head_gradient, token_likelihoods
 
 Part = dict[str, Any]
 """A part of a batch that one forward pass takes, as tensors; see `Collator`."""
@@ -35,12 +36,13 @@ Part = dict[str, Any]
 class Collator:
     """Examples → one batch, in parts of at most `token_budget` tokens (but one pair at least).
 
-    A batch is what the loss is a mean over, a part is what fits the memory: the losses of the parts add up to the
-    batch's, whatever the budget.
+    A batch is what the loss is a mean over, a part is what fits the memory: the losses of the parts add up to
+    the batch's, whatever the budget.
     """
 
     layout: Layout
     token_budget: int | None = None
+    kept_reference: KeptReference | None = None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, list[Part]]:
         """The parts (nested dicts of tensors, so that any accelerator can move them)."""
@@ -53,10 +55,11 @@ class Collator:
         reference = [
             value for e in examples for value in (e.reference or (float("nan"),) * len(e.tokens.responses))
         ]
-        retained = [example.tokens for example in examples if not example.treatment.is_conflict]
+        retained, kept = [e for e in examples if not e.treatment.is_conflict], self.kept_reference
         return {
             "rows": _tensors(self.layout([example.tokens for example in examples])),
-            "retained": _tensors(self.layout(retained)) if retained else {},
+            "retained": _tensors(self.layout([e.tokens for e in retained])) if retained and not kept else {},
+            "kept": kept.of([e.pair_id for e in retained]) if retained and kept else {},
             "treatments": torch.tensor([int(example.treatment) for example in examples]),
             "weights": torch.tensor([example.weight for example in examples]),
             "reference": torch.tensor(reference),
@@ -80,7 +83,7 @@ class Outlook:
         reference: log π_ref of each response, shape (R,).
         conflict: Tokens of conflicts, by index.
         kept: Tokens of retained pairs, by index.
-        reference_states: The reference's hidden states at the kept tokens, and its head; None: nothing is kept.
+        known: The reference at the kept tokens; None: nothing is kept.
     """
 
     rows: Rows
@@ -90,14 +93,14 @@ class Outlook:
     reference: Tensor
     conflict: Tensor
     kept: Tensor
-    reference_states: tuple[Tensor, Head] | None
+    known: Reference | None
 
 
 class RealignTrainer(Trainer):
     """transformers' Trainer with the hybrid objective; nothing else differs.
 
-    The reference is the model with its adapters switched off, in the same batch; full fine-tuning takes a
-    frozen copy.
+    The reference is the model with its adapters switched off, in the same batch, or what the collator has of
+    it on disk, or (full fine-tuning) a frozen copy.
     """
 
     def __init__(
@@ -105,11 +108,13 @@ class RealignTrainer(Trainer):
         *args: Any,
         objective: Objective,
         reference_model: nn.Module | None = None,
+        reference_head: Head | None = None,
         fresh: FreshWeights | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._objective, self._reference_model, self._fresh = objective, reference_model, fresh
+        self._objective, self._fresh = objective, fresh
+        self._reference_model, self._reference_head = reference_model, reference_head
         if fresh is not None:
             self.add_callback(FreshWeightsKeeper(fresh))
         self._sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -149,7 +154,7 @@ class RealignTrainer(Trainer):
         return torch.stack([self._loss(model, part) for part in inputs["parts"]]).sum()
 
     def _loss(self, model: nn.Module, part: Part) -> Tensor:
-        outlook = self._look(model, part, self._reference_states(model, part))
+        outlook = self._look(model, part, self._reference(model, part))
         treatments = part["treatments"]
         rows = outlook.rows
         logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
@@ -173,10 +178,11 @@ class RealignTrainer(Trainer):
         return total
 
     def _fresh_step(self, model: nn.Module, part: Part, fresh: FreshWeights) -> Tensor:
-        """Forward and backward of a part, its conflicts weighted at the present θ; the gradient is accumulated.
+        """Forward and backward of a part, its conflicts weighted at the present θ; the gradient is
+        accumulated.
 
-        One backward of Σ_conflicts ℓ_i + (the retained pairs' share of the loss) keeps what every token adds to
-        the gradient. From that follow first w̃, then the gradient with each ℓ_i counted w̃_i times.
+        One backward of Σ_conflicts ℓ_i + (the retained pairs' share of the loss) keeps what every token adds
+        to the gradient. From that follow first w̃, then the gradient with each ℓ_i counted w̃_i times.
         """
         treatments, counts, kept = part["treatments"], part["counts"], KeptPasses()
         retained, share = is_retained(treatments), shares(treatments, self._objective, counts)
@@ -184,20 +190,20 @@ class RealignTrainer(Trainer):
         head_is_trained = head.weight.requires_grad
         rows = Rows(**part["rows"])
         # Before the passes are kept: PEFT switches gradients on again when it puts the adapters back.
-        states = self._reference_states(model, part)
+        reference = self._reference(model, part)
         with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
             with self.compute_loss_context_manager():
-                outlook = self._look(model, part, states)
+                outlook = self._look(model, part, reference)
             tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
             logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
             per_pair = pair_losses(logprobs, outlook.reference, rows, treatments, self._objective)
             total = torch.where(retained, share * per_pair, per_pair).sum()
             total = total + self._objective.kl_weight * mean_kl.sum() / counts[2].clamp(min=1)
             slopes, kl_slopes = torch.autograd.grad(total, (tokens, kl))
-            torch.autograd.backward(
-                *zip(*((y, g) for y, g in ((outlook.logprobs, slopes), (outlook.kl, kl_slopes)) if y.requires_grad), strict=True)
-            )
-        weights = fresh.weigh(fresh.scores(trained, kept, rows, outlook.hidden.detach(), head, slopes), treatments)
+            reached = [outlook.logprobs, outlook.kl] if len(outlook.kept) else [outlook.logprobs]
+            torch.autograd.backward(reached, [slopes, kl_slopes][: len(reached)])
+        scores = fresh.scores(trained, kept, rows, outlook.hidden.detach(), head, slopes)
+        weights = fresh.weigh(scores, treatments)
         multipliers = torch.where(retained, 1.0, share * weights).to(slopes.dtype)
         gradients = kept.weighted_gradients(multipliers[rows.owner])
         if head_is_trained:
@@ -208,8 +214,8 @@ class RealignTrainer(Trainer):
         _accumulate(trained, gradients, 1 / self.args.gradient_accumulation_steps)
         return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
 
-    def _look(self, model: nn.Module, part: Part, states: tuple[Tensor, Head] | None) -> Outlook:
-        """One forward pass of the policy, and what it has to do with the reference's states."""
+    def _look(self, model: nn.Module, part: Part, known: Reference | None) -> Outlook:
+        """One forward pass of the policy, set against the reference."""
         rows, retained = Rows(**part["rows"]), is_retained(part["treatments"])
         hidden, head = likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
         is_kept = retained[rows.pair[rows.response]]
@@ -218,8 +224,8 @@ class RealignTrainer(Trainer):
         logprobs = tokens.logprob.new_zeros(len(rows.target)).index_add(0, conflict, tokens.logprob)
         kl = torch.zeros_like(logprobs)
         reference = part["reference"].to(logprobs.dtype, copy=True)
-        if states is not None:
-            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], *states)
+        if known is not None:
+            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], known)
             logprobs, kl = (
                 total.index_add(0, kept, values)
                 for total, values in ((logprobs, tokens.logprob), (kl, tokens.kl))
@@ -227,20 +233,24 @@ class RealignTrainer(Trainer):
             found = torch.zeros_like(logprobs).index_add(0, kept, tokens.reference)
             of_kept = retained[rows.pair]
             reference[of_kept] = likelihood.sum_per_response(found, rows)[of_kept]
-        return Outlook(rows, hidden, logprobs, kl, reference, conflict, kept, states)
+        return Outlook(rows, hidden, logprobs, kl, reference, conflict, kept, known)
 
     @torch.no_grad()
-    def _reference_states(self, model: nn.Module, part: Part) -> tuple[Tensor, Head] | None:
-        """The reference's hidden states at the retained pairs' tokens, without dropout, and its head."""
+    def _reference(self, model: nn.Module, part: Part) -> Reference | None:
+        """The reference at the retained pairs' tokens, without dropout; None where there are none."""
+        if part["kept"]:
+            head = self._reference_head or likelihood.output_head(model)
+            return as_reference(part["kept"], head, likelihood.causal_model(model).dtype)
         if not part["retained"]:
             return None
         rows = Rows(**part["retained"])
         if self._reference_model is not None:
             with scoring_mode(self._reference_model):
                 states = likelihood.response_hidden_states(self._reference_model, rows)
-            return states, likelihood.output_head(self._reference_model)
+            return ReferenceStates(states, likelihood.output_head(self._reference_model))
         with scoring_mode(model), self.accelerator.unwrap_model(model).disable_adapter():
-            return likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
+            states = likelihood.response_hidden_states(model, rows)
+        return ReferenceStates(states, likelihood.output_head(model).detach())
 
     def _record(
         self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor, counts: Tensor
@@ -290,12 +300,17 @@ def retained_kl(kl: Tensor, rows: Rows, treatments: Tensor) -> Tensor:
 
 def _head_gradient(outlook: Outlook, head: Head, slopes: Tensor, kl_slopes: Tensor) -> Tensor:
     """Gradient of the output head's matrix, given the cotangents of each token's log-probability and KL."""
-    hidden, target, conflict, kept = outlook.hidden.detach(), outlook.rows.target, outlook.conflict, outlook.kept
+    hidden, target, conflict, kept = (
+        outlook.hidden.detach(),
+        outlook.rows.target,
+        outlook.conflict,
+        outlook.kept,
+    )
     total = head_gradient(hidden[conflict], head, target[conflict], slopes[conflict])
-    if outlook.reference_states is None:
+    if outlook.known is None:
         return total
     cotangents = (slopes[kept], kl_slopes[kept])
-    return total + head_gradient(hidden[kept], head, target[kept], *cotangents, outlook.reference_states)
+    return total + head_gradient(hidden[kept], head, target[kept], *cotangents, outlook.known)
 
 
 def _accumulate(model: nn.Module, gradients: Gradient, scale: float) -> None:

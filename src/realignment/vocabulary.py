@@ -1,13 +1,13 @@
-"""Sweeps over the vocabulary, tile by tile: log-probabilities and exact KL without ever holding N × V logits."""
+"""Sweeps over the vocabulary, tile by tile: log-probabilities and exact KL, and never N × V logits."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 TILE_BYTES = 2**25
-"""What a tile of float32 logits may take: large enough for the matrix product, small enough for the caches."""
+"""Of a tile of float32 logits: large enough for the matrix product, small enough for the caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,77 @@ class Likelihoods(NamedTuple):
     kl: Tensor
 
 
+class Reference(Protocol):
+    """π_ref at N tokens, without gradient."""
+
+    def compare(self, part: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Set a tile of the policy against the reference.
+
+        Args:
+            part: Which of the N tokens.
+            log_q: log π_θ there, shape (tile, V); may be read alone.
+            target: Token ids, shape (tile, 1).
+
+        Returns:
+            log π_ref(target), shape (tile,); p with ∂KL/∂logits = q − p, shape (tile, V); KL, shape (tile,).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceStates:
+    """The reference by its last hidden states, shape (N, d), and its head: exact."""
+
+    hidden: Tensor
+    head: Head
+
+    def compare(self, part: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Reference`."""
+        log_p = torch.log_softmax(self.head.logits(self.hidden[part]), dim=-1)
+        known, p = log_p.gather(1, target)[:, 0], log_p.exp()
+        # Differences first: Σ p log p and Σ p log q are nearly equal close to the reference.
+        return known, p, _dot(p, log_p.sub_(log_q))
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceTop:
+    """The reference by its k likeliest tokens and one bucket for all others: approximate, and never above the
+    KL.
+
+    The bucket's share is spread as the policy spreads it, which is what the gradient of the bucketed KL says.
+
+    Attributes:
+        index: The k tokens, shape (N, k).
+        logprob: Their log π_ref, shape (N, k).
+        target: log π_ref of each target, shape (N,).
+    """
+
+    index: Tensor
+    logprob: Tensor
+    target: Tensor
+
+    def compare(self, part: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Reference`."""
+        index, log_p = self.index[part].long(), self.logprob[part].to(log_q.dtype)
+        p, mine = log_p.exp(), log_q.gather(1, index)
+        # In rounded numbers the top can sum to more than one.
+        rest_p, rest_q = ((1 - x.sum(1)).clamp(min=torch.finfo(x.dtype).tiny) for x in (p, mine.exp()))
+        kl = (p * (log_p - mine)).sum(1) + rest_p * (rest_p.log() - rest_q.log())
+        spread = log_q.exp().mul_((rest_p / rest_q)[:, None]).scatter_(1, index, p)
+        return self.target[part].to(log_q.dtype), spread, kl
+
+
 def token_likelihoods(
     hidden: Tensor,
     head: Head,
     target: Tensor,
-    reference_hidden: Tensor | None = None,
-    reference_head: Head | None = None,
+    reference: Reference | None = None,
     *,
     tile: int | None = None,
 ) -> Likelihoods:
     """Log-probabilities of tokens, and with a reference its own and the exact KL, from one sweep.
 
-    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). The sweep also forms what the backward scales,
+    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). The sweep forms what the backward scales,
 
         ∂ logprob_t / ∂h_t = (𝟙[target_t] − q_t) W,      ∂ KL_t / ∂h_t = (q_t − p_t) W,
 
@@ -79,22 +138,21 @@ def token_likelihoods(
         hidden: States that predict the tokens, shape (N, d).
         head: Of the policy.
         target: Token ids, shape (N,).
-        reference_hidden: The reference's states at the same tokens, shape (N, d); no gradient.
-        reference_head: Of the reference; no gradient.
+        reference: At the same tokens; None: only log-probabilities.
         tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
 
     Returns:
         Log-probabilities and KL of each token. No second derivative.
     """
     tile = tile or _tile(head)
-    if reference_hidden is None or reference_head is None:
+    if reference is None:
         (logprob,) = _Sweep.apply(hidden, head.weight, head, target, tile)  # type: ignore[no-untyped-call]
         zero = torch.zeros_like(logprob.detach())
         return Likelihoods(logprob, zero, zero)
-    logprob, reference, kl = _Sweep.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head, target, tile, reference_hidden.detach(), reference_head.detach()
+    logprob, known, kl = _Sweep.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head, target, tile, reference
     )
-    return Likelihoods(logprob, reference.detach(), kl)
+    return Likelihoods(logprob, known.detach(), kl)
 
 
 class _Sweep(torch.autograd.Function):
@@ -108,13 +166,10 @@ class _Sweep(torch.autograd.Function):
         head: Head,
         target: Tensor,
         tile: int,
-        reference_hidden: Tensor | None = None,
-        reference_head: Head | None = None,
+        reference: Reference | None = None,
     ) -> tuple[Tensor, ...]:
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        values = torch.zeros(
-            1 if reference_hidden is None else 3, len(target), dtype=exact, device=hidden.device
-        )
+        values = torch.zeros(1 if reference is None else 3, len(target), dtype=exact, device=hidden.device)
         slopes = torch.empty(2, *hidden.shape, dtype=hidden.dtype, device=hidden.device)
         slopes = slopes[: min(len(values), 2)] if ctx.needs_input_grad[0] else slopes[:0]
         for start in range(0, len(target), tile):
@@ -125,26 +180,21 @@ class _Sweep(torch.autograd.Function):
             chosen = target[part, None]
             values[0, part] = log_q.gather(1, chosen)[:, 0]
             p = None
-            if reference_hidden is not None and reference_head is not None:
-                log_p = torch.log_softmax(reference_head.logits(reference_hidden[part]), dim=-1)
-                values[1, part] = log_p.gather(1, chosen)[:, 0]
-                p = log_p.exp()
-                # Differences first: Σ p log p and Σ p log q are nearly equal close to the reference.
-                values[2, part] = _dot(p, log_p.sub_(log_q))
-                del log_p
+            if reference is not None:
+                values[1, part], p, values[2, part] = reference.compare(part, log_q, chosen)
             if not len(slopes):
                 continue
             q = log_q.exp_()
             if p is not None:
                 slopes[1, part] = _times(torch.sub(q, p, out=p), slope).to(hidden.dtype) @ weight
             slopes[0, part] = _times(_less_target(q, chosen), slope).to(hidden.dtype) @ weight
-        ctx.save_for_backward(hidden, weight, target, slopes, reference_hidden)
-        ctx.head, ctx.reference_head, ctx.tile = head, reference_head, tile
+        ctx.save_for_backward(hidden, target, slopes)
+        ctx.head, ctx.reference, ctx.tile = head, reference, tile
         return tuple(values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        hidden, weight, target, slopes, reference_hidden = ctx.saved_tensors
+        hidden, target, slopes = ctx.saved_tensors
         grad_logprob, grad_kl = grads[0], grads[2] if len(grads) > 1 else None
         grad_hidden = grad_weight = None
         if ctx.needs_input_grad[0]:
@@ -152,11 +202,10 @@ class _Sweep(torch.autograd.Function):
             if grad_kl is not None:
                 grad_hidden += slopes[1] * grad_kl[:, None].to(hidden.dtype)
         if ctx.needs_input_grad[1]:
-            reference = (reference_hidden, ctx.reference_head) if grad_kl is not None else None
             grad_weight = head_gradient(
-                hidden, ctx.head, target, grad_logprob, grad_kl, reference, tile=ctx.tile
+                hidden, ctx.head, target, grad_logprob, grad_kl, ctx.reference, tile=ctx.tile
             )
-        return grad_hidden, grad_weight, *(None,) * 5
+        return grad_hidden, grad_weight, *(None,) * 4
 
 
 @torch.no_grad()
@@ -166,7 +215,7 @@ def head_gradient(
     target: Tensor,
     grad_logprob: Tensor,
     grad_kl: Tensor | None = None,
-    reference: tuple[Tensor, Head] | None = None,
+    reference: Reference | None = None,
     *,
     tile: int | None = None,
 ) -> Tensor:
@@ -178,7 +227,7 @@ def head_gradient(
         target: Token ids, shape (N,).
         grad_logprob: g, the cotangent of each token's log-probability, shape (N,).
         grad_kl: k, of each token's KL, shape (N,); None: zero.
-        reference: The reference's states and head; needed where there is a `grad_kl`.
+        reference: Needed where there is a `grad_kl`.
         tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
     """
     tile = tile or _tile(head)
@@ -186,12 +235,13 @@ def head_gradient(
     for start in range(0, len(target), tile):
         part = slice(start, start + tile)
         logits = head.logits(hidden[part])
-        slope, q = head.slope(logits), torch.softmax(logits, dim=-1)
+        slope, log_q, chosen = head.slope(logits), torch.log_softmax(logits, dim=-1), target[part, None]
+        p = reference.compare(part, log_q, chosen)[1] if reference is not None else None
+        q = log_q.exp_()
         change = torch.zeros_like(q)
-        if grad_kl is not None and reference is not None:
-            p = torch.softmax(reference[1].logits(reference[0][part]), dim=-1)
+        if grad_kl is not None and p is not None:
             change = torch.sub(q, p, out=p).mul_(grad_kl[part, None])
-        change.sub_(_less_target(q, target[part, None]).mul_(grad_logprob[part, None]))
+        change.sub_(_less_target(q, chosen).mul_(grad_logprob[part, None]))
         total.addmm_(_times(change, slope).to(hidden.dtype).t(), hidden[part])
     return total
 
@@ -256,3 +306,28 @@ def log_probability_derivatives(
         expected = _dot(torch.softmax(logits, dim=-1), change)
         parts.append(change.gather(1, target[part, None])[:, 0] - expected)
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def sample_targets(
+    hidden: Tensor, head: Head, generator: torch.Generator, *, tile: int | None = None
+) -> Tensor:
+    """A token drawn from π at each of the N states, shape (N,)."""
+    parts = [
+        torch.multinomial(torch.softmax(head.logits(states), dim=-1), 1, generator=generator)[:, 0]
+        for states in hidden.split(tile or _tile(head))
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def head_fisher_diagonal(hidden: Tensor, head: Head, target: Tensor, *, tile: int | None = None) -> Tensor:
+    """Σ_t (∂ log π(target_t) / ∂W)² for the head's matrix W, shape (V, d)."""
+    tile = tile or _tile(head)
+    total = torch.zeros_like(head.weight, dtype=torch.promote_types(head.weight.dtype, torch.float32))
+    for start in range(0, len(target), tile):
+        part = slice(start, start + tile)
+        logits = head.logits(hidden[part])
+        change = _times(_less_target(torch.softmax(logits, -1), target[part, None]), head.slope(logits))
+        total.addmm_(change.square_().t(), hidden[part].to(total.dtype) ** 2)
+    return total

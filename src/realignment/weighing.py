@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from realignment import curvature as curvatures
 from realignment import impact
+from realignment.curvature import Curvature
 from realignment.ghost import Gradient
 from realignment.impact import Engine, RowLosses
 from realignment.objective import Example, Objective, Treatment, pair_losses
@@ -39,6 +41,26 @@ def compute_gold_gradient(
         logprobs, logprobs.detach(), rows, torch.full_like(rows.first, int(Treatment.PREFER)), dpo
     )
     return impact.gold_gradient(model, batches, losses)
+
+
+def precondition(
+    model: Any,
+    direction: Gradient,
+    conflicts: Sequence[Example],
+    *,
+    layout: Layout,
+    token_budget: int,
+    curvature: Curvature,
+    damping: float,
+    seed: int,
+) -> Gradient:
+    """The gold gradient by the curvature, estimated on the given conflicts; see `curvature.precondition`."""
+    tokens = [e.tokens for e in conflicts]
+    batches = [
+        layout([tokens[i] for i in members]).to(model.device)
+        for members in layout.batches(tokens, budget=token_budget)
+    ]
+    return curvatures.precondition(model, batches, direction, curvature=curvature, damping=damping, seed=seed)
 
 
 def score_conflicts(

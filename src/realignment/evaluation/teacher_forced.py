@@ -12,7 +12,7 @@ from realignment import likelihood
 from realignment.records import Disposition
 from realignment.rows import Layout, Rows
 from realignment.tokenization import TokenizedPair
-from realignment.vocabulary import token_likelihoods
+from realignment.vocabulary import ReferenceStates, token_likelihoods
 
 
 @torch.inference_mode()
@@ -56,7 +56,7 @@ def _score(model: Any, reference: Any, rows: Rows) -> tuple[Tensor, Tensor, Tens
     (hidden, head), (base, base_head) = (
         (likelihood.response_hidden_states(m, rows), likelihood.output_head(m)) for m in (model, reference)
     )
-    tokens = token_likelihoods(hidden, head, rows.target, base, base_head)
+    tokens = token_likelihoods(hidden, head, rows.target, ReferenceStates(base, base_head))
     logprobs, references, kl = (likelihood.sum_per_response(values, rows) for values in tokens)
     return logprobs, references, kl / rows.length
 
