@@ -91,7 +91,7 @@ def scores_and_references(model: Any, batch: Sequence[Example], direction: Gradi
 
 def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> RealignTrainer:
     """Our trainer, ready for `step`."""
-    settings = TrainingParameters(lora=None, max_kl=1.0, batch_size=len(batch), trainer={"bf16": False})
+    settings = TrainingParameters(lora=None, max_kl=1.0, batch_size=len(batch))
     arguments = training_arguments(
         Path(tempfile.gettempdir()) / "realignment-benchmark", steps=1, device=device, settings=settings, seed=0
     )

@@ -56,7 +56,7 @@ def trl_trainer(
         gradient_checkpointing=checkpointing,
         beta=BETA,
         max_length=None,
-        bf16=False,
+        bf16=device == "cuda",
         use_cpu=device == "cpu",
         dataloader_pin_memory=False,
         report_to="none",

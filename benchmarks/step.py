@@ -5,8 +5,10 @@ position on a CPU; "response tokens alone" forces what it does on a GPU, so that
 """
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import cases
 import ours
@@ -24,24 +26,31 @@ GOALS = {"PKU-like": 1.8, "long prompts": 3.0}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A batch and what is trained on it."""
+    """A batch and what is trained on it; `options` go to `cases.random_model`."""
 
     pairs: list[TokenizedPair]
     size: str
     lora: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """Where it is trained."""
+        return str(self.options.get("device", "cpu"))
 
 
 def build(case: Case, name: str) -> Call:
     """The named side's step, with models of its own."""
-    policy = partial(cases.policy, case.size, lora=case.lora)
+    policy = partial(cases.policy, case.size, lora=case.lora, **case.options)
     if name == STATIC:
-        model = policy(attention=ours.attention("cpu"))
+        model = policy(attention=ours.attention(case.device))
         batch = ours.with_reference(model, ours.preferences(case.pairs))
-        trainer = ours.trainer(model, batch)
+        trainer = ours.trainer(model, batch, device=case.device)
         cases.move(model)
         return lambda: ours.step(trainer, batch)
     model = policy(attention="sdpa")
-    copy = None if case.lora and name != PUBLISHED else cases.random_model(case.size, attention="sdpa")
+    needs_copy = name == PUBLISHED or not case.lora
+    copy = cases.random_model(case.size, attention="sdpa", **case.options) if needs_copy else None
     if name == PUBLISHED:
         cases.move(model)
         return lambda: peers.published_step(model, copy, ours.preferences(case.pairs))
@@ -51,6 +60,7 @@ def build(case: Case, name: str) -> Call:
         precomputed=name in (TRL, TRL_RESPONSES),
         checkpointing=name == TRL_DEFAULT,
         reference_model=copy,
+        device=case.device,
     )
     cases.move(model)
     rows = peers.trl_rows(trainer)
