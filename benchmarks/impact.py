@@ -16,14 +16,20 @@ from realignment.tokenization import TokenizedPair
 OURS, PUBLISHED, PER_SAMPLE = "ours", "published loop, weights alone", "a backward per pair, weights alone"
 VMAP = "`vmap(grad)`, weights alone"
 TRL, TRL_RESPONSES = "TRL, references alone", "TRL, references alone, response tokens alone"
-PEERS = {PUBLISHED: "scores", PER_SAMPLE: "scores", VMAP: "scores", TRL: "references", TRL_RESPONSES: "references"}
+PEERS = {
+    PUBLISHED: "scores",
+    PER_SAMPLE: "scores",
+    VMAP: "scores",
+    TRL: "references",
+    TRL_RESPONSES: "references",
+}
 GOALS = {("PKU-like", PUBLISHED): 3.6, ("PKU-like", TRL): 1.0, ("long prompts", TRL): 1 / 0.7}
 """For LoRA. Against TRL: at most 1.0 times its time, and 0.7 times."""
 
 
 def build(pairs: list[TokenizedPair], gold: list[TokenizedPair], size: str, *, lora: bool) -> dict[str, Call]:
     """Every side, at the reference, with one gold gradient."""
-    model = cases.policy(size, lora=lora, attention=ours.attention("cpu"))
+    model = cases.policy(size, lora=lora, attention="sdpa")
     plain = cases.policy(size, lora=lora, attention="sdpa")
     copy = cases.random_model(size, attention="sdpa")
     conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(gold))

@@ -101,7 +101,7 @@ def _as_text(pairs: Sequence[TokenizedPair]) -> Dataset:
 @contextmanager
 def _only_responses() -> Iterator[None]:
     """TRL scores response tokens alone on devices with Triton; elsewhere every position. Force the former."""
-    with mock.patch("trl.trainer.utils._use_triton", lambda _: True):
+    with mock.patch("trl.trainer.utils._use_triton", return_value=True):
         yield
 
 
@@ -132,8 +132,8 @@ def trl_references(
     return {"references": [torch.cat(parts).flatten()]}
 
 
-# The published loop: one sequence at a time, padded to 256 tokens, full logits, a second model as reference. Its
-# `empty_cache()` after every pass is left out.
+# The published loop: one sequence at a time, padded to 256 tokens, full logits, a second model as reference.
+# Its `empty_cache()` after every pass is left out.
 
 
 def _padded(prompt: list[int], response: list[int], device: Any) -> tuple[Tensor, Tensor, Tensor]:

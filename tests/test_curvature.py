@@ -58,7 +58,7 @@ def test_the_last_layers_diagonal_is_the_sum_of_squared_token_gradients():
     direction = {name: torch.ones_like(p) for name, p in model.named_parameters() if p.requires_grad}
     found, gradients = solve(model, direction, "diagonal_fisher"), token_gradients(model)
     for name in (n for n in direction if "layers.1" in n):
-        # The prompt's last token predicts the first token of every response: those gradients meet in one place.
+        # The prompt's last token predicts the first token of every response: those gradients meet there.
         places: dict[int, torch.Tensor] = {}
         for place, gradient in zip(ROWS.source.tolist(), gradients, strict=True):
             places[place] = places.get(place, 0) + gradient[name]

@@ -67,7 +67,7 @@ def test_a_run_that_was_cut_short_leaves_nothing_that_counts(tmp_path):
 
 def test_a_damaged_file_and_another_run_are_refused(tmp_path):
     keep(tiny_model(), tmp_path)
-    with pytest.raises(KeptReferenceError, match="of another run.*Remove the folder"):
+    with pytest.raises(KeptReferenceError, match=r"of another run.*Remove the folder"):
         keep(tiny_model(), tmp_path, key="o" * 64)
     with pytest.raises(KeptReferenceError, match="of another run"):
         keep(tiny_model(), tmp_path, kind="top256")

@@ -11,6 +11,7 @@ from realignment.vocabulary import (
     Head,
     ReferenceStates,
     ReferenceTop,
+    token_kl,
     log_probability_derivatives,
     token_likelihoods,
     token_log_probabilities,
@@ -197,3 +198,19 @@ def test_the_bucketed_kl_is_never_above_the_exact_one_and_equals_it_with_all_tok
     torch.testing.assert_close(approximate.reference, exact.reference)
     if k == len(weight):
         torch.testing.assert_close(approximate.kl, exact.kl)
+
+
+@pytest.mark.parametrize(("hidden_moves", "weight_moves"), [(True, True), (True, False), (False, True)])
+def test_the_kl_alone_is_that_of_the_whole_sweep(hidden_moves, weight_moves):
+    hidden, weight, target, *reference = states()
+    known, scale = ReferenceStates(reference[0], Head(reference[1])), torch.rand(7, dtype=torch.float64)
+    results = []
+    for function in (
+        lambda h, w: token_kl(h, Head(w), known, tile=3),
+        lambda h, w: token_likelihoods(h, Head(w), target, known, tile=4).kl,
+    ):
+        leaves = [hidden.clone().requires_grad_(hidden_moves), weight.clone().requires_grad_(weight_moves)]
+        kl = function(*leaves)
+        moving = [leaf for leaf in leaves if leaf.requires_grad]
+        results.append((kl.detach(), torch.autograd.grad((scale * kl).sum(), moving)))
+    torch.testing.assert_close(*results)

@@ -148,8 +148,8 @@ class TrainingParameters(Parameters):
     accumulation_steps: int = Field(1, ge=1, description="Batches of an optimizer step")
     reference: Literal["same_batch", "states", "top256"] = Field(
         "same_batch",
-        description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a frozen "
-        "copy); states: last hidden states kept on disk, exact; top256: approximate, 2 KiB a token",
+        description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a "
+        "frozen copy); states: hidden states kept on disk, exact; top256: approximate, 2 KiB a token",
     )
     fresh_weights_every: int | None = Field(
         None,

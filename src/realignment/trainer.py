@@ -178,8 +178,7 @@ class RealignTrainer(Trainer):
         return total
 
     def _fresh_step(self, model: nn.Module, part: Part, fresh: FreshWeights) -> Tensor:
-        """Forward and backward of a part, its conflicts weighted at the present θ; the gradient is
-        accumulated.
+        """Forward and backward of a part, its conflicts weighted at the present θ.
 
         One backward of Σ_conflicts ℓ_i + (the retained pairs' share of the loss) keeps what every token adds
         to the gradient. From that follow first w̃, then the gradient with each ℓ_i counted w̃_i times.

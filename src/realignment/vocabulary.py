@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-TILE_BYTES = 2**25
+TILE_BYTES = 2**24
 """Of a tile of float32 logits: large enough for the matrix product, small enough for the caches."""
 
 
@@ -91,8 +91,7 @@ class ReferenceStates:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceTop:
-    """The reference by its k likeliest tokens and one bucket for all others: approximate, and never above the
-    KL.
+    """The reference by its k likeliest tokens and one bucket for all others: never above the exact KL.
 
     The bucket's share is spread as the policy spreads it, which is what the gradient of the bucketed KL says.
 
@@ -155,6 +154,16 @@ def token_likelihoods(
     return Likelihoods(logprob, known.detach(), kl)
 
 
+def token_kl(hidden: Tensor, head: Head, reference: Reference, *, tile: int | None = None) -> Tensor:
+    """KL(π_ref ‖ π_θ) of each token alone, shape (N,), in nats, ≥ 0; see `token_likelihoods`."""
+    unread = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+    values = _Sweep.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head, unread, tile or _tile(head), reference, False
+    )
+    kl: Tensor = values[2]
+    return kl
+
+
 class _Sweep(torch.autograd.Function):
     """`head.weight` is an argument of its own, so that autograd sees it; `head` says how it is used."""
 
@@ -167,11 +176,12 @@ class _Sweep(torch.autograd.Function):
         target: Tensor,
         tile: int,
         reference: Reference | None = None,
+        scores_targets: bool = True,
     ) -> tuple[Tensor, ...]:
         exact = torch.promote_types(hidden.dtype, torch.float32)
         values = torch.zeros(1 if reference is None else 3, len(target), dtype=exact, device=hidden.device)
-        slopes = torch.empty(2, *hidden.shape, dtype=hidden.dtype, device=hidden.device)
-        slopes = slopes[: min(len(values), 2)] if ctx.needs_input_grad[0] else slopes[:0]
+        kinds = min(len(values), 2) if ctx.needs_input_grad[0] else 0
+        slopes = hidden.new_empty(kinds, *hidden.shape)
         for start in range(0, len(target), tile):
             part = slice(start, start + tile)
             logits = head.logits(hidden[part])
@@ -187,9 +197,10 @@ class _Sweep(torch.autograd.Function):
             q = log_q.exp_()
             if p is not None:
                 slopes[1, part] = _times(torch.sub(q, p, out=p), slope).to(hidden.dtype) @ weight
-            slopes[0, part] = _times(_less_target(q, chosen), slope).to(hidden.dtype) @ weight
+            if scores_targets:
+                slopes[0, part] = _times(_less_target(q, chosen), slope).to(hidden.dtype) @ weight
         ctx.save_for_backward(hidden, target, slopes)
-        ctx.head, ctx.reference, ctx.tile = head, reference, tile
+        ctx.head, ctx.reference, ctx.tile, ctx.scores_targets = head, reference, tile, scores_targets
         return tuple(values)
 
     @staticmethod
@@ -198,14 +209,14 @@ class _Sweep(torch.autograd.Function):
         grad_logprob, grad_kl = grads[0], grads[2] if len(grads) > 1 else None
         grad_hidden = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_hidden = slopes[0] * -grad_logprob[:, None].to(hidden.dtype)
-            if grad_kl is not None:
-                grad_hidden += slopes[1] * grad_kl[:, None].to(hidden.dtype)
+            shares = [(slopes[0], -grad_logprob)] if ctx.scores_targets else []
+            shares += [(slopes[1], grad_kl)] if grad_kl is not None else []
+            grad_hidden = sum(slope * grad[:, None].to(hidden.dtype) for slope, grad in shares)
         if ctx.needs_input_grad[1]:
             grad_weight = head_gradient(
                 hidden, ctx.head, target, grad_logprob, grad_kl, ctx.reference, tile=ctx.tile
             )
-        return grad_hidden, grad_weight, *(None,) * 4
+        return grad_hidden, grad_weight, *(None,) * 5
 
 
 @torch.no_grad()
