@@ -8,8 +8,8 @@ from tiny_decoders import tiny_examples
 from realignment.objective import (
     Objective,
     Treatment,
-    epoch_order,
     count_dispositions,
+    epoch_order,
     hybrid_loss,
     interleave,
     pair_losses,

@@ -11,8 +11,8 @@ from realignment.vocabulary import (
     Head,
     ReferenceStates,
     ReferenceTop,
-    token_kl,
     log_probability_derivatives,
+    token_kl,
     token_likelihoods,
     token_log_probabilities,
 )
