@@ -13,7 +13,9 @@ class LocalLMParameters(ModelParameters):
     template: Literal["chat", "llama_guard", "shieldgemma", "granite_guardian"] = Field(
         "chat", description="chat: the model's own chat template; else the native format of a guard model"
     )
-    token_budget: int = Field(4096, ge=1, description="Padded tokens of a batch, without the shared prefix")
+    token_budget: int = Field(
+        16384, ge=1, description="Padded tokens of a batch, those of the policy counted for every request"
+    )
 
 
 class ChatParameters(Parameters):
