@@ -1,11 +1,14 @@
 """Oracles judge whether responses comply with a policy: one judgment per exchange, in order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment, RealignmentError
+
+Judgments = Generator[tuple[int, Judgment], None, None]
+"""Positions and judgments of exchanges, as they come; closed early, the oracle stops asking."""
 
 
 class OracleError(RealignmentError):
@@ -39,7 +42,7 @@ class CostlyOracle(Oracle, Protocol):
         """What it has cost so far."""
         ...
 
-    def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Iterator[tuple[int, Judgment]]:
+    def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         """Position and judgment of every exchange, once each, in any order."""
         ...
 

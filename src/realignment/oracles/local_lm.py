@@ -1,7 +1,7 @@
 """A language model in this process as judge: no text is generated, two answer tokens are compared."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from realignment.likelihood import causal_model
-from realignment.oracles import OracleError, Usage, in_order
+from realignment.oracles import Judgments, OracleError, Usage, in_order
 from realignment.oracles.questions import Question
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
@@ -51,7 +51,7 @@ class LocalLMOracle:
         return in_order(self, exchanges, policy)
 
     @torch.inference_mode()
-    def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Iterator[tuple[int, Judgment]]:
+    def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         """Judgments batch by batch, the longest requests first."""
         if not exchanges:
             return

@@ -1,8 +1,9 @@
 """The verdict in a language model's reply, or why there is none; it is never guessed."""
 
 import json
+import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from realignment.records import Judgment
@@ -10,7 +11,11 @@ from realignment.records import Judgment
 COMPLIES, VIOLATES = "COMPLIES", "VIOLATES"
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 _KEYS = {"reason", "rules_broken", "verdict"}
+_VERDICT_KEY = re.compile(r'(?<!\\)"verdict"\s*:\s*"')
 _SHOWN = 80
+
+Token = tuple[str, Sequence[tuple[str, float]]]
+"""A token of a reply, and the alternatives at its place with their log-probabilities."""
 
 
 class _NoVerdict(Exception):
@@ -92,6 +97,35 @@ def _rules(found: dict[str, Any], rule_ids: Collection[str]) -> tuple[str, ...]:
     if unknown := sorted(set(broken) - set(rule_ids)):
         raise _NoVerdict(f"the policy has no rule {', '.join(map(_show, unknown))}")
     return tuple(rule for rule in rule_ids if rule in broken)
+
+
+def verdict_confidence(tokens: Sequence[Token]) -> float | None:
+    """The verdict's probability against the other verdict, at the token that decides between them.
+
+    Args:
+        tokens: Of the reply, in order: each with the alternatives that the server lists, itself among them.
+
+    Returns:
+        In [0, 1]; None where the server gave no log-probabilities, or not of a verdict.
+    """
+    places = [found.end() for found in _VERDICT_KEY.finditer("".join(token for token, _ in tokens))]
+    start = 0
+    for token, alternatives in tokens:
+        if places and start <= places[-1] < start + len(token):
+            before = places[-1] - start  # characters of this token that precede the verdict
+            listed = [(text[before:], p) for text, p in alternatives if text[:before] == token[:before]]
+            stated, other = (COMPLIES, VIOLATES) if COMPLIES[0] == token[before] else (VIOLATES, COMPLIES)
+            mass = {
+                word: sum(math.exp(p) for text, p in listed if _begins(word, text))
+                for word in (stated, other)
+            }
+            return mass[stated] / total if (total := sum(mass.values())) and mass[stated] else None
+        start += len(token)
+    return None
+
+
+def _begins(word: str, text: str) -> bool:
+    return bool(text) and (word.startswith(text) or text.startswith(word))
 
 
 def _show(value: Any) -> str:
