@@ -21,7 +21,7 @@ from oracles.servers import (
 )
 
 from realignment.oracles import OracleError
-from realignment.oracles.asking import Asking, Pace
+from realignment.oracles.asking import Pace
 from realignment.oracles.chat import ChatOracle
 from realignment.policy import parse_policy
 from realignment.records import Exchange
@@ -166,7 +166,7 @@ def test_a_fault_that_stays_is_unscored_with_its_reason(serve):
     )
     assert [j.complies for j in judgments].count(None) == 1
     assert judgments[3].fault
-    assert "InternalServerError" in judgments[3].reason
+    assert judgments[3].reason == "no reply: StatusError: status 500: scripted"
     assert sum(asked["response"] == "Answer 3." for asked in script.asked()) == 3
 
 
@@ -284,7 +284,7 @@ def test_the_stream_stops_asking_when_it_is_closed():
         asked = len(script.bodies)
         time.sleep(0.2)
         assert len(script.bodies) <= asked + 2 < 100
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, Asking)]
+    assert not [thread for thread in threading.enumerate() if thread.name == "asking"]
 
 
 def test_it_judges_where_an_event_loop_is_running(serve):

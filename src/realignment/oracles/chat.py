@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
-import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,12 @@ from realignment.oracles.asking import (
     Faults,
     MalformedReplyError,
     Pace,
+    StatusError,
     cannot_go_on,
     describe,
     persist,
+    post,
+    proxy_for,
 )
 from realignment.oracles.completions import Completion, parse_completion
 from realignment.oracles.prompts import AS_JSON, ask, instruct
@@ -27,7 +29,7 @@ from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import aiohttp
 
 _TOP_LOGPROBS = 5
 _NO_POLICY = Policy(name="none", version="0", text="-")
@@ -73,92 +75,88 @@ class ChatOracle:
         Raises:
             OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
         """
-        replies: queue.SimpleQueue[tuple[int, Judgment] | None] = queue.SimpleQueue()
-        asking = Asking(self._ask_all(exchanges, policy, replies), replies)
-        asking.start()
-        try:
-            while (reply := replies.get()) is not None:
+        asking: Asking[tuple[int, Judgment]] = Asking(lambda give: self._ask_all(exchanges, policy, give))
+        with asking:
+            for reply in asking.results():
                 self.usage.asked += 1
                 yield reply
-        finally:
-            asking.stop()
-        if asking.error is not None:
-            raise asking.error
 
     async def _ask_all(
-        self, exchanges: Sequence[Exchange], policy: Policy, replies: "queue.SimpleQueue[Any]"
+        self, exchanges: Sequence[Exchange], policy: Policy, give: Callable[[tuple[int, Judgment]], None]
     ) -> None:
         """A fixed number of workers share one list: so many requests are under way, and no task waits."""
         rest = iter(enumerate(exchanges))
-        pace, faults = Pace(self.settings.requests_per_minute), Faults()
-        async with self._connect() as client:
+        async with self._connect() as session:
+            call = _Call(session, self._request(policy), Pace(self.settings.requests_per_minute), Faults())
 
             async def work() -> None:
                 for position, exchange in rest:
-                    judgment = await self._judge(client, exchange, policy, pace, faults)
-                    replies.put((position, judgment))
+                    give((position, await self._judge(call, exchange, policy)))
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.settings.concurrency, len(exchanges))):
                     group.create_task(work())
 
-    def _connect(self) -> "AsyncOpenAI":
-        from openai import AsyncOpenAI
+    def _connect(self) -> "aiohttp.ClientSession":
+        import aiohttp
 
-        key, variable = "none", self.settings.api_key_variable
-        if variable is not None:
-            key = os.environ.get(variable, "")
-            if not key:
+        settings = self.settings
+        headers = {"Content-Type": "application/json"}
+        if (variable := settings.api_key_variable) is not None:
+            if not (key := os.environ.get(variable)):
                 raise OracleError(
-                    f"The environment variable {variable} holds no key for {self.settings.base_url}. Set it, "
-                    "or `judging.chat.api_key_variable: null` for a server that wants none."
+                    f"The environment variable {variable} holds no key for {settings.base_url}. Set it, or "
+                    "`judging.chat.api_key_variable: null` for a server that wants none."
                 )
-        # Retries are ours: the client's own neither keep to the pace nor count what they cost.
-        return AsyncOpenAI(
-            base_url=self.settings.base_url, api_key=key, timeout=self.settings.timeout_s, max_retries=0
+            headers["Authorization"] = f"Bearer {key}"
+        return aiohttp.ClientSession(
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
+            connector=aiohttp.TCPConnector(limit=settings.concurrency),
+            proxy=proxy_for(settings.base_url),
         )
 
-    async def _judge(
-        self, client: "AsyncOpenAI", exchange: Exchange, policy: Policy, pace: Pace, faults: Faults
-    ) -> Judgment:
-        from openai import OpenAIError
+    async def _judge(self, call: "_Call", exchange: Exchange, policy: Policy) -> Judgment:
+        from aiohttp import ClientError
 
-        request = self._request(exchange, policy)
+        settings = self.settings
+        url = f"{settings.base_url.rstrip('/')}/chat/completions"
+        user = {"role": "user", "content": ask(exchange, AS_JSON)}
+        body = call.request | {"messages": [*call.request["messages"], user]}
 
         async def send() -> Completion:
-            await pace.wait()
+            await call.pace.wait()
             self.usage.requests += 1
-            raw = await client.chat.completions.with_raw_response.create(**request)
-            return parse_completion(raw.content)
+            return parse_completion(await post(call.session, url, body))
 
         try:
-            completion = await persist(send, max_attempts=self.settings.max_attempts)
-        except (OpenAIError, MalformedReplyError) as error:
-            if problem := cannot_go_on(error, self.settings.base_url, self.settings.model):
+            completion = await persist(send, max_attempts=settings.max_attempts)
+        except (StatusError, ClientError, TimeoutError, MalformedReplyError) as error:
+            if problem := cannot_go_on(error, settings.base_url, settings.model):
                 raise problem from error
             reason = f"no reply: {describe(error)}"
-            faults.count(reason)
+            call.faults.count(reason)
             return Judgment(None, 0.0, reason=reason, oracle=self.name, fault=True)
-        faults.reset()
+        call.faults.reset()
         return self._read(completion, policy)
 
-    def _request(self, exchange: Exchange, policy: Policy) -> dict[str, Any]:
+    def _request(self, policy: Policy) -> dict[str, Any]:
+        """What all requests of a call have in common."""
         settings = self.settings
-        messages = [
-            {"role": "system", "content": instruct(policy)},
-            {"role": "user", "content": ask(exchange, AS_JSON)},
-        ]
-        body: dict[str, Any] = {
-            "temperature": settings.temperature, "max_tokens": settings.max_tokens, "seed": self.sample
-        }  # fmt: skip
+        request: dict[str, Any] = {
+            "model": settings.model,
+            "messages": [{"role": "system", "content": instruct(policy)}],
+            "temperature": settings.temperature,
+            "max_tokens": settings.max_tokens,
+            "seed": self.sample,
+        }
         if settings.json_schema:
             schema = reply_schema([rule.id for rule in policy.rules])
             json_schema = {"name": "judgment", "strict": True, "schema": schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": json_schema}
         if settings.logprobs:
-            body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-        body = {name: value for name, value in (body | settings.extra).items() if value is not None}
-        return {"model": settings.model, "messages": messages, "extra_body": body}
+            request |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        return {name: value for name, value in (request | settings.extra).items() if value is not None}
 
     def _read(self, completion: Completion, policy: Policy) -> Judgment:
         self._count(completion)
@@ -182,3 +180,13 @@ class ChatOracle:
         self.usage.completion_tokens += written
         settings = self.settings
         self.usage.cost += (read * settings.prompt_price + written * settings.completion_price) / 1e6
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the requests of one call share."""
+
+    session: "aiohttp.ClientSession"
+    request: dict[str, Any]
+    pace: Pace
+    faults: Faults
