@@ -161,7 +161,7 @@ HEAD = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {l
 def measure_chat(requests: int, concurrency: int) -> float:
     """Seconds that an ideal client needs (requests / concurrency · 50 ms) over those of the oracle.
 
-    The best of eight rounds: other work on the machine can only add to its seconds.
+    The best of four rounds: other work on the machine can only add to its seconds.
     """
     from realignment.oracles.chat import ChatOracle
     from realignment.parameters import ChatParameters
@@ -175,7 +175,7 @@ def measure_chat(requests: int, concurrency: int) -> float:
         oracle = ChatOracle(ChatParameters(base_url=url, model="m", concurrency=concurrency))
         exchanges = [Exchange(f"Question {n}?", "An answer in general terms.") for n in range(requests)]
         oracle(exchanges[: 2 * concurrency], POLICY)  # connections and imports
-        rounds = [time_call(oracle, exchanges) for _ in range(8)]
+        rounds = [time_call(oracle, exchanges) for _ in range(4)]
     finally:
         server.terminate()
     print(f"chat: rounds of {requests} requests in {', '.join(f'{s:.2f}' for s in sorted(rounds))} s")
@@ -223,7 +223,7 @@ def main() -> None:
     options = parser.parse_args()
     measures: dict[str, Callable[[], float]] = {
         "rules": measure_rules,
-        "chat": lambda: measure_chat(requests=3200, concurrency=64),
+        "chat": lambda: measure_chat(requests=6400, concurrency=64),
         "streaming": lambda: measure_streaming(options.pairs),
         "local_lm": lambda: measure_local_lm(options.responses, policy_tokens=600),
     }
