@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions: many requests at a time, each answered or with its fault."""
+"""A server that speaks OpenAI's chat completions: many requests at a time, an answer or a fault for each."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ class ChatServer:
         """Position and answer of every request, as they come; closed early, it stops asking.
 
         Args:
-            bodies: What the requests differ in, `messages` at least. They go before temperature and max_tokens of
+            bodies: What is asked, `messages` at least. A body goes before the temperature and max_tokens of
                 the settings, and `settings.extra` before all; a field that is None is left out.
 
         Raises:
@@ -102,12 +102,10 @@ class ChatServer:
 
         settings = self.settings
         url = f"{settings.base_url.rstrip('/')}/chat/completions"
-        whole = {
-            "model": settings.model,
-            "temperature": settings.temperature,
-            "max_tokens": settings.max_tokens,
-        }
-        whole = {name: value for name, value in (whole | body | settings.extra).items() if value is not None}
+        whole: dict[str, Any] = {"model": settings.model}
+        whole |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        whole |= {**body, **settings.extra}
+        whole = {name: value for name, value in whole.items() if value is not None}
 
         async def send() -> Completion:
             await pace.wait()
