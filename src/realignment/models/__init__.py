@@ -106,6 +106,12 @@ def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel
     return model, tokenizer
 
 
+def own_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """The chat template that came with the model; None where `load` had to give it one."""
+    template = tokenizer.chat_template
+    return None if template == PLAIN_CHAT_TEMPLATE else template
+
+
 def _find_in_place(source: str) -> Path | None:
     if source.startswith("models:/"):
         from realignment.registry import load_registered  # needs MLflow, which only this source does
