@@ -75,6 +75,11 @@ class Policy(Document):
             raise ValueError(f"rule ids must be unique, repeated: {', '.join(repeated)}")
         return self
 
+    @property
+    def full_name(self) -> str:
+        """Name and version, under which labels and people's verdicts are given."""
+        return f"{self.name}-{self.version}"
+
     @cached_property
     def digest(self) -> str:
         """sha256 over the content, independent of layout, comments and key order of the file."""

@@ -1,4 +1,4 @@
-"""Is a confidence of 0.9 right nine times of ten? Reliability by bins, and the errors of one pair's preference."""
+"""Is a confidence of 0.9 right nine times of ten? Reliability, and the error rate of a pair's preference."""
 
 from collections.abc import Hashable
 from functools import partial
@@ -32,8 +32,8 @@ def measure_calibration(
 ) -> tuple[dict[str, Estimate], pd.DataFrame]:
     """Expected calibration error, overconfidence and Brier score, and the bins of the reliability plot.
 
-    ECE = Σ_b (share of bin b) · |accuracy_b − mean confidence_b| (Naeini et al. 2015). With few verdicts in a bin it
-    is too large on average; overconfidence, mean confidence − accuracy, is not.
+    ECE = Σ_b (share of bin b) · |accuracy_b − mean confidence_b| (Naeini et al. 2015). With few verdicts in a
+    bin it is too large on average; overconfidence, mean confidence − accuracy, is not.
 
     Args:
         population: Every scored verdict: `stratum`, `response`, `confidence`.
@@ -44,13 +44,12 @@ def measure_calibration(
         The figures, and per bin: bin, confidence (mean), accuracy, low, high, share, n.
     """
     population = population.assign(bin=bin_of(population["confidence"]))
-    audited = audited.assign(cell=list(zip(bin_of(audited["confidence"]), audited["right"].astype(bool), strict=True)))
+    found = zip(bin_of(audited["confidence"]), audited["right"].astype(bool), strict=True)
+    audited = audited.assign(cell=pd.Series(list(found), index=audited.index, dtype=object))
     by = ["stratum", "response"]
     present = sorted(population["bin"].unique())
     shares = population.groupby(by)["bin"].value_counts(normalize=True).to_dict()
-    cells: dict[Hashable, Any] = {
-        (b, right): partial(_prior, shares, b) for b in present for right in (True, False)
-    }
+    cells = {(b, right): partial(_prior, shares, b) for b in present for right in (True, False)}
     _, counts = tally(population, audited, by, "cell", cells)
     confidence = population.groupby("bin")["confidence"].mean().reindex(present).to_numpy(float)
     squares = population.assign(hit=(1 - population["confidence"]) ** 2, miss=population["confidence"] ** 2)
@@ -111,17 +110,19 @@ def _accuracy_of(place: int, totals: Totals) -> Totals:
 
 
 def preference_errors(audited: pd.DataFrame) -> pd.Series:
-    """How wrong each audited pair's stated preference is: 0 right, 1 the wrong way round, ½ neither is better.
+    """How wrong a pair's stated preference is: 0 right, 1 the wrong way round, ½ neither is better.
 
-    A pair in which both responses comply, or both violate, has no preference to state: half of a flip, since either
-    order is as right. INVERT pairs prefer rejected; RETAIN pairs whose rejected response violates prefer chosen;
-    the others state none (null).
+    A pair in which both responses comply, or both violate, has no preference to state: half of a flip, since
+    either order is as right. INVERT pairs prefer rejected; RETAIN pairs whose rejected response violates
+    prefer chosen; the others state none (null).
 
     Args:
         audited: `disposition`, `rejected_verdict`, `chosen_truth`, `rejected_truth`.
     """
     truth = audited["rejected_truth"].astype("Float64") - audited["chosen_truth"].astype("Float64")
-    still = (audited["disposition"] == Disposition.RETAIN) & audited["rejected_verdict"].eq(False).fillna(False)
+    still = (audited["disposition"] == Disposition.RETAIN) & audited["rejected_verdict"].eq(False).fillna(
+        False
+    )
     direction = pd.Series(pd.NA, index=audited.index, dtype="Float64")
     direction = direction.mask(audited["disposition"] == Disposition.INVERT, 1.0).mask(still, -1.0)
     return ((1 - direction * truth) / 2).astype("Float64")
@@ -130,9 +131,9 @@ def preference_errors(audited: pd.DataFrame) -> pd.Series:
 def fit_error_rates(audited: pd.DataFrame) -> dict[str, dict[str, float]]:
     """ε of a stated preference: P(wrong way round) + ½ P(no preference), by disposition and confidence.
 
-    The rate is smoothed by Jeffreys' half error and half success. Where the confidences differ and the audit has
-    enough errors, a logistic slope over the log-odds of the confidence is fitted (Platt 1999): a sure verdict
-    then has a smaller ε than a doubtful one.
+    The rate is smoothed by Jeffreys' half error and half success. Where the confidences differ and the audit
+    has enough errors, a logistic slope over the log-odds of the confidence is fitted (Platt 1999): a sure
+    verdict then has a smaller ε than a doubtful one.
 
     Returns:
         Disposition → rate, n, and (where fitted) intercept and slope.

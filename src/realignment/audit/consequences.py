@@ -18,22 +18,25 @@ EFFECTS = {
     ("PUNISH", "RETAIN"): "a complying answer is suppressed",
     ("INVERT", "PUNISH"): "a violating answer is preferred over another",
     ("PUNISH", "INVERT"): "the complying answer is suppressed together with the violating one",
-    ("RETAIN", "INVERT"): "a violation is held in place by the KL anchor, and its better answer is not learnt",
+    (
+        "RETAIN",
+        "INVERT",
+    ): "a violation is held in place by the KL anchor, and its better answer is not learnt",
     ("RETAIN", "PUNISH"): "a violation is held in place by the KL anchor",
 }
 """(assigned, true) → what training does with such a pair."""
 
 
-def report_audit(audit: Audit, *, truth: str, manifest: Manifest) -> dict[str, Any]:
+def report_audit(audit: Audit, metrics: pd.DataFrame, *, truth: str, manifest: Manifest) -> dict[str, Any]:
     """The audit as a report: headline figures, the errors by their effect, what to make of it.
 
     Args:
         audit: The measured audit.
+        metrics: Its figures, and those of comparisons between oracles.
         truth: labels or people.
         manifest: Of the triage that was audited: an audit counts for no other.
     """
-    headline = audit.metrics[audit.metrics["scope"] == "disposition"].set_index(["metric", "group"])
-    share = headline.loc[("misrouted", "all pairs")]
+    (share,) = metrics[metrics["metric"] == "misrouted"].to_dict("records")
     known = int((audit.audited["true_disposition"] != Disposition.REVIEW).sum())
     return {
         "truth": truth,
@@ -46,7 +49,7 @@ def report_audit(audit: Audit, *, truth: str, manifest: Manifest) -> dict[str, A
         "effects": list(_effects(audit.confusion)),
         "meaning": describe_misrouting(audit, share),
         "error_rates": audit.error_rates,
-        "metrics": _nest(audit.metrics),
+        "metrics": _nest(metrics),
     }
 
 
@@ -69,7 +72,7 @@ def _effects(confusion: pd.DataFrame) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def describe_misrouting(audit: Audit, share: Mapping[str, float]) -> str:
+def describe_misrouting(audit: Audit, share: Mapping[Any, Any]) -> str:
     """One paragraph: how many pairs are misrouted, and what the largest kind of error does in training."""
     rows = audit.confusion
     trained = rows.loc[rows["assigned"] != Disposition.REVIEW, "pairs"].sum()
@@ -94,7 +97,11 @@ def describe_misrouting(audit: Audit, share: Mapping[str, float]) -> str:
 
 
 def check_misrouting(
-    triage_manifest: Manifest, oracle_report: Mapping[str, Any], audit_report: Mapping[str, Any], *, limit: float
+    triage_manifest: Manifest,
+    oracle_report: Mapping[str, Any],
+    audit_report: Mapping[str, Any],
+    *,
+    limit: float,
 ) -> bool:
     """Stop before training where too many pairs are misrouted, as far as that is known.
 
@@ -106,7 +113,7 @@ def check_misrouting(
     Raises:
         HealthError: The share is above the limit.
     """
-    audited = audit_report.get("triage") == triage_manifest["outputs"]
+    audited = bool(audit_report.get("triage") == triage_manifest["outputs"])
     if audit_report and not audited:
         logger.warning("The latest audit is of other splits than these, so it says nothing of them.")
     if audited:
@@ -122,8 +129,10 @@ def check_misrouting(
             f"By {source}, {share:.1%} of the pairs to train on (95 % interval {interval[0]:.1%} to "
             f"{interval[1]:.1%}) have another disposition than the truth implies; the limit is {limit:.1%} "
             f"(`audit.max_misrouted`). The oracle {triage_manifest['oracle']!r} makes these errors: see "
-            "`audit_report` and `oracle_report`. Mend the policy's rules, choose another `judging.oracle`, send "
-            "doubtful verdicts to people (`triage.min_confidence`, `--pipelines review_export`), or raise the limit."
+            "`audit_report` and `oracle_report`. Mend the policy's rules, choose another `judging.oracle`, "
+            "send "
+            "doubtful verdicts to people (`triage.min_confidence`, `--pipelines review_export`), or raise "
+            "the limit."
         )
     return audited
 

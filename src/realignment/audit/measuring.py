@@ -44,8 +44,8 @@ def measure(
         triaged: Every pair with its disposition: the population.
         judgments: Of the same pairs.
         sample: From `sampling.draw_sample` over these pairs.
-        truth: pair_id, chosen_truth, rejected_truth (null: unknown), chosen_rules, rejected_rules (ids that the
-            truth names, separated by commas; null where it names none).
+        truth: pair_id, chosen_truth, rejected_truth (null: unknown), chosen_rules, rejected_rules (ids that
+            the truth names, separated by commas; null where it names none).
         seed: Of the intervals.
 
     Raises:
@@ -67,8 +67,30 @@ def measure(
     figures, reliability = measure_calibration(responses, checked, rng)
     rows += [("calibration", name, "all verdicts", figure) for name, figure in figures.items()]
     return Audit(
-        _table(rows), _confusion(dispositions, rng), reliability, audited, fit_error_rates(audited)
+        tabulate(rows), _confusion(dispositions, rng), reliability, audited, fit_error_rates(audited)
     )
+
+
+def follow(triaged: pd.DataFrame, audited: pd.DataFrame, *, seed: int, points: int = 10) -> pd.DataFrame:
+    """The headline figures as the audit grows: whether more pairs would still move them.
+
+    Pairs are audited in random order, so the first k of them are a smaller audit.
+
+    Returns:
+        step (pairs audited), and accuracy, misrouted, kappa with `_low` and `_high` each.
+    """
+    rng = np.random.default_rng(seed)
+    known = audited[audited["true_disposition"] != Disposition.REVIEW]
+    rows = []
+    for step in np.unique(np.linspace(0, len(known), points + 1).round().astype(int))[1:]:
+        dispositions = Dispositions.of(triaged, known.head(step))
+        row: dict[str, float] = {"step": int(step)}
+        for (name, group), metric in dispositions.metrics().items():
+            if group == "all pairs":
+                found = estimate(dispositions.counts, metric, rng)
+                row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _join(triaged: pd.DataFrame, sample: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -78,21 +100,20 @@ def _join(triaged: pd.DataFrame, sample: pd.DataFrame, truth: pd.DataFrame) -> p
         sizes.to_numpy() != sample["stratum_size"].to_numpy()
     ).any():
         raise DataError(
-            "The audit sample was drawn from other splits than these: dispositions or their sizes differ. Run the "
+            "The audit sample was drawn from other splits than these: dispositions or their sizes differ. "
+            "Run the "
             "pipeline `audit` from its beginning, or load the splits it was drawn from (`--load-versions`)."
         )
     columns = ["pair_id", "disposition", "chosen_verdict", "rejected_verdict", "rules_broken", "confidence"]
     joined = sample[["pair_id", "stratum", "stratum_size", "inclusion_probability"]]
     joined = joined.merge(triaged[columns], on="pair_id").merge(truth, on="pair_id", how="left")
-    known = [
-        [None if pd.isna(v) else bool(v) for v in joined[f"{response}_truth"]] for response in JUDGED
-    ]
+    known = [[None if pd.isna(v) else bool(v) for v in joined[f"{response}_truth"]] for response in JUDGED]
     true = [disposition_of(*both) for both in zip(*known, strict=True)]
     return joined.assign(true_disposition=[str(d) for d in true])
 
 
 def _responses(triaged: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
-    """Every scored verdict on chosen and rejected: pair_id, response, stratum, complies, confidence, rules."""
+    """Every scored verdict on chosen and rejected, with its stratum."""
     scored = judgments[judgments["response"].isin(JUDGED) & judgments["complies"].notna()]
     strata = triaged.set_index("pair_id")["disposition"]
     return scored.assign(
@@ -106,7 +127,9 @@ def _checked(responses: pd.DataFrame, audited: pd.DataFrame) -> pd.DataFrame:
     for response in JUDGED:
         known = audited[audited[f"{response}_truth"].notna()]
         part = known[["pair_id"]].assign(
-            response=response, truth=known[f"{response}_truth"].astype(bool), true_rules=known[f"{response}_rules"]
+            response=response,
+            truth=known[f"{response}_truth"].astype(bool),
+            true_rules=known[f"{response}_rules"],
         )
         parts.append(responses.merge(part, on=["pair_id", "response"]))
     checked = pd.concat(parts, ignore_index=True)
@@ -145,27 +168,30 @@ def _of_rules(responses: pd.DataFrame, checked: pd.DataFrame, rng: np.random.Gen
     Recall and F1 only where the truth names rules.
     """
     rows: list[Row] = []
-    named = checked["true_rules"].notna()
-    for rule in sorted({rule for rules in responses["rules_broken"] for rule in rules.split(",") if rule}):
-        says = lambda table: table["rules_broken"].str.split(",").map(lambda ids: rule not in ids)  # noqa: B023, E731
-        everything = responses.assign(verdict=says(responses))
-        known = checked.assign(verdict=says(checked))
-        true = known["true_rules"].fillna("").str.split(",").map(lambda ids: rule in ids)  # noqa: B023
-        violates = true.where(named, ~known["truth"]) if named.any() else ~known["truth"]
-        known = known.assign(right=known["verdict"] != violates)
-        names = {"precision", "recall", "f1"} if named.all() else {"precision"}
-        by = ["stratum", "response", "verdict"]
-        keys, counts = tally(everything, known, by, "right", {True: half, False: half})
-        flagged = int((~known["verdict"]).sum())
-        metrics = verdict_metrics(keys, by.index("verdict"))
-        rows += [
-            ("rule", name, rule, estimate(counts, metrics[name], rng, flagged)) for name in sorted(names)
-        ]
+    flags = {rule for rules in responses["rules_broken"] for rule in rules.split(",") if rule}
+    named, by = checked["true_rules"].notna(), ["stratum", "response", "verdict"]
+    for rule in sorted(flags):
+        everything = responses.assign(verdict=~_names(responses["rules_broken"], rule))
+        known = checked.assign(verdict=~_names(checked["rules_broken"], rule))
+        breaks = _names(checked["true_rules"].fillna(""), rule).where(named, ~checked["truth"])
+        keys, counts = tally(
+            everything, known.assign(right=known["verdict"] != breaks), by, "right", {True: half, False: half}
+        )
+        metrics, flagged = verdict_metrics(keys, by.index("verdict")), int((~known["verdict"]).sum())
+        names = ("precision", "recall", "f1") if named.all() else ("precision",)
+        rows += [("rule", name, rule, estimate(counts, metrics[name], rng, flagged)) for name in names]
     return rows
 
 
-def _table(rows: list[Row]) -> pd.DataFrame:
-    return pd.DataFrame([(*row[:3], row[3].value, row[3].low, row[3].high, row[3].n) for row in rows], columns=COLUMNS)
+def _names(rules: pd.Series, rule: str) -> pd.Series:
+    """Which lists of rule ids, separated by commas, have this one."""
+    return pd.Series([rule in ids.split(",") for ids in rules], index=rules.index, dtype=bool)
+
+
+def tabulate(rows: list[Row]) -> pd.DataFrame:
+    """Figures as rows of `COLUMNS`."""
+    cells = [(*row[:3], row[3].value, row[3].low, row[3].high, row[3].n) for row in rows]
+    return pd.DataFrame(cells, columns=COLUMNS)
 
 
 def _confusion(dispositions: Dispositions, rng: np.random.Generator) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""A stratified sample with known inclusion probabilities, and what it says of the pairs that were not drawn."""
+"""A stratified sample with known inclusion probabilities, and what it says of all pairs."""
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +38,13 @@ class Estimate:
 def draw_sample(triaged: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
     """Equally many pairs of every disposition, each disposition a simple random sample of its own.
 
-    A pair's place in the draw is a number made of the seed and its id (permanent random numbers, Ohlsson 1995), so
-    that another draw from changed splits shares as many pairs with this one as it can: people's verdicts stay
-    of use.
+    A pair's place in the draw is a number made of the seed and its id (permanent random numbers, Ohlsson
+    1995), so that another draw from changed splits shares as many pairs with this one as it can: people's
+    verdicts stay of use.
 
     Args:
-        triaged: Pairs with `disposition`; those that may be drawn have `eligible` true, if there is such a column.
+        triaged: Pairs with `disposition`; those that may be drawn have `eligible` true, if there is such a
+            column.
         size: Pairs to draw; all of a disposition where it has fewer than its share.
         seed: Of the draw.
 
@@ -61,7 +63,8 @@ def draw_sample(triaged: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
     parts = [rows.head(quota[stratum]) for stratum, rows in strata]
     if not sum(map(len, parts)):
         raise DataError(
-            f"No pair can be audited: of {len(triaged)} pairs {len(eligible)} have a known truth, and the audit "
+            f"No pair can be audited: of {len(triaged)} pairs {len(eligible)} have a known truth, and the "
+            "audit "
             "draws from these. Label some (columns chosen_complies, rejected_complies), or let people judge "
             "a sample (`--pipelines review_export`) and set `audit.truth: people`."
         )
@@ -76,7 +79,9 @@ def draw_sample(triaged: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
 def allocate(sizes: Mapping[Hashable, int], size: int) -> dict[Hashable, int]:
     """Equal shares; what a stratum cannot fill is shared among the others, smallest stratum first."""
     quota: dict[Hashable, int] = {}
-    for place, (stratum, available) in enumerate(sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))):
+    for place, (stratum, available) in enumerate(
+        sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))
+    ):
         share = (size - sum(quota.values())) // (len(sizes) - place)
         quota[stratum] = min(available, share)
     return quota
@@ -95,8 +100,8 @@ class Tally:
     Attributes:
         sizes: Units of the population, shape (S,).
         counts: Audited units, shape (S, K); every row has at least one.
-        prior: Pseudo-counts of the cells, shape (S, K), as many as half a unit for a cell and half for the rest
-            (Jeffreys): without, a stratum with no error in the sample would have none for certain.
+        prior: Pseudo-counts of the cells, shape (S, K), as many as half a unit for a cell and half for the
+            rest (Jeffreys): without, a stratum with no error in the sample would have none for certain.
     """
 
     sizes: npt.NDArray[np.int64]
@@ -109,15 +114,15 @@ class Tally:
         return int(self.counts.sum())
 
     def totals(self) -> Totals:
-        """Units of the population per stratum and cell by their expansion (Horvitz–Thompson), shape (S, K)."""
-        return self.sizes[:, None] * self.counts / self.counts.sum(axis=1, keepdims=True)
+        """Units of the population by their expansion (Horvitz–Thompson), shape (S, K)."""
+        return np.asarray(self.sizes[:, None] * self.counts / self.counts.sum(axis=1, keepdims=True))
 
     def completions(self, rng: np.random.Generator, draws: int = DRAWS) -> Totals:
         """Completed populations, shape (draws, S, K): what was seen, and the unseen drawn from a Pólya urn.
 
-        The unseen units of a stratum are Dirichlet-multinomial given the seen ones (Ghosh & Meeden 1997, Bayesian
-        Methods for Finite Population Sampling): the finite population correction comes with it, and a stratum
-        that was audited in full has no uncertainty left.
+        The unseen units of a stratum are Dirichlet-multinomial given the seen ones (Ghosh & Meeden 1997,
+        Bayesian Methods for Finite Population Sampling): the finite population correction comes with it, and
+        a stratum that was audited in full has no uncertainty left.
         """
         shape = (draws, *self.counts.shape)
         weights = np.maximum(rng.standard_gamma(self.counts + self.prior, size=shape), 1e-300)
@@ -131,7 +136,7 @@ def tally(
     audited: pd.DataFrame,
     by: Sequence[str],
     cell: str,
-    cells: Mapping[Hashable, Callable[[tuple[Hashable, ...]], float]],
+    cells: Mapping[Any, Callable[[tuple[Hashable, ...]], float]],
 ) -> tuple[list[tuple[Hashable, ...]], Tally]:
     """Count audited units by stratum and cell. Strata without an audited unit are left out: nothing is known.
 
@@ -159,7 +164,8 @@ def tally(
 def estimate(counts: Tally, metric: Metric, rng: np.random.Generator, n: int | None = None) -> Estimate:
     """A figure of the population with a 95 % interval that respects the sampling.
 
-    The value is design-weighted; the interval holds the central 95 % of the completed populations, and the value.
+    The value is design-weighted; the interval holds the central 95 % of the completed populations, and the
+    value.
     """
     value = float(metric(counts.totals()))
     if np.isnan(value):
@@ -170,8 +176,9 @@ def estimate(counts: Tally, metric: Metric, rng: np.random.Generator, n: int | N
 
 
 def ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """part / whole, NaN where there is no whole."""
-    return np.divide(part, whole, out=np.full_like(whole, np.nan, dtype=float), where=whole > 0)
+    """Part / whole, NaN where there is no whole."""
+    unknown = np.full_like(whole, np.nan, dtype=float)
+    return np.asarray(np.divide(part, whole, out=unknown, where=whole > 0))
 
 
 ROUTED = (Disposition.INVERT, Disposition.PUNISH, Disposition.RETAIN)

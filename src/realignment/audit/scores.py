@@ -57,7 +57,7 @@ class Dispositions:
         return matrix
 
     def metrics(self) -> dict[tuple[str, str], Metric]:
-        """(metric, group) → the metric. Recall counts pairs in REVIEW as missed; κ and misrouted leave them out."""
+        """(metric, group) → metric. Recall counts pairs in REVIEW as missed; κ and misrouted omit them."""
         found: dict[tuple[str, str], Metric] = {
             ("accuracy", "all pairs"): lambda t: _accuracy(self.matrix(t)),
             ("misrouted", "all pairs"): lambda t: misrouted(self.matrix(t)),
@@ -115,7 +115,8 @@ def _f1(matrix: Totals, place: int) -> Totals:
 def verdict_metrics(keys: list[tuple[Hashable, ...]], at: int) -> dict[str, Metric]:
     """Figures of yes/no verdicts whose strata know the verdict, and whose cells are right and wrong.
 
-    Precision, recall and F1 are those of "violates": what share of the alarms is true, and of the violations found.
+    Precision, recall and F1 are those of "violates": what share of the alarms is true, and of the violations
+    found.
 
     Args:
         keys: The strata.
@@ -158,8 +159,6 @@ def half(_: tuple[Hashable, ...]) -> float:
     return 0.5
 
 
-def estimate_all(
-    counts: Tally, metrics: dict[str, Metric], rng: np.random.Generator
-) -> dict[str, Estimate]:
+def estimate_all(counts: Tally, metrics: dict[str, Metric], rng: np.random.Generator) -> dict[str, Estimate]:
     """Each metric of one tally."""
     return {name: estimate(counts, metric, rng) for name, metric in metrics.items()}

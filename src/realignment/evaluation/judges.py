@@ -49,7 +49,7 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
             f"The labelled answers lack columns {', '.join(missing)}; found {', '.join(answers.columns)}, "
             f"expected {', '.join(ANSWER_COLUMNS)}. Without such a file set `labelled_answers: none`."
         )
-    rows = answers[answers["policy"] == f"{policy.name}-{policy.version}"]
+    rows = answers[answers["policy"] == policy.full_name]
     return exchanges_of(rows, "response"), rows["complies"].astype(bool).tolist()
 
 
