@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from realignment import models
+from realignment.classifier_training import is_trained, read_trained
 from realignment.judging import judge_pairs, truth_labels
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
+from realignment.oracles.calibration import Calibration
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.human import HumanOracle, read_imported
@@ -23,6 +25,7 @@ from realignment.parameters import (
     HumanParameters,
     LocalLMParameters,
     OracleParameters,
+    TextClassifierParameters,
     VoteParameters,
 )
 from realignment.policy import Policy
@@ -30,6 +33,7 @@ from realignment.records import DataError
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.local_lm import LocalLMOracle
+    from realignment.oracles.sequence_classifier import SequenceClassifierOracle
 
 
 def appoint(
@@ -57,13 +61,9 @@ def appoint(
         return oracle if store is None else CachedOracle(oracle, store, refresh)
 
     def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
+        if (cheap := _appoint_cheap(wanted, pairs)) is not None:
+            return cheap
         match wanted:
-            case OracleParameters(oracle="rules"):
-                return RulesOracle()
-            case OracleParameters(oracle="labels"):
-                return _read_labels(pairs)
-            case OracleParameters(oracle="human", human=HumanParameters() as settings):
-                return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
             case OracleParameters(oracle="local_lm", local_lm=LocalLMParameters() as settings):
                 return keep(load_local_lm(settings))
             case OracleParameters(oracle="chat", chat=ChatParameters() as settings):
@@ -78,6 +78,20 @@ def appoint(
         )  # validated parameters have it
 
     return build(parameters)
+
+
+def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame) -> Oracle | None:
+    """An oracle whose verdicts are not worth keeping; None where this is none of them."""
+    match wanted:
+        case OracleParameters(oracle="rules"):
+            return RulesOracle()
+        case OracleParameters(oracle="labels"):
+            return _read_labels(pairs)
+        case OracleParameters(oracle="human", human=HumanParameters() as settings):
+            return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
+        case OracleParameters(oracle="classifier", classifier=TextClassifierParameters() as settings):
+            return load_classifier(settings)
+    return None
 
 
 def without_store(oracle: Oracle) -> Oracle:
@@ -172,6 +186,50 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
         name=f"local_lm {_short_name(parameters.source)}",
         identity=f"local_lm {reference.sha256} {dtype} {question.digest}",
         token_budget=parameters.token_budget,
+    )
+
+
+def load_classifier(parameters: TextClassifierParameters) -> Oracle:
+    """A classifier that `train_classifier` made, or a sequence classifier.
+
+    Raises:
+        ClassifierError: There is none, or its labels are not those that the parameters name.
+        ModelError: The sequence classifier cannot be fetched.
+    """
+    source = Path(parameters.source)
+    if not is_trained(source):
+        return load_sequence(parameters)
+    trained = read_trained(source)
+    if trained.sequence_classifier is not None:
+        return load_sequence(trained.sequence_classifier, trained.calibration)
+    assert trained.oracle is not None
+    return trained.oracle
+
+
+def load_sequence(
+    parameters: TextClassifierParameters, calibration: Calibration | None = None
+) -> "SequenceClassifierOracle":
+    """Fetch and load a sequence classifier."""
+    from realignment.models.devices import choose_device, choose_dtype
+    from realignment.oracles.sequence_classifier import load_sequence_classifier
+
+    reference = models.fetch(
+        parameters.source,
+        folder=Path(parameters.folder),
+        sha256=parameters.sha256,
+        revision=parameters.revision,
+    )
+    device = choose_device(parameters.device)
+    return load_sequence_classifier(
+        reference.path,
+        complies_labels=parameters.complies_labels,
+        template=parameters.template,
+        max_length=parameters.max_length,
+        batch_size=parameters.batch_size,
+        dtype=str(choose_dtype(parameters.dtype, device)).removeprefix("torch."),
+        device=device,
+        name=f"classifier {_short_name(parameters.source)}",
+        calibration=calibration,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import kedro_datasets.json
 import kedro_datasets.pandas
+import kedro_datasets.pickle
 import kedro_datasets.plotly
 import kedro_datasets.text
 import pandas as pd
@@ -91,6 +92,13 @@ class OptionalParquetDataset(ParquetDataset):
     def load(self) -> Any:
         """The table, or an empty one."""
         return super().load() if self.exists() else pd.DataFrame()
+
+
+class PickleDataset(AtomicSave, kedro_datasets.pickle.PickleDataset):
+    """A Python object: open only files that you trust.
+
+    Example: ``{type: realignment.datasets.PickleDataset, filepath: classifier.joblib, backend: joblib}``
+    """
 
 
 class FigureDataset(AtomicSave, kedro_datasets.plotly.JSONDataset):

@@ -5,6 +5,7 @@ from kedro.pipeline import Pipeline
 from realignment.pipelines import (
     align,
     audit,
+    classifier,
     evaluation,
     gold,
     impact,
@@ -26,6 +27,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     beside = {
         "align": align.create_pipeline(),
         "audit": audit.create_pipeline(),
+        "train_classifier": classifier.create_pipeline(),
         "review_export": review.create_export(),
         "review_import": review.create_import(),
     }

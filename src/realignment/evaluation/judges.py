@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realignment import intake
 from realignment.evaluation.statistics import wilson_interval
 from realignment.judging import JUDGED_RESPONSES, exchanges_of
 from realignment.oracles import Oracle
@@ -51,6 +52,35 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
         )
     rows = answers[answers["policy"] == policy.full_name]
     return exchanges_of(rows, "response"), rows["complies"].astype(bool).tolist()
+
+
+def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
+    """Labelled exchanges of a table that people bring: pairs with labels, or responses with a verdict each.
+
+    Args:
+        labels: Columns chosen_complies or rejected_complies (pairs, in any format that is read); or prompt,
+            response, complies, and where they are known domain and policy (answers, or imported verdicts).
+        policy: Labels under another policy are left out.
+
+    Raises:
+        DataError: It is neither, or no label is of this policy.
+    """
+    if {"prompt", "response", "complies"} <= set(labels.columns):
+        table = labels[labels["complies"].notna()].reset_index(drop=True)
+        table = table.assign(domain=table.get("domain"), policy=table.get("policy", policy.full_name))
+        exchanges, verdicts = labelled_answers(table, policy)
+    else:
+        limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
+        pairs = intake.clean_pairs(labels, invalid="skip", **limits).pairs
+        exchanges, verdicts = labelled_exchanges(pairs)
+    if not exchanges:
+        raise DataError(
+            f"The table has no label under {policy.full_name}. Expected columns prompt, response, complies "
+            "(and "
+            "policy, where it differs), or pairs with chosen_complies and rejected_complies. Found columns: "
+            f"{', '.join(map(str, labels.columns))}."
+        )
+    return exchanges, verdicts
 
 
 def appoint(

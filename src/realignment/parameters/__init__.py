@@ -8,11 +8,11 @@ from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.oracles import (
     CascadeParameters,
     ChatParameters,
-    ClassifierParameters,
     HumanParameters,
     JudgingParameters,
     LocalLMParameters,
     OracleParameters,
+    TextClassifierParameters,
     VoteParameters,
 )
 
@@ -38,6 +38,7 @@ __all__ = [
     "PromotionParameters",
     "ReviewParameters",
     "Share",
+    "TextClassifierParameters",
     "TrainingParameters",
     "TriageParameters",
     "VoteParameters",
@@ -74,6 +75,28 @@ class AuditParameters(Parameters):
         description="A larger share of pairs with a wrong disposition, as far as it is known, stops the run "
         "before training (paper: TPA falls from 70.7 to 61.5 at 20 % oracle noise)",
     )
+
+
+class ClassifierParameters(Parameters):
+    """How `train_classifier` makes a text classifier that judges."""
+
+    pipeline: str = Field(
+        "realignment.oracles.classifier:build_pipeline",
+        pattern=r"^[\w.]+:\w+$",
+        description="module:function that makes an unfitted scikit-learn pipeline over texts from a seed",
+    )
+    sequence_classifier: TextClassifierParameters | None = Field(
+        None, description="Calibrate this sequence classifier instead of training a pipeline"
+    )
+    template: str = Field(
+        "topic_{domain} {response}",
+        min_length=1,
+        description="What the pipeline reads: {prompt}, {response}, {domain}",
+    )
+    calibration: Literal["platt", "isotonic"] = Field(
+        "platt", description="platt: two numbers; isotonic: any rising curve, for a thousand labels or more"
+    )
+    folds: int = Field(5, ge=2, description="Of the cross-validation, by prompt")
 
 
 class ReviewParameters(Parameters):

@@ -49,29 +49,24 @@ class HumanParameters(Parameters):
     )
 
 
-class ClassifierParameters(Parameters):
+class TextClassifierParameters(ModelParameters):
     """A text classifier: one that `train_classifier` made, or any sequence classifier of transformers."""
 
     source: str = Field(
         min_length=1,
-        description="A file of `train_classifier` (or the folder of its versions: the newest); else a "
-        "folder or Hub "
-        "id of a sequence classifier",
+        description="What `train_classifier` made: a file, or the folder of its versions (the newest); or a "
+        "sequence classifier: a folder or Hub id",
     )
-    revision: str | None = Field(None, description="Branch, tag or commit of a Hub model")
     complies_labels: tuple[str, ...] = Field(
-        (), description="Labels of a sequence classifier that mean: complies; its other labels mean: violates"
+        (), description="Labels of a sequence classifier that mean complies; its others mean violates"
     )
     template: str = Field(
         "{prompt}\n\n{response}",
-        description="What a sequence classifier reads; {prompt}, {response}, {domain}",
+        min_length=1,
+        description="What a sequence classifier reads: {prompt}, {response}, {domain}",
     )
-    calibration: str | None = Field(
-        None,
-        description="A calibration that `train_classifier` made for this sequence classifier; null: none",
-    )
-    max_length: int = Field(512, ge=8, description="Tokens that a sequence classifier reads, the last ones")
-    batch_size: int = Field(16, ge=1, description="Texts that a sequence classifier reads at a time")
+    max_length: int = Field(512, ge=8, description="Tokens that it reads: of a longer text the end")
+    batch_size: int = Field(16, ge=1, description="Texts that it reads at a time")
 
 
 Single = Literal["rules", "labels", "human", "classifier", "local_lm", "chat"]
@@ -108,7 +103,7 @@ class OracleParameters(Parameters):
         "several; cascade: the next where one is unsure"
     )
     human: HumanParameters | None = Field(None, description="Settings of `oracle: human`")
-    classifier: ClassifierParameters | None = Field(None, description="Settings of `oracle: classifier`")
+    classifier: TextClassifierParameters | None = Field(None, description="Settings of `oracle: classifier`")
     local_lm: LocalLMParameters | None = Field(None, description="Settings of `oracle: local_lm`")
     chat: ChatParameters | None = Field(None, description="Settings of `oracle: chat`")
     vote: VoteParameters | None = Field(None, description="Settings of `oracle: vote`")
@@ -122,7 +117,8 @@ class OracleParameters(Parameters):
         if self.oracle == "vote" and self.vote is not None and self.vote.samples > 1:
             if any(m.oracle != "chat" or m.chat is None or not m.chat.temperature for m in self.members()):
                 raise ValueError(
-                    "several `samples` differ only with `chat` at a `temperature` above 0: every other oracle "
+                    "several `samples` differ only with `chat` at a `temperature` above 0: every other "
+                    "oracle "
                     "would repeat itself"
                 )
         return self
