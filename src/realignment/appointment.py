@@ -12,7 +12,6 @@ from realignment.classifier_training import is_trained, read_trained
 from realignment.judging import judge_pairs, truth_labels
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
-from realignment.oracles.calibration import Calibration
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.human import HumanOracle, read_imported
@@ -207,16 +206,15 @@ def load_classifier(parameters: TextClassifierParameters) -> Oracle:
     if not is_trained(source):
         return load_sequence(parameters)
     trained = read_trained(source)
-    if trained.sequence_classifier is not None:
-        return load_sequence(trained.sequence_classifier, trained.calibration)
-    assert trained.oracle is not None
-    return trained.oracle
+    if trained.oracle is not None:
+        return replace(trained.oracle, policy=trained.policy)
+    assert trained.sequence_classifier is not None
+    loaded = load_sequence(trained.sequence_classifier)
+    return replace(loaded, calibration=trained.calibration, policy=trained.policy)
 
 
-def load_sequence(
-    parameters: TextClassifierParameters, calibration: Calibration | None = None
-) -> "SequenceClassifierOracle":
-    """Fetch and load a sequence classifier."""
+def load_sequence(parameters: TextClassifierParameters) -> "SequenceClassifierOracle":
+    """Fetch and load a sequence classifier, without a calibration."""
     from realignment.models.devices import choose_device, choose_dtype
     from realignment.oracles.sequence_classifier import load_sequence_classifier
 
@@ -235,8 +233,7 @@ def load_sequence(
         batch_size=parameters.batch_size,
         dtype=str(choose_dtype(parameters.dtype, device)).removeprefix("torch."),
         device=device,
-        name=f"classifier {_short_name(parameters.source)}",
-        calibration=calibration,
+        name=f"sequence_classifier {_short_name(parameters.source)}",
     )
 
 

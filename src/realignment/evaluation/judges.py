@@ -1,5 +1,6 @@
 """Who judges the answers: never only the oracle that labelled the data."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 
 ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
+
+
+NOT_INDEPENDENT = (
+    "No second judge: the pairs were labelled by a classifier, and another that learns from the same labels "
+    "would share its errors. Have people judge a sample of the answers."
+)
 
 
 def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]:
@@ -84,12 +91,20 @@ def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange]
 
 
 def appoint(
-    pairs: pd.DataFrame, answers: pd.DataFrame, policy: Policy, *, folds: int, seed: int
+    pairs: pd.DataFrame,
+    answers: pd.DataFrame,
+    policy: Policy,
+    *,
+    folds: int,
+    seed: int,
+    labelled_by: Collection[str] = (),
 ) -> tuple[list[Oracle], dict[str, Any]]:
     """The judges, and what is known of them.
 
     The rules judge where the policy has any; a classifier joins them where there are hand-set labels.
     Labelled answers of models matter: what people wrote does not show how a small model gets it wrong.
+    Where a classifier has labelled the pairs, another one that learns from the same labels would share its
+    errors: it is no judge of what they did, and is not appointed.
 
     Returns:
         Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
@@ -101,6 +116,8 @@ def appoint(
             "note": "The policy has no machine-checkable rules: held-out pairs are scored instead.",
         }
     rules = RulesOracle()
+    if "classifier" in labelled_by:
+        return [rules], {"judges": ["rules"], "note": NOT_INDEPENDENT}
     written, answered = labelled_exchanges(pairs), labelled_answers(answers, policy)
     exchanges, labels = written[0] + answered[0], written[1] + answered[1]
     try:

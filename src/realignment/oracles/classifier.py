@@ -34,6 +34,7 @@ class ClassifierOracle:
         template: What it reads of an exchange.
         held_out: Text → probability, for the texts that it was trained on: what it said in the fold that did
             not know them. A verdict on its own training data would otherwise be a memory.
+        policy: Name and version that its labels were given under; None: whoever made it sees to that.
     """
 
     pipeline: Any
@@ -41,11 +42,17 @@ class ClassifierOracle:
     calibration: Calibration | None = None
     template: str = TEMPLATE
     held_out: Mapping[str, float] = field(default_factory=dict)
+    policy: str | None = None
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; confidence is the probability of the verdict."""
+        """One judgment per exchange; confidence is the probability of the verdict.
+
+        Raises:
+            ClassifierError: Its labels were given under another policy.
+        """
         if not exchanges:
             return []
+        check_policy(self.policy, policy)
         return verdicts(self.probability(exchanges), self.name)
 
     def probability(self, exchanges: Sequence[Exchange]) -> npt.NDArray[np.float64]:
@@ -54,6 +61,19 @@ class ClassifierOracle:
         fresh = self.pipeline.predict_proba(texts)[:, 1]
         probability = np.array([self.held_out.get(text, p) for text, p in zip(texts, fresh, strict=True)])
         return probability if self.calibration is None else self.calibration(probability)
+
+
+def check_policy(learnt: str | None, asked: Policy) -> None:
+    """Labels of another policy teach nothing of this one.
+
+    Raises:
+        ClassifierError: The policies differ.
+    """
+    if learnt is not None and learnt != asked.full_name:
+        raise ClassifierError(
+            f"The classifier learnt from labels under {learnt}, and is asked to judge by {asked.full_name}. "
+            "Label responses under the new policy, and train it again (`--pipelines train_classifier`)."
+        )
 
 
 def verdicts(probability: npt.NDArray[np.float64], name: str) -> list[Judgment]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realignment.oracles.calibration import Calibration
-from realignment.oracles.classifier import ClassifierError, render, verdicts
+from realignment.oracles.classifier import ClassifierError, check_policy, render, verdicts
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
@@ -29,6 +29,7 @@ class SequenceClassifierOracle:
         batch_size: Texts at a time.
         name: What reports call it.
         calibration: Corrects its probabilities.
+        policy: Name and version that the calibration's labels were given under.
     """
 
     model: Any
@@ -39,9 +40,11 @@ class SequenceClassifierOracle:
     batch_size: int
     name: str
     calibration: Calibration | None = None
+    policy: str | None = None
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
         """One judgment per exchange; confidence is the probability of the verdict."""
+        check_policy(self.policy, policy)
         return verdicts(self.probability(exchanges), self.name) if exchanges else []
 
     def probability(self, exchanges: Sequence[Exchange]) -> npt.NDArray[np.float64]:
@@ -86,7 +89,6 @@ def load_sequence_classifier(
     dtype: str,
     device: str,
     name: str,
-    calibration: Calibration | None = None,
 ) -> SequenceClassifierOracle:
     """From a `save_pretrained` folder.
 
@@ -112,9 +114,7 @@ def load_sequence_classifier(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id
-    return SequenceClassifierOracle(
-        model, tokenizer, complies, template, max_length, batch_size, name, calibration
-    )
+    return SequenceClassifierOracle(model, tokenizer, complies, template, max_length, batch_size, name)
 
 
 def read_labels(id2label: dict[int, str], wanted: Sequence[str], source: str) -> npt.NDArray[np.bool_]:
