@@ -9,7 +9,7 @@ import pandas as pd
 
 from realignment import models
 from realignment.classifier_training import is_trained, read_trained
-from realignment.judging import judge_pairs, truth_labels
+from realignment.judging import judge_pairs, truth_labels, truth_rules
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
@@ -156,7 +156,7 @@ def _read_labels(pairs: pd.DataFrame) -> LabelOracle:
             f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
             "or set `judging.oracle: rules`."
         )
-    return LabelOracle(labels)
+    return LabelOracle(labels, rules=truth_rules(pairs))
 
 
 def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":

@@ -34,8 +34,8 @@ def folder(request, tmp_path_factory):
 
 def load(path, *complies, **settings):
     defaults = {
-        "template": "{prompt} {response}", "max_length": 128, "batch_size": 3, "dtype": "float32", "device": "cpu",
-        "name": "guard",
+        "template": "{prompt} {response}", "max_length": 128, "batch_size": 3, "dtype": "float32", "device":
+        "cpu", "name": "guard",
     }  # fmt: skip
     return load_sequence_classifier(str(path), complies_labels=complies, **(defaults | settings))
 

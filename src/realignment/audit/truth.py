@@ -52,13 +52,13 @@ def from_people(pairs: pd.DataFrame, people: HumanOracle, policy: Policy) -> pd.
 
 
 def from_labels(pairs: pd.DataFrame) -> pd.DataFrame:
-    """`TRUTH` from the columns chosen_complies and rejected_complies; they name no rules."""
+    """`TRUTH` from chosen_complies and rejected_complies, and the rules that graded labels name."""
     table = pairs[["pair_id"]].copy()
-    for column, label in zip(TRUTH[1:3], TRUTH_COLUMNS, strict=True):
-        table[column] = (
-            pairs[label].astype("boolean") if label in pairs else pd.array([pd.NA] * len(pairs), "boolean")
-        )
-    return table.assign(chosen_rules=pd.Series(pd.NA, index=table.index, dtype="str"), rejected_rules=None)
+    for response, label in zip(("chosen", "rejected"), TRUTH_COLUMNS, strict=True):
+        table[f"{response}_truth"] = pairs[label].astype("boolean") if label in pairs else pd.NA
+    for response in ("chosen", "rejected"):
+        table[f"{response}_rules"] = pairs.get(f"{response}_rules")
+    return table.astype({"chosen_truth": "boolean", "rejected_truth": "boolean"})
 
 
 def is_known(truth: pd.DataFrame) -> pd.Series:
