@@ -15,6 +15,7 @@ from realignment.objective import (
     Example,
     Objective,
     Treatment,
+    error_rates,
     first_responses,
     hybrid_loss,
     is_retained,
@@ -41,6 +42,7 @@ class Collator:
             "rows": {name: getattr(rows, name) for name in Rows.__slots__},
             "treatments": torch.tensor([int(example.treatment) for example in examples]),
             "weights": torch.tensor([example.weight for example in examples]),
+            "error_rates": error_rates(examples),
             "reference": torch.tensor(reference),
         }
 
@@ -81,7 +83,8 @@ class RealignTrainer(Trainer):
         retained_kl, kept_reference = self._retained(model, rows, kept, hidden)
         reference = inputs["reference"].to(logprobs.dtype, copy=True)
         reference[torch.isin(rows.pair, kept)] = kept_reference.to(reference.dtype)
-        per_pair = pair_losses(logprobs, reference, rows, treatments, self._objective)
+        rates = inputs["error_rates"]
+        per_pair = pair_losses(logprobs, reference, rows, treatments, self._objective, rates)
         total, terms = hybrid_loss(per_pair, inputs["weights"], treatments, retained_kl, self._objective)
         if not torch.isfinite(total):
             raise HealthError(

@@ -1,6 +1,6 @@
 """Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -146,7 +146,9 @@ class LossParameters(Parameters):
     anchor_weight: float = Field(
         0.0, ge=0, description="Weight of −log π(y⁺)/|y⁺| where a pair has a compliant answer; 0 is TRACE"
     )
-    error_rate: float = Field(0.0, ge=0, lt=0.5, description="ε of the robust loss")
+    error_rate: Annotated[float, Field(ge=0, lt=0.5)] | Literal["audited"] = Field(
+        0.0, description="ε of the robust loss: one for all pairs, or audited: each pair's own, by the audit"
+    )
 
 
 class LoraParameters(Parameters):
