@@ -55,16 +55,19 @@ def judge_pairs(
 def _judge_responses(pairs: pd.DataFrame, response: str, policy: Policy, oracle: Oracle) -> pd.DataFrame:
     rows = pairs[pairs[response].notna()]
     judgments = oracle(exchanges_of(pairs, response), policy)
+    columns = {
+        "pair_id": rows["pair_id"].tolist(),
+        "response": [response] * len(rows),
+        "complies": [judgment.complies for judgment in judgments],
+        "confidence": [judgment.confidence for judgment in judgments],
+        "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
+        "reason": [judgment.reason for judgment in judgments],
+        "oracle": [oracle.name] * len(rows),
+    }
+    kinds = {"complies": "boolean", "confidence": "float64"}
     return pd.DataFrame(
-        {
-            "pair_id": rows["pair_id"].to_numpy(),
-            "response": response,
-            "complies": pd.array([judgment.complies for judgment in judgments], dtype="boolean"),
-            "confidence": [judgment.confidence for judgment in judgments],
-            "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
-            "reason": [judgment.reason for judgment in judgments],
-            "oracle": oracle.name,
-        }
+        # Said, not inferred: a chunk may have no correction at all.
+        {name: pd.Series(cells, dtype=kinds.get(name, "str")) for name, cells in columns.items()}
     )
 
 
