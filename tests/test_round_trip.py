@@ -170,3 +170,18 @@ def test_verdicts_on_unknown_ids_are_refused_with_file_and_row(trip, tmp_path):
     assert "cy.csv, row 3, task_id '0123456789abcdef': no pair has such a task" in " ".join(
         refused.error.split()
     )
+
+
+@pytest.mark.slow
+def test_training_takes_the_audited_error_rates(trip, tmp_path, tiny_model):
+    params = {
+        "judging__oracle": "rules", "data_root": tmp_path, "model_source": tiny_model,
+        "loss__invert": "robust", "loss__error_rate": "audited",
+    }  # fmt: skip
+    early = trip.run("model", "judging", "triage", "gold", "impact", **params)
+    assert early.exit_code == 1
+    assert "`loss.error_rate: audited` needs an audit of these very splits" in early.error
+    assert trip.run("audit", **params).exit_code == 0
+    done = trip.run("gold", "impact", "training", **params)
+    assert done.exit_code == 0, done.error
+    assert list((tmp_path / "06_models/realigned_model").iterdir())
