@@ -66,7 +66,7 @@ def _panels(metrics: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _add_dots(figure: go.Figure, rows: pd.DataFrame, place: int) -> None:
-    labels = [escape(str(label)) for label in rows["label"]]
+    labels = [escape(str(label), quote=False) for label in rows["label"]]
     colours: dict[str, str] = {str(d): colour for d, colour in DISPOSITION_COLOURS.items()}
     figure.add_scatter(
         x=rows["value"].to_numpy(),
