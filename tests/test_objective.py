@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import naive
 import pytest
 import torch
@@ -10,6 +12,7 @@ from realignment.objective import (
     Treatment,
     count_dispositions,
     epoch_order,
+    error_rates,
     hybrid_loss,
     interleave,
     pair_losses,
@@ -55,6 +58,16 @@ def test_losses_of_a_mixed_batch_are_those_of_each_pair_by_itself(invert, suppre
         (slope,) = torch.autograd.grad((values * torch.arange(1, 11)).sum(), leaf)
         results.append((values.detach(), slope))
     torch.testing.assert_close(*results)
+
+
+def test_each_pair_can_have_an_error_rate_of_its_own_and_the_objectives_where_it_has_none():
+    rows, kinds, policy, reference = batch(MIXED)
+    own = [0.3 if place % 3 else None for place in range(len(MIXED))]
+    rates = error_rates([replace(e, error_rate=r) for e, r in zip(tiny_examples(MIXED), own, strict=True)])
+    values = pair_losses(policy, reference, rows, kinds, Objective(0.3, "robust", error_rate=0.1), rates)
+    for place, rate in enumerate(own):
+        alone = Objective(0.3, "robust", error_rate=0.1 if rate is None else rate)
+        torch.testing.assert_close(values[place], pair_losses(policy, reference, rows, kinds, alone)[place])
 
 
 @pytest.mark.parametrize("treatment", Treatment)

@@ -87,6 +87,19 @@ def parameters(model):
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def test_the_error_rate_of_a_pair_reaches_its_loss_in_training(tmp_path):
+    model = fresh()
+    (example, *_) = [e for e in examples_of(tiny_model(dtype=torch.float32)) if e.treatment == 0]
+    losses = {}
+    for rate in (None, 0.0, 0.25):
+        # Away from the reference, where the robust loss depends on ε.
+        shifted = replace(example, error_rate=rate, reference=(-1.0, -9.0))
+        trainer = open_trainer(model, tmp_path, objective=Objective(0.3, "robust", error_rate=0.25))
+        losses[rate] = float(trainer.compute_loss(model, Collator(0, model.dtype)([shifted])).detach())
+    assert losses[None] == pytest.approx(losses[0.25])
+    assert losses[0.0] != pytest.approx(losses[0.25], rel=1e-3)
+
+
 def assert_loss_and_gradients_match(trainer, model, reference_model, examples, objective):
     loss = trainer.compute_loss(model, Collator(Layout(0))(examples))
     twin, _ = naive.batch_loss(model, reference_model, examples, objective)

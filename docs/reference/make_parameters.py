@@ -23,6 +23,9 @@ GROUPS: dict[str, type[BaseModel]] = {
     "intake": parameters.IntakeParameters,
     "judging": parameters.JudgingParameters,
     "triage": parameters.TriageParameters,
+    "audit": parameters.AuditParameters,
+    "review": parameters.ReviewParameters,
+    "classifier": parameters.ClassifierParameters,
     "gold": parameters.GoldParameters,
     "model": parameters.ModelParameters,
     "loss": parameters.LossParameters,
@@ -61,6 +64,8 @@ _INPUTS = {
     "policy": "The policy to re-align to: a file of `conf/base/policies`, without `.yml`",
     "old_policy": "The policy that the pairs were labelled under: for the difference and one metric",
     "evaluation_prompts": "Prompts that both models answer; `none`: only held-out pairs are used",
+    "verdicts": "What people hand back, for `review_import`: a file, or a folder of files; or `none`",
+    "classifier_labels": "Labelled pairs, answers or verdicts, for `train_classifier`",
     "labelled_answers": "Answers of models with hand-set verdicts, to teach the second judge; or `none`",
 }
 _OTHERS_HEAD = """
@@ -171,6 +176,9 @@ def _name_type(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
         return " or ".join(_name_type(kind) for kind in arguments)
+    if origin is Annotated:
+        bounds = [_describe_bound(bound) for extra in arguments[1:] for bound in extra.metadata]
+        return " ".join([_name_type(arguments[0]), *filter(None, bounds)])
     if origin is tuple:
         return f"list of {_name_type(arguments[0])}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

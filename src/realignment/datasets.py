@@ -12,8 +12,10 @@ from typing import Any
 
 import kedro_datasets.json
 import kedro_datasets.pandas
+import kedro_datasets.pickle
 import kedro_datasets.plotly
 import kedro_datasets.text
+import pandas as pd
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import JSONPreview
 
@@ -65,6 +67,37 @@ class JSONDataset(AtomicSave, kedro_datasets.json.JSONDataset):
     """A report.
 
     Example: ``{type: realignment.datasets.JSONDataset, filepath: report.json}``
+    """
+
+
+class OptionalJSONDataset(JSONDataset):
+    """A report that a pipeline of its own makes; empty until someone has run it.
+
+    Example: ``{type: realignment.datasets.OptionalJSONDataset, filepath: audit_report.json, versioned:
+        true}``
+    """
+
+    def load(self) -> Any:
+        """The report, or an empty one."""
+        return super().load() if self.exists() else {}
+
+
+class OptionalParquetDataset(ParquetDataset):
+    """A table that a pipeline of its own makes; without rows or columns until someone has run it.
+
+    Example: ``{type: realignment.datasets.OptionalParquetDataset, filepath: verdicts.parquet, versioned:
+        true}``
+    """
+
+    def load(self) -> Any:
+        """The table, or an empty one."""
+        return super().load() if self.exists() else pd.DataFrame()
+
+
+class PickleDataset(AtomicSave, kedro_datasets.pickle.PickleDataset):
+    """A Python object: open only files that you trust.
+
+    Example: ``{type: realignment.datasets.PickleDataset, filepath: classifier.joblib, backend: joblib}``
     """
 
 

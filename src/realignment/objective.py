@@ -73,6 +73,7 @@ class Example:
         treatment: What is done with it.
         weight: w̃, the impact weight.
         reference: log π_ref of each response in nats; empty where it is not known (yet).
+        error_rate: ε of this pair in the robust loss; None: the objective's.
     """
 
     pair_id: str
@@ -80,6 +81,7 @@ class Example:
     treatment: Treatment
     weight: float = 1.0
     reference: tuple[float, ...] = ()
+    error_rate: float | None = None
 
 
 def is_retained(treatments: Tensor) -> Tensor:
@@ -87,8 +89,18 @@ def is_retained(treatments: Tensor) -> Tensor:
     return (treatments == Treatment.KEEP) | (treatments == Treatment.AFFIRM)
 
 
+def error_rates(examples: Sequence[Example]) -> Tensor:
+    """ε of each example in the robust loss, shape (P,); NaN where it is the objective's."""
+    return torch.tensor([math.nan if e.error_rate is None else e.error_rate for e in examples])
+
+
 def pair_losses(
-    logprobs: Tensor, reference: Tensor, rows: Rows, treatments: Tensor, objective: Objective
+    logprobs: Tensor,
+    reference: Tensor,
+    rows: Rows,
+    treatments: Tensor,
+    objective: Objective,
+    error_rates: Tensor | None = None,
 ) -> Tensor:
     """ℓ_i of every pair, unweighted. A KEEP pair has the anchor alone, an AFFIRM pair prefers chosen as well.
 
@@ -98,6 +110,7 @@ def pair_losses(
         rows: Their layout, P pairs.
         treatments: `Treatment` of each pair, shape (P,).
         objective: The knobs.
+        error_rates: ε of each row in the robust loss, shape (B,); NaN, or None for all: the objective's.
 
     Returns:
         Shape (P,).
@@ -109,7 +122,9 @@ def pair_losses(
     )
     prefer = ((treatments == Treatment.PREFER) | (treatments == Treatment.AFFIRM)).nonzero()[:, 0]
     if len(prefer):
-        values = values.index_add(0, prefer, _preference(logratios, rows, first[prefer], objective))
+        own = torch.full_like(values, math.nan) if error_rates is None else error_rates
+        rates = own[prefer].to(values.dtype).nan_to_num(nan=objective.error_rate)
+        values = values.index_add(0, prefer, _preference(logratios, rows, first[prefer], objective, rates))
     if len(correct):
         correction, chosen, rejected = (logratios[first[correct] + slot] for slot in range(3))
         values = values.index_add(0, correct, losses.correction_loss(correction, chosen, rejected, beta=beta))
@@ -121,7 +136,9 @@ def pair_losses(
     return values
 
 
-def _preference(logratios: Tensor, rows: Rows, first: Tensor, objective: Objective) -> Tensor:
+def _preference(
+    logratios: Tensor, rows: Rows, first: Tensor, objective: Objective, rate: Tensor | float
+) -> Tensor:
     preferred, dispreferred = logratios[first], logratios[first + 1]
     match objective.invert:
         case "dpo":
@@ -130,7 +147,6 @@ def _preference(logratios: Tensor, rows: Rows, first: Tensor, objective: Objecti
             lengths = {"preferred_length": rows.length[first], "dispreferred_length": rows.length[first + 1]}
             return losses.ipo_loss(preferred, dispreferred, beta=objective.beta, **lengths)
         case "robust":
-            rate = objective.error_rate
             return losses.robust_loss(preferred, dispreferred, beta=objective.beta, error_rate=rate)
 
 

@@ -1,6 +1,7 @@
 """A policy as a document: rules that people read and machines check, its digest, the difference of two."""
 
 import hashlib
+from collections.abc import Collection
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,24 @@ class Rule(Document):
         return not self.scope.covers(exchange) or self.check.holds(exchange)
 
 
+class Tier(Document):
+    """How severe harm of some categories may be, for data whose responses are graded (`tiers.grade`)."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    description: str = Field(min_length=1)
+    severity: Severity = Severity.MEDIUM
+    categories: tuple[str, ...] | None = None
+    """As the data spells them; None: every category."""
+    max_severity: int = Field(0, ge=0, le=3)
+    """The most severe grade that still complies; 0: such harm may not occur at all."""
+
+    def covers(self, categories: Collection[str]) -> bool:
+        """Whether a response of these categories is in this tier."""
+        return bool(categories) and (
+            self.categories is None or not set(self.categories).isdisjoint(categories)
+        )
+
+
 class Policy(Document):
     """A named, versioned set of rules; `text` is for people and LLM judges. No rules: for labels only."""
 
@@ -67,13 +86,24 @@ class Policy(Document):
     version: str = Field(min_length=1)
     text: str = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
+    tiers: tuple[Tier, ...] = ()
 
     @model_validator(mode="after")
     def _unique_rule_ids(self) -> "Policy":
-        ids = [rule.id for rule in self.rules]
+        ids = [part.id for part in self.parts]
         if repeated := sorted({rule_id for rule_id in ids if ids.count(rule_id) > 1}):
             raise ValueError(f"rule ids must be unique, repeated: {', '.join(repeated)}")
         return self
+
+    @property
+    def parts(self) -> "tuple[Rule | Tier, ...]":
+        """Rules, then tiers."""
+        return (*self.rules, *self.tiers)
+
+    @property
+    def full_name(self) -> str:
+        """Name and version, under which labels and people's verdicts are given."""
+        return f"{self.name}-{self.version}"
 
     @cached_property
     def digest(self) -> str:
@@ -133,24 +163,23 @@ def diff_policies(old: Policy, new: Policy) -> pd.DataFrame:
     Returns:
         Columns `change` (added, removed, changed), `rule`, `severity`, `field`, `old`, `new`.
     """
-    before, after = ({rule.id: rule for rule in policy.rules} for policy in (old, new))
+    before, after = ({part.id: part for part in policy.parts} for policy in (old, new))
     rows = []
     for rule_id in [*before, *(i for i in after if i not in before)]:
         rows += _diff_rule(rule_id, before.get(rule_id), after.get(rule_id))
     return pd.DataFrame(rows, columns=["change", "rule", "severity", "field", "old", "new"])
 
 
-def _diff_rule(rule_id: str, old: Rule | None, new: Rule | None) -> list[tuple[str, ...]]:
-    match old, new:
-        case None, Rule():
-            return [("added", rule_id, new.severity, "", "", new.description)]
-        case Rule(), None:
-            return [("removed", rule_id, old.severity, "", old.description, "")]
-        case Rule(), Rule():
-            fields = ("description", "severity", "scope", "check")
-            values = [(f, _text(getattr(old, f)), _text(getattr(new, f))) for f in fields]
-            return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
-    return []
+def _diff_rule(rule_id: str, old: Rule | Tier | None, new: Rule | Tier | None) -> list[tuple[str, ...]]:
+    if old is None and new is not None:
+        return [("added", rule_id, new.severity, "", "", new.description)]
+    if old is not None and new is None:
+        return [("removed", rule_id, old.severity, "", old.description, "")]
+    if old is None or new is None:
+        return []
+    fields = [name for name in (*type(old).model_fields, *type(new).model_fields) if name != "id"]
+    values = [(f, *(_text(getattr(part, f, "")) for part in (old, new))) for f in dict.fromkeys(fields)]
+    return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ from realignment.objective import (
     Objective,
     Treatment,
     count_dispositions,
+    error_rates,
     hybrid_loss,
     is_retained,
     pair_losses,
@@ -62,6 +63,7 @@ class Collator:
             "kept": kept.of([e.pair_id for e in retained]) if retained and kept else {},
             "treatments": torch.tensor([int(example.treatment) for example in examples]),
             "weights": torch.tensor([example.weight for example in examples]),
+            "error_rates": error_rates(examples),
             "reference": torch.tensor(reference),
             "counts": counts,
         }
@@ -158,9 +160,15 @@ class RealignTrainer(Trainer):
         treatments = part["treatments"]
         rows = outlook.rows
         logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
-        per_pair = pair_losses(logprobs, outlook.reference, rows, treatments, self._objective)
+        per_pair = self._pair_losses(logprobs, outlook, part)
         kl = retained_kl(outlook.kl, rows, treatments)
         return self._combine(per_pair, part["weights"], kl, logprobs.detach(), outlook, part)
+
+    def _pair_losses(self, logprobs: Tensor, outlook: Outlook, part: Part) -> Tensor:
+        rates = part["error_rates"].to(logprobs)
+        return pair_losses(
+            logprobs, outlook.reference, outlook.rows, part["treatments"], self._objective, rates
+        )
 
     def _combine(
         self, per_pair: Tensor, weights: Tensor, kl: Tensor, logprobs: Tensor, outlook: Outlook, part: Part
@@ -195,7 +203,7 @@ class RealignTrainer(Trainer):
                 outlook = self._look(model, part, reference)
             tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
             logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
-            per_pair = pair_losses(logprobs, outlook.reference, rows, treatments, self._objective)
+            per_pair = self._pair_losses(logprobs, outlook, part)
             total = torch.where(retained, share * per_pair, per_pair).sum()
             total = total + self._objective.kl_weight * mean_kl.sum() / counts[2].clamp(min=1)
             slopes, kl_slopes = torch.autograd.grad(total, (tokens, kl))

@@ -14,16 +14,17 @@ from realignment import impact
 from realignment.curvature import Curvature
 from realignment.ghost import Gradient
 from realignment.impact import Engine, RowLosses
-from realignment.objective import Example, Objective, Treatment, pair_losses
+from realignment.objective import Example, Objective, Treatment, error_rates, pair_losses
 from realignment.rows import Layout, Rows
 
 
-def _losses(treatments: Sequence[Treatment], objective: Objective) -> RowLosses:
+def _losses(examples: Sequence[Example], objective: Objective) -> RowLosses:
     """Row losses at θ_ref: the policy is the reference, so its own log-probabilities are the reference's."""
 
     def losses(logprobs: Tensor, rows: Rows) -> Tensor:
-        kinds = torch.tensor([int(t) for t in treatments], device=logprobs.device)
-        return pair_losses(logprobs, logprobs.detach(), rows, kinds, objective)
+        kinds = torch.tensor([int(e.treatment) for e in examples], device=logprobs.device)
+        rates = error_rates(examples).to(logprobs)
+        return pair_losses(logprobs, logprobs.detach(), rows, kinds, objective, rates)
 
     return losses
 
@@ -93,7 +94,7 @@ def score_conflicts(
         for members in layout.batches([e.tokens for e in conflicts], budget=token_budget):
             batch = [conflicts[i] for i in members]
             rows = layout([e.tokens for e in batch]).to(model.device)
-            losses = _losses([e.treatment for e in batch], objective)
+            losses = _losses(batch, objective)
             scores, logprobs = impact.impact_scores(model, rows, losses, direction, engine=engine)
             if length_normalize:
                 scores = scores / torch.zeros_like(scores).index_add(

@@ -47,7 +47,7 @@ def to_objective(loss: LossParameters) -> Objective:
         kl_weight=loss.kl_weight,
         retain_weight=loss.retain_weight,
         anchor_weight=loss.anchor_weight,
-        error_rate=loss.error_rate,
+        error_rate=0.0 if loss.error_rate == "audited" else loss.error_rate,
     )
 
 
@@ -70,6 +70,7 @@ class Workbench:
             self.tokenizer,
             use_corrections=self.loss.use_corrections,
             affirm=self.loss.retain_weight > 0,
+            audited=self.loss.invert == "robust" and self.loss.error_rate == "audited",
             max_response_tokens=self.training.max_response_tokens,
             **known,
         )

@@ -1,6 +1,6 @@
 """Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -8,19 +8,24 @@ from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.oracles import (
     CascadeParameters,
     ChatParameters,
+    HumanParameters,
     JudgingParameters,
     LocalLMParameters,
     OracleParameters,
+    TextClassifierParameters,
     VoteParameters,
 )
 
 __all__ = [
     "AlignParameters",
+    "AuditParameters",
     "CapabilityParameters",
     "CascadeParameters",
     "ChatParameters",
+    "ClassifierParameters",
     "EvaluationParameters",
     "GoldParameters",
+    "HumanParameters",
     "ImpactParameters",
     "IntakeParameters",
     "JudgingParameters",
@@ -31,7 +36,9 @@ __all__ = [
     "OracleParameters",
     "Parameters",
     "PromotionParameters",
+    "ReviewParameters",
     "Share",
+    "TextClassifierParameters",
     "TrainingParameters",
     "TriageParameters",
     "VoteParameters",
@@ -49,6 +56,54 @@ class IntakeParameters(Parameters):
         "drop", description="Long prompts: list them in `rejected_rows`, keep their end, or stop"
     )
     limit: int | None = Field(None, ge=1, description="At most so many rows, drawn at random; null: all")
+
+
+class AuditParameters(Parameters):
+    """How the oracle is audited, and how wrong it may be."""
+
+    truth: Literal["labels", "people"] = Field(
+        "labels",
+        description="labels: the columns chosen_complies, rejected_complies; people: imported verdicts",
+    )
+    size: int = Field(100, ge=10, description="Pairs to audit, equally many of every disposition")
+    repeats: int = Field(1, ge=0, description="Times that the oracle judges the audited responses again")
+    compare: tuple[OracleParameters, ...] = Field(
+        (), description="Other oracles that judge the audited responses too, each with its section"
+    )
+    max_misrouted: Share = Field(
+        0.2,
+        description="A larger share of pairs with a wrong disposition, as far as it is known, stops the run "
+        "before training (paper: TPA falls from 70.7 to 61.5 at 20 % oracle noise)",
+    )
+
+
+class ClassifierParameters(Parameters):
+    """How `train_classifier` makes a text classifier that judges."""
+
+    pipeline: str = Field(
+        "realignment.oracles.classifier:build_pipeline",
+        pattern=r"^[\w.]+:\w+$",
+        description="module:function that makes an unfitted scikit-learn pipeline over texts from a seed",
+    )
+    sequence_classifier: TextClassifierParameters | None = Field(
+        None, description="Calibrate this sequence classifier instead of training a pipeline"
+    )
+    template: str = Field(
+        "topic_{domain} {response}",
+        min_length=1,
+        description="What the pipeline reads: {prompt}, {response}, {domain}",
+    )
+    calibration: Literal["platt", "isotonic"] = Field(
+        "platt", description="platt: two numbers; isotonic: any rising curve, for a thousand labels or more"
+    )
+    folds: int = Field(5, ge=2, description="Of the cross-validation, by prompt")
+
+
+class ReviewParameters(Parameters):
+    """What people are asked to judge."""
+
+    limit: int | None = Field(None, ge=1, description="At most so many REVIEW pairs, at random; null: all")
+    audit: bool = Field(True, description="Ask for the audit sample too; false: only the pairs in review")
 
 
 class TriageParameters(Parameters):
@@ -91,7 +146,9 @@ class LossParameters(Parameters):
     anchor_weight: float = Field(
         0.0, ge=0, description="Weight of −log π(y⁺)/|y⁺| where a pair has a compliant answer; 0 is TRACE"
     )
-    error_rate: float = Field(0.0, ge=0, lt=0.5, description="ε of the robust loss")
+    error_rate: Annotated[float, Field(ge=0, lt=0.5)] | Literal["audited"] = Field(
+        0.0, description="ε of the robust loss: one for all pairs, or audited: each pair's own, by the audit"
+    )
 
 
 class LoraParameters(Parameters):

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from realignment import gold, lineage, triage
-from realignment.parameters import GoldParameters
+from realignment.audit import calibration, consequences
+from realignment.parameters import AuditParameters, GoldParameters
 from realignment.records import Disposition, NothingToDo
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,9 @@ def draw_gold_batch(
     punish_pairs: pd.DataFrame,
     retain_pairs: pd.DataFrame,
     triage_manifest: dict[str, Any],
+    oracle_report: dict[str, Any],
+    audit_report: dict[str, Any],
+    audit: AuditParameters,
     parameters: GoldParameters,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
@@ -27,13 +31,18 @@ def draw_gold_batch(
     lineage.check(triage_manifest, splits)
     counts = {str(d): len(splits.get(f"{d.lower()}_pairs", ())) for d in Disposition}
     triage.check_triage(counts)
+    limit = audit.max_misrouted
+    audited = consequences.check_misrouting(triage_manifest, oracle_report, audit_report, limit=limit)
     if not counts[Disposition.INVERT] + counts[Disposition.PUNISH]:
         raise NothingToDo(
             f"All {counts[Disposition.RETAIN]} judged pairs already comply with policy version "
             f"{triage_manifest['policy_version']}: there is nothing to re-align."
         )
+    triaged = pd.concat(splits.values(), ignore_index=True)
+    if audited:
+        triaged["error_rate"] = calibration.error_rates(triaged, audit_report["error_rates"])
     parts = gold.partition(
-        pd.concat(splits.values(), ignore_index=True),
+        triaged,
         held_out_share=parameters.held_out_share,
         gold_size=parameters.size,
         composition=parameters.composition,
