@@ -1,19 +1,42 @@
-"""Greedy answers of a model, in batches of prompts of similar length."""
+"""Answers of a model, greedy or sampled, in batches of prompts of similar length."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from realignment.tokenization import prompt_text
 
 logger = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says; `complete`: it ended its turn itself and was not cut at the limit."""
+
+    text: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        temperature: Divides the logits, > 0.
+        top_p: Share of the probability that is kept, the likeliest tokens first (arXiv:1904.09751).
+        seed: Of the draws; with the place of a chat among the chats it decides the answer.
+    """
+
+    temperature: float
+    top_p: float
+    seed: int
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -24,7 +47,32 @@ def generate(
     repetition_penalty: float = 1.0,
     progress: str | None = None,
 ) -> list[str]:
-    """The model's greedy answer to every chat, in order.
+    """The text of the model's greedy answer to every chat, in order; see `answer`."""
+    answers = answer(
+        model,
+        tokenizer,
+        chats,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        repetition_penalty=repetition_penalty,
+        progress=progress,
+    )
+    return [one.text for one in answers]
+
+
+@torch.inference_mode()
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[list[dict[str, str]]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    repetition_penalty: float = 1.0,
+    sampling: Sampling | None = None,
+    progress: str | None = None,
+) -> list[Answer]:
+    """The model's answer to every chat, in order.
 
     Args:
         model: In evaluation mode; its device is used.
@@ -33,11 +81,13 @@ def generate(
         max_new_tokens: Where an answer is cut at the latest.
         batch_size: Prompts at a time; they are sorted by length, so padding is little.
         repetition_penalty: Divides the logits of tokens that occurred (arXiv:1909.05858); 1: off.
+        sampling: How to draw; None: greedy.
         progress: Label of the progress bar; None: no bar.
     """
     texts = [prompt_text(tokenizer, chat) for chat in chats]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    answers = [""] * len(texts)
+    answers: list[Answer] = [Answer("", False)] * len(texts)
+    ends = _end_tokens(model, tokenizer)
     settings = {
         "max_new_tokens": max_new_tokens,
         "do_sample": False,
@@ -46,17 +96,54 @@ def generate(
         "top_k": None,
         "repetition_penalty": repetition_penalty,
         "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": _end_tokens(model, tokenizer),
+        "eos_token_id": ends,
     }
     with tqdm(total=len(texts), desc=progress, unit="answer", disable=progress is None) as bar:
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
             batch = _encode(tokenizer, [texts[i] for i in members], model.device)
-            output = model.generate(**batch, **settings)
+            draws = [GumbelDraws(sampling, members, model.device)] if sampling else []
+            output = model.generate(**batch, **settings, logits_processor=LogitsProcessorList(draws))
             for index, ids in zip(members, output[:, batch["input_ids"].shape[1] :], strict=True):
-                answers[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                answers[index] = Answer(text, complete=bool(torch.isin(ids.cpu(), torch.tensor(ends)).any()))
             bar.update(len(members))
     return answers
+
+
+class GumbelDraws(LogitsProcessor):
+    """Draws by taking the maximum: argmax(logits / temperature + Gumbel noise) has the softmax's distribution.
+
+    Each row has a generator of its own, so that its draw depends on the seed and on its place among the chats,
+    and not on what else is in the batch. Gumbel-max trick: Maddison et al. 2014, arXiv:1411.0030.
+    """
+
+    def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
+        self._sampling = sampling
+        self._generators = [
+            torch.Generator(device).manual_seed((sampling.seed * 1_000_003 + row) % 2**63) for row in rows
+        ]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Noisy logits, shape (rows, V); tokens outside of the nucleus get −∞."""
+        logits = _nucleus(scores.float() / self._sampling.temperature, self._sampling.top_p)
+        noise = torch.stack(
+            [
+                torch.empty(logits.shape[1], device=logits.device).exponential_(generator=generator)
+                for generator in self._generators
+            ]
+        )
+        return logits - noise.log()  # type: ignore[return-value]  # −log of an exponential is Gumbel
+
+
+def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The logits, −∞ outside of the smallest set of tokens whose probability reaches `top_p`."""
+    if top_p >= 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True)
+    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
+    outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    return logits.masked_fill(outside, -torch.inf)
 
 
 def _encode(tokenizer: Any, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
