@@ -46,8 +46,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 REFUSAL = (
-    r"\b(?:i(?:'m| am) (?:really |very |so )?sorry\b|i (?:can(?:'|no)?t|cannot|won't|will not|must decline to)"
-    r" (?:\w+ )?(?:help|assist|answer|comment|discuss|provide|give|support|condone|recommend|do|tell|advise)"
+    r"\b(?:i(?:'m| am) (?:really |very |so )?sorry\b"
+    r"|i (?:can(?:'|no)?t|cannot|won't|will not|must decline to) (?:\w+ )?"
+    r"(?:help|assist|answer|comment|discuss|provide|give|support|condone|recommend|do|tell|advise)"
     r"|(?:i am|i'm) (?:not able|unable|not comfortable|not going) to\b|as an ai\b)"
 )
 """A phrase that declines."""
@@ -60,26 +61,30 @@ FEATURES: tuple[Feature, ...] = (
         "hedging",
         "The response hedges: it says what is uncertain or depends on circumstances.",
         "The response does not hedge.",
-        r"\b(?:it (?:really |all )?depends|depend(?:s|ing) on|may|might|could|perhaps|possibly|probably|usually"
-        r"|generally|typically|tends? to|in (?:many|some|most) cases|not necessarily|it is (?:possible|likely))\b",
+        r"\b(?:it (?:really |all )?depends|depend(?:s|ing) on|may|might|could|perhaps|possibly|probably"
+        r"|usually|generally|typically|tends? to|in (?:many|some|most) cases|not necessarily"
+        r"|it is (?:possible|likely))\b",
     ),
     Feature(
         "certainty",
         "The response is certain of what it says.",
         "The response does not promise or claim certainty.",
-        r"\b(?:definitely|certainly|absolutely|always|never|guarantee[ds]?|undoubtedly|of course|for sure|clearly"
-        r"|obviously|no doubt)\b",
+        r"\b(?:definitely|certainly|absolutely|always|never|guarantee[ds]?|undoubtedly|of course|for sure"
+        r"|clearly|obviously|no doubt)\b",
     ),
     Feature(
-        "refusal", "The response declines what was asked.", "The response answers and does not decline.", REFUSAL
+        "refusal",
+        "The response declines what was asked.",
+        "The response answers and does not decline.",
+        REFUSAL,
     ),
     Feature(
         "directive",
         "The response tells the reader what to do.",
         "The response does not tell the reader what to do.",
         r"\byou(?:'d)? (?:should|must|ought to|need to|have to|had better)\b"
-        r"|(?:^|[.!?]\s+)(?:just |simply |don't |do not |always |never )?(?:ask|avoid|book|buy|call|check|get|give|go|"
-        r"keep|leave|let|make|move|pay|put|read|say|sell|send|start|stop|take|tell|try|turn|use|wait|write)\b",
+        r"|(?:^|[.!?]\s+)(?:just |simply |don't |do not |always |never )?"
+        r"(?:ask|avoid|book|buy|call|check|get|give|go|keep|leave|let|make|move|pay|put|read|say|sell|send|start|stop|take|tell|try|turn|use|wait|write)\b",
     ),
     Feature(
         "referral",
@@ -106,7 +111,8 @@ FEATURES: tuple[Feature, ...] = (
         "politeness",
         "The response is polite and warm.",
         "The response comes without courtesies.",
-        r"\b(?:please|thank(?:s| you)|welcome|happy to|glad to|hope (?:this|that|you)|sorry to hear|feel free)\b",
+        r"\b(?:please|thank(?:s| you)|welcome|happy to|glad to|hope (?:this|that|you)|sorry to hear"
+        r"|feel free)\b",
     ),
     Feature(
         "first_person",
@@ -115,7 +121,9 @@ FEATURES: tuple[Feature, ...] = (
         r"\b(?:i|i'm|i'd|i'll|i've|me|my|mine)\b",
     ),
     Feature("question", "The response asks a question.", "The response asks no question.", r"\?"),
-    Feature("exclamation", "The response uses exclamation marks.", "The response uses no exclamation mark.", "!"),
+    Feature(
+        "exclamation", "The response uses exclamation marks.", "The response uses no exclamation mark.", "!"
+    ),
     Feature(
         "list",
         "The response is laid out as a list.",
@@ -165,7 +173,7 @@ def share_of_trigrams_in(text: str, other: str) -> float:
 
 
 def distinct_trigrams(text: str) -> float:
-    """distinct-3 (Li et al. 2016, arXiv:1510.03055): distinct word triples over all; 1 where there is none."""
+    """distinct-3 (Li et al. 2016, arXiv:1510.03055): distinct word triples over all; 1 if there is none."""
     words = _words(text)
     number = len(words) - 2
     return len(_ngrams(text, 3)) / number if number > 0 else 1.0

@@ -2,9 +2,20 @@
 
 from kedro.pipeline import Pipeline
 
-from realignment.pipelines import align, evaluation, gold, impact, judging, model, promotion, training, triage
+from realignment.pipelines import (
+    align,
+    corrections,
+    evaluation,
+    gold,
+    impact,
+    judging,
+    model,
+    promotion,
+    training,
+    triage,
+)
 
-STAGES = (model, judging, triage, gold, impact, training, evaluation, promotion)
+STAGES = (model, judging, triage, corrections, gold, impact, training, evaluation, promotion)
 
 
 def register_pipelines() -> dict[str, Pipeline]:

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 import scipy
 
+from realignment.corrections.candidates import PEOPLE
 from realignment.corrections.selection import NOT_ASKED
-from realignment.corrections.writers import PEOPLE
 from realignment.features import FEATURES, measure
 
 LEAKAGE_COLUMNS = (
-    "writer", "group", "metric", "paired", "n_people", "n_writer", "people", "value", "difference", "low", "high",
-    "effect", "effect_low", "effect_high", "unit",
+    "writer", "group", "metric", "paired", "n_people", "n_writer", "people", "value", "difference", "low",
+    "high", "effect", "effect_low", "effect_high", "unit",
 )  # fmt: skip
 
 ENOUGH = 10
@@ -40,15 +40,16 @@ class _Sides:
 def measure_leakage(chosen: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """How far each machine's corrections are from those of people: agreement, rules, length, style.
 
-    Agreement and rules are over all candidates that the verifier judged, length and style over the best passing
-    one of a pair. Every quantity is a mean over pairs; differences are machine − people with bootstrap intervals.
+    Agreement and rules are over all candidates that the verifier judged, length and style over the best
+    passing one of a pair. Every quantity is a mean over pairs; differences are machine − people, with
+    bootstrap intervals.
 
     Args:
         chosen: From `selection.choose`.
         seed: Of the bootstrap and the folds.
 
     Returns:
-        LEAKAGE_COLUMNS; `effect` is the difference in standard deviations of people's corrections. No rows where
+        LEAKAGE_COLUMNS; `effect` is the difference in standard deviations, pooled (Cohen's d). No rows where
         people or machines wrote nothing.
     """
     rows: list[dict[str, Any]] = []
@@ -66,9 +67,13 @@ def _compare_writer(
     judged = [side[side["reason"] != NOT_ASKED] for side in (people, part)]
     judged = [side[side["complies"].notna()] for side in judged]
     quantities = [("agreement", "complies", [side["complies"].astype(float) for side in judged], "share")]
-    rules = sorted({rule for side in judged for text in side["rules_broken"] for rule in text.split(",") if rule})
+    rules = sorted(
+        {rule for side in judged for text in side["rules_broken"] for rule in text.split(",") if rule}
+    )
     for rule in rules:
-        broken = [side["rules_broken"].str.split(",").map(lambda ids, r=rule: float(r in ids)) for side in judged]
+        broken = [
+            side["rules_broken"].str.split(",").map(lambda ids, r=rule: float(r in ids)) for side in judged
+        ]
         quantities.append(("rule broken", rule, broken, "share"))
     for group, metric, values, unit in quantities:
         sides = _Sides(*(v.groupby(s["pair_id"]).mean() for v, s in zip(values, judged, strict=True)))
@@ -92,11 +97,12 @@ def _row(
         return
     common = sides.people.index.intersection(sides.writer.index) if sides.paired else None
     ours, theirs = (
-        (side if common is None else side.loc[common]).to_numpy(float) for side in (sides.people, sides.writer)
+        (side if common is None else side.loc[common]).to_numpy(float)
+        for side in (sides.people, sides.writer)
     )
     difference = float(theirs.mean() - ours.mean())
     low, high = _interval(ours, theirs, sides.paired, rng)
-    spread = float(ours.std(ddof=1))
+    spread = math.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / 2)
     scale = 1 / spread if spread > 1e-9 else math.nan
     yield {
         "writer": writer, "group": group, "metric": metric, "paired": sides.paired, "n_people": len(ours),

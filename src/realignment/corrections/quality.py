@@ -76,7 +76,7 @@ def assess(candidates: pd.DataFrame, pairs: pd.DataFrame, gate: Gate, *, seed: i
         seed: Of the draw of the contexts that candidates are compared with.
 
     Returns:
-        The candidates with columns words, topic, copied, distinct, flaws (separated by commas; empty: passes).
+        The candidates with columns words, topic, copied, distinct, flaws (separated by commas; none: passes).
     """
     keyed = pairs.set_index("pair_id").loc[candidates["pair_id"]]
     texts = candidates["response"].tolist()
@@ -101,7 +101,9 @@ def assess(candidates: pd.DataFrame, pairs: pd.DataFrame, gate: Gate, *, seed: i
 
 def _contexts(pairs: pd.DataFrame) -> list[str]:
     """What a pair is about: its prompt and both of its responses, which violate but are on topic."""
-    return [" ".join(parts) for parts in zip(pairs["prompt"], pairs["chosen"], pairs["rejected"], strict=True)]
+    return [
+        " ".join(parts) for parts in zip(pairs["prompt"], pairs["chosen"], pairs["rejected"], strict=True)
+    ]
 
 
 def topic_shares(
@@ -109,8 +111,9 @@ def topic_shares(
 ) -> npt.NDArray[np.float64]:
     """Share of other contexts that a text is less like than its own: 1 where its own is the nearest.
 
-    Likeness is the cosine of TF-IDF over groups of 3 to 5 characters within words: no list of stop words, no
-    stemmer, no language. A share among other contexts needs no threshold on a cosine, which depends on the data.
+    Likeness is the cosine of TF-IDF over groups of 3 to 5 characters within words: no list of stop words,
+    no stemmer, no language. A share among other contexts needs no threshold on a cosine, which depends on the
+    data.
 
     Args:
         texts: To be placed.
@@ -136,4 +139,5 @@ def topic_shares(
     difference = to_own[:, None] - to_others
     wins = np.where(np.abs(difference) < 1e-12, 0.5, difference > 0) * is_other
     number = is_other.sum(axis=1)
-    return np.divide(wins.sum(axis=1), number, out=np.full(len(texts), np.nan), where=number > 0)
+    unknown = np.full(len(texts), np.nan)
+    return np.asarray(np.divide(wins.sum(axis=1), number, out=unknown, where=number > 0))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.corrections.writers import PEOPLE
+from realignment.corrections.candidates import PEOPLE
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
 from realignment.policy import Policy
@@ -82,14 +82,17 @@ def choose(verified: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
         & (verified["confidence"] >= min_confidence)
         & ((verified["writer"] == PEOPLE) | (verified["flaws"] == ""))
     )
-    ranked = verified[passes].assign(machine=verified["writer"] != PEOPLE, topic=verified["topic"].fillna(0.0))
+    ranked = verified[passes]
+    ranked = ranked.assign(machine=ranked["writer"] != PEOPLE, topic=ranked["topic"].fillna(0.0))
     ranked = ranked.sort_values(
         ["machine", "confidence", "topic", "candidate"], ascending=[True, False, False, True], kind="stable"
     )
-    best = ranked.drop_duplicates(["pair_id", "writer"]).index
-    selected = ranked.drop_duplicates("pair_id").index
+    best = ranked.drop_duplicates(["pair_id", "writer"]).index.to_numpy()
+    selected = ranked.drop_duplicates("pair_id").index.to_numpy()
     return verified.assign(
-        passes=passes, best=verified.index.isin(best), selected=verified.index.isin(selected)
+        passes=passes,
+        best=np.isin(verified.index.to_numpy(), best),
+        selected=np.isin(verified.index.to_numpy(), selected),
     )
 
 
@@ -109,7 +112,7 @@ def correct(punish: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(punish: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
-    """How many candidates there are by writer, how many pass, why the others fail, and what pairs have now."""
+    """How many candidates there are by writer, how many pass, why others fail, and what pairs have now."""
     corrected = chosen.loc[chosen["selected"], "writer"].value_counts()
     return {
         "pairs": len(punish),
@@ -144,4 +147,9 @@ def _report_writer(part: pd.DataFrame) -> dict[str, Any]:
 
 
 def _share(number: int, total: int) -> dict[str, Any]:
-    return {"n": number, "of": total, "share": number / total, "interval": list(wilson_interval(number, total))}
+    return {
+        "n": number,
+        "of": total,
+        "share": number / total,
+        "interval": list(wilson_interval(number, total)),
+    }

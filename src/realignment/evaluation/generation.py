@@ -112,10 +112,10 @@ def answer(
 
 
 class GumbelDraws(LogitsProcessor):
-    """Draws by taking the maximum: argmax(logits / temperature + Gumbel noise) has the softmax's distribution.
+    """Draws by taking a maximum: argmax(logits / temperature + Gumbel noise) has the softmax's distribution.
 
-    Each row has a generator of its own, so that its draw depends on the seed and on its place among the chats,
-    and not on what else is in the batch. Gumbel-max trick: Maddison et al. 2014, arXiv:1411.0030.
+    Each row has a generator of its own, so that its draw depends on the seed and on its place among the
+    chats, and not on what else is in the batch. Gumbel-max trick: Maddison et al. 2014, arXiv:1411.0030.
     """
 
     def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:

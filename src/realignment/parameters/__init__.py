@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.oracles import (
     CascadeParameters,
     ChatParameters,
@@ -19,6 +20,7 @@ __all__ = [
     "CapabilityParameters",
     "CascadeParameters",
     "ChatParameters",
+    "CorrectionsParameters",
     "EvaluationParameters",
     "GoldParameters",
     "ImpactParameters",
@@ -31,6 +33,7 @@ __all__ = [
     "OracleParameters",
     "Parameters",
     "PromotionParameters",
+    "QualityParameters",
     "Share",
     "TrainingParameters",
     "TriageParameters",

@@ -8,7 +8,7 @@ from realignment.reports.style import DISPREFERRED, NEUTRAL, PREFERRED, empty_fi
 
 PANELS = {
     "share": ("Agreement and rules broken: difference of shares", "difference"),
-    "manner": ("Length and style: difference in standard deviations of people's", "effect"),
+    "manner": ("Length and style: difference in standard deviations", "effect"),
 }
 _COLOURS = (PREFERRED, DISPREFERRED, NEUTRAL)
 
@@ -26,7 +26,9 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
         "share": table[table["unit"] == "share"],
         "manner": table[table["group"].isin(("length", "style")) & table["effect"].notna()],
     }
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.22, subplot_titles=[p[0] for p in PANELS.values()])
+    figure = make_subplots(
+        rows=1, cols=2, horizontal_spacing=0.22, subplot_titles=[p[0] for p in PANELS.values()]
+    )
     for col, (panel, rows) in enumerate(panels.items(), start=1):
         column = PANELS[panel][1]
         low, high = ("low", "high") if column == "difference" else ("effect_low", "effect_high")
@@ -43,8 +45,8 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
                     "thickness": 2,
                 },
                 customdata=part[["people", "value", "unit", "n_people", "n_writer"]].to_numpy(),
-                hovertemplate="%{y}<br>people %{customdata[0]:.3g}, machine %{customdata[1]:.3g} %{customdata[2]}"
-                "<br>n = %{customdata[3]} and %{customdata[4]}",
+                hovertemplate="%{y}<br>people %{customdata[0]:.3g}, machine %{customdata[1]:.3g} "
+                "%{customdata[2]}<br>n = %{customdata[3]} and %{customdata[4]}",
                 mode="markers",
                 marker={"size": 10, "color": colour},
                 name=str(writer),
@@ -55,5 +57,5 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
             )
         figure.add_vline(x=0, row=1, col=col)
         figure.update_yaxes(autorange="reversed", row=1, col=col)
-    rows = max(len(part) for part in panels.values())
-    return figure_with_title(figure, title, height=max(260, 130 + 26 * rows), top=80)
+    longest = max(map(len, panels.values()))
+    return figure_with_title(figure, title, height=max(260, 130 + 26 * longest), top=80)

@@ -1,0 +1,108 @@
+"""Writers: a real model with the policy before it, and nobody verifies what it wrote itself."""
+
+import pytest
+from made_up_pairs import POLICY, make_pairs
+from tiny_decoders import TEMPLATE, tiny_tokenizer
+from tiny_models import save_model
+
+from realignment.corrections.candidates import write_candidates
+from realignment.corrections.writers import (
+    WriterError,
+    appoint_writer,
+    check_independent,
+    fold_system_turn,
+    knows_system_turn,
+)
+from realignment.parameters import CorrectionsParameters, JudgingParameters, ModelParameters, OracleParameters
+
+RULES = JudgingParameters(oracle="rules")
+PAIRS = make_pairs({}, {}, {"prompt": "How does a plant grow tall?"})
+
+
+def model_parameters(source, **changes):
+    given = {"source": str(source), "folder": "unused", "dtype": "float32", "device": "cpu"}
+    return ModelParameters(**given | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"), seed=5)
+
+
+def writer_of(folder, verifier=RULES, *, seed=0, **settings):
+    parameters = CorrectionsParameters(writer="model", max_new_tokens=8, **settings)
+    return appoint_writer(parameters, model_parameters(folder), verifier, seed=seed)
+
+
+def test_nobody_writes_and_no_model_is_fetched_unless_asked():
+    assert appoint_writer(CorrectionsParameters(), model_parameters("no/such/model"), RULES, seed=0) is None
+
+
+def test_the_model_writes_as_many_drafts_as_asked_and_the_seed_decides_them(folder):
+    first = write_candidates(PAIRS, POLICY, writer_of(folder), samples=3)
+    assert first["candidate"].tolist() == [0, 1, 2] * 3
+    assert first.groupby("pair_id")["response"].nunique().max() == 3
+    again = write_candidates(PAIRS, POLICY, writer_of(folder, batch_size=2), samples=3)
+    assert again.equals(first)
+    other = write_candidates(PAIRS, POLICY, writer_of(folder, seed=1), samples=3)
+    assert not other["response"].equals(first["response"])
+
+
+def test_a_draft_names_the_model_by_source_and_digest(folder):
+    assert writer_of(folder).model.startswith(f"{folder} sha256:")
+    assert len(writer_of(folder).model) == len(f"{folder} sha256:") + 12
+
+
+def local_lm(source):
+    return OracleParameters(oracle="local_lm", local_lm={"source": str(source), "folder": "unused"})
+
+
+def chat(model):
+    return OracleParameters(oracle="chat", chat={"base_url": "http://localhost:1/v1", "model": model})
+
+
+def test_a_model_does_not_verify_what_it_wrote(folder):
+    with pytest.raises(WriterError, match=r"are the same model .*Set `corrections.verifier`"):
+        writer_of(folder, local_lm(folder))
+    assert writer_of(folder, local_lm("another/model"))
+
+
+def test_nor_does_it_as_a_member_of_a_vote(folder):
+    vote = {"oracles": ["rules", local_lm(folder)]}
+    with pytest.raises(WriterError, match="the same model"):
+        writer_of(folder, OracleParameters(oracle="vote", vote=vote))
+
+
+def test_a_server_does_not_verify_what_its_own_model_wrote():
+    with pytest.raises(WriterError, match=r"the same model \(judge-7b\)"):
+        check_independent({"judge-7b"}, chat("judge-7b"))
+    check_independent({"judge-7b"}, chat("judge-70b"))
+
+
+def test_labels_cannot_verify_new_texts(folder):
+    with pytest.raises(WriterError, match="labels that come with the data"):
+        writer_of(folder, OracleParameters(oracle="labels"))
+
+
+SYSTEM = {"role": "system", "content": "Be careful."}
+USER = {"role": "user", "content": "Why?"}
+WITHOUT_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+)
+RAISING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+
+
+@pytest.mark.parametrize(("template", "known"), [(TEMPLATE, True), (WITHOUT_SYSTEM, False), (RAISING, False)])
+def test_a_template_that_has_no_system_turn_is_recognised(template, known):
+    assert knows_system_turn(tiny_tokenizer(template=template)) is known
+
+
+def test_the_policy_then_stands_before_the_first_user_turn():
+    answer = {"role": "assistant", "content": "So."}
+    folded = fold_system_turn([SYSTEM, USER, answer, USER])
+    assert folded == [{"role": "user", "content": "Be careful.\n\nWhy?"}, answer, USER]
+
+
+def test_a_chat_writer_needs_its_server():
+    with pytest.raises(ValueError, match="needs its section `chat"):
+        CorrectionsParameters(writer="chat")
