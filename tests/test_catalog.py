@@ -19,7 +19,9 @@ from realignment.pipeline_registry import STAGES, register_pipelines
 LAYERS = {
     "raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting",
 }  # fmt: skip
-BROUGHT = {"raw_pairs", "policy", "old_policy", "evaluation_prompts", "labelled_answers"}
+BROUGHT = {
+    "raw_pairs", "policy", "old_policy", "evaluation_prompts", "labelled_answers", "written_corrections",
+}  # fmt: skip
 UNVERSIONED = BROUGHT | {"summary", "report"}
 """What people bring, and the latest result where they look for it (`run_summary`, `run_report` keep each)."""
 
@@ -121,6 +123,7 @@ def test_every_entry_is_persistent_and_every_result_is_versioned(entries):
 
 def test_no_two_entries_share_a_file(entries):
     paths = [entry["path"] for name, entry in entries.items() if not name.endswith("policy")]
+    paths = [path for path in paths if path != "None"]
     assert len(set(paths)) == len(paths)
 
 

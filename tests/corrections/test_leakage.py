@@ -45,7 +45,7 @@ def test_a_machine_that_adds_words_courtesies_and_breaks_a_rule_is_found_out():
     ):
         assert table.loc[key, "low"] > 0, key
     assert table.loc[("agreement", "complies"), "high"] < 0
-    assert table.loc[("told apart", "AUC"), "value"] > 0.95
+    assert table.loc[("told apart", "AUC"), "value"] > 0.85
 
 
 def test_a_machine_that_writes_as_people_do_leaks_nothing():

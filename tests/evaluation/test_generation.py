@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import load_model, save_model
 
-from realignment.evaluation.generation import GumbelDraws, Sampling, answer, generate
+from realignment.evaluation.generation import NucleusDraws, Sampling, answer, generate, nucleus
 from realignment.tokenization import chat_messages, prompt_text
 
 CHATS = [
@@ -120,7 +120,7 @@ def naive_probabilities(logits, sampling):
 def test_draws_have_the_distribution_of_the_nucleus(top_p):
     sampling = Sampling(temperature=0.7, top_p=top_p, seed=1)
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5])
-    draws = GumbelDraws(sampling, range(20_000), torch.device("cpu"))
+    draws = NucleusDraws(sampling, range(20_000))
     drawn = draws(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, -1)).argmax(-1)
     found = torch.bincount(drawn, minlength=5) / len(drawn)
     torch.testing.assert_close(found, naive_probabilities(logits, sampling), atol=0.015, rtol=0)
@@ -143,3 +143,15 @@ def test_an_answer_is_complete_where_the_model_ended_it(tiny):
     assert {one.complete for one in answers} == {True, False}
     for one, cut in zip(answers, shorter, strict=True):
         assert cut == one or (not cut.complete and one.text.startswith(cut.text))
+
+
+@pytest.mark.parametrize("first", [1, 3, 64, 4096])
+def test_the_nucleus_is_the_same_however_many_tokens_are_looked_at_first(first):
+    logits = (
+        torch.randn(7, 500, generator=torch.Generator().manual_seed(2)) * torch.arange(1, 8).unsqueeze(1) / 2
+    )
+    sampling = Sampling(temperature=1.0, top_p=0.8, seed=0)
+    tokens, probabilities = nucleus(logits, sampling.top_p, first=first)
+    found = torch.zeros_like(logits).scatter(-1, tokens, probabilities)
+    for row, original in zip(found, logits, strict=True):
+        torch.testing.assert_close(row / row.sum(), naive_probabilities(original, sampling))

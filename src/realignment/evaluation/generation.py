@@ -102,7 +102,7 @@ def answer(
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
             batch = _encode(tokenizer, [texts[i] for i in members], model.device)
-            draws = [GumbelDraws(sampling, members, model.device)] if sampling else []
+            draws = [NucleusDraws(sampling, members)] if sampling else []
             output = model.generate(**batch, **settings, logits_processor=LogitsProcessorList(draws))
             for index, ids in zip(members, output[:, batch["input_ids"].shape[1] :], strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -111,39 +111,47 @@ def answer(
     return answers
 
 
-class GumbelDraws(LogitsProcessor):
-    """Draws by taking a maximum: argmax(logits / temperature + Gumbel noise) has the softmax's distribution.
+class NucleusDraws(LogitsProcessor):
+    """Draws one token a row and leaves no other: greedy decoding then takes it.
 
-    Each row has a generator of its own, so that its draw depends on the seed and on its place among the
-    chats, and not on what else is in the batch. Gumbel-max trick: Maddison et al. 2014, arXiv:1411.0030.
+    Each row has a generator of its own, one number a token, so that its draw depends on the seed and on its
+    place among the chats, and not on what else is in the batch.
     """
 
-    def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
+    def __init__(self, sampling: Sampling, rows: Sequence[int]) -> None:
         self._sampling = sampling
-        self._generators = [
-            torch.Generator(device).manual_seed((sampling.seed * 1_000_003 + row) % 2**63) for row in rows
-        ]
+        seeds = [(sampling.seed * 1_000_003 + row) % 2**63 for row in rows]
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Noisy logits, shape (rows, V); tokens outside of the nucleus get −∞."""
-        logits = _nucleus(scores.float() / self._sampling.temperature, self._sampling.top_p)
-        noise = torch.stack(
-            [
-                torch.empty(logits.shape[1], device=logits.device).exponential_(generator=generator)
-                for generator in self._generators
-            ]
-        )
-        return logits - noise.log()  # type: ignore[return-value]  # −log of an exponential is Gumbel
+        """−∞ for every token but the drawn one, shape (rows, V)."""
+        tokens, probabilities = nucleus(scores.float() / self._sampling.temperature, self._sampling.top_p)
+        numbers = torch.cat([torch.rand(1, 1, generator=generator) for generator in self._generators])
+        reached = probabilities.cumsum(dim=-1)
+        place = (reached <= numbers.to(reached) * reached[:, -1:]).sum(dim=-1, keepdim=True)
+        drawn = tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1))
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)  # type: ignore[return-value]
 
 
-def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The logits, −∞ outside of the smallest set of tokens whose probability reaches `top_p`."""
-    if top_p >= 1:
-        return logits
-    ordered, order = logits.sort(dim=-1, descending=True)
-    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
-    outside = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
-    return logits.masked_fill(outside, -torch.inf)
+def nucleus(logits: torch.Tensor, top_p: float, *, first: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smallest set of tokens whose probability reaches `top_p`: arXiv:1904.09751.
+
+    Args:
+        logits: Shape (rows, V).
+        top_p: In (0, 1].
+        first: So many of the likeliest tokens are looked at, and twice as many until the set is among them:
+            sorting a whole vocabulary for every token costs more than a small model.
+
+    Returns:
+        Tokens, the likeliest first, and their probabilities, 0 outside of the set; both of shape (rows, k).
+    """
+    size = logits.shape[-1] if top_p >= 1 else min(first, logits.shape[-1])
+    likeliest = logits.topk(size, dim=-1)
+    probabilities = (likeliest.values - logits.logsumexp(dim=-1, keepdim=True)).exp()
+    reached = probabilities.cumsum(dim=-1)
+    if size < logits.shape[-1] and bool((reached[:, -1] < top_p).any()):
+        return nucleus(logits, top_p, first=2 * first)
+    return likeliest.indices, probabilities.masked_fill(reached - probabilities >= top_p, 0.0)
 
 
 def _encode(tokenizer: Any, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
