@@ -1,0 +1,1 @@
+"""Which principles explain the choices in preference pairs: an undocumented policy, inferred."""
