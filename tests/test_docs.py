@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -168,11 +169,13 @@ def test_every_dotted_name_is_a_parameter_or_a_piece_of_the_code(page, parameter
 
 def is_parameter(parameters, name):
     first, *rest = name.split(".")
-    value = parameters.get(first)
+    kind = type(parameters.get(first))
     for part in rest:
-        if part not in getattr(type(value), "model_fields", {}):
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
             return False
-        value = getattr(value, part)
+        options = (fields[part].annotation, *get_args(fields[part].annotation))
+        kind = next((option for option in options if hasattr(option, "model_fields")), None)
     return first in parameters
 
 

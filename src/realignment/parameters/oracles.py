@@ -1,6 +1,6 @@
 """Which oracle judges: its kind, and one section of settings for each kind that has any."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,9 @@ class LocalLMParameters(ModelParameters):
     template: Literal["chat", "llama_guard", "shieldgemma", "granite_guardian"] = Field(
         "chat", description="chat: the model's own chat template; else the native format of a guard model"
     )
-    token_budget: int = Field(4096, ge=1, description="Padded tokens of a batch, without the shared prefix")
+    token_budget: int = Field(
+        16384, ge=1, description="Padded tokens of a batch, those of the policy counted for every request"
+    )
 
 
 class ChatParameters(Parameters):
@@ -28,6 +30,9 @@ class ChatParameters(Parameters):
     max_tokens: int = Field(256, ge=1, description="Where a reply is cut; a cut reply is unscored")
     json_schema: bool = Field(True, description="Constrain replies by a JSON schema; false: by the prompt")
     logprobs: bool = Field(True, description="Take the confidence from the verdict's token, where given")
+    extra: dict[str, Any] = Field(
+        {}, description="Anything else of the request, such as chat_template_kwargs; null takes a field out"
+    )
     concurrency: int = Field(16, ge=1, description="Requests under way at a time")
     requests_per_minute: float | None = Field(None, gt=0, description="The server's limit; null: none")
     timeout_s: float = Field(60.0, gt=0, description="Seconds that one request may take")
@@ -78,6 +83,12 @@ class OracleParameters(Parameters):
         for kind in (self.oracle, *self._named_members()):
             if kind in type(self).model_fields and getattr(self, kind) is None:
                 raise ValueError(f"`{kind}` is asked to judge and its section `{kind}: {{…}}` is missing")
+        if self.oracle == "vote" and self.vote is not None and self.vote.samples > 1:
+            if any(m.oracle != "chat" or m.chat is None or not m.chat.temperature for m in self.members()):
+                raise ValueError(
+                    "several `samples` differ only with `chat` at a `temperature` above 0: every other oracle "
+                    "would repeat itself"
+                )
         return self
 
     def _named_members(self) -> list[str]:
