@@ -1,8 +1,8 @@
-"""How good are a model's own corrections? `python benchmarks/corrections.py [--page] [--json FILE] [--source MODEL]`.
+"""How good are a model's own corrections? `python benchmarks/corrections.py [--page] [--json FILE]`.
 
-M_ref writes for every PUNISH pair of the embedded sample, also for those that people have corrected: half of these
-are taken as if nobody had, the other half is what the machine's are compared with. `--page` puts the figures into
-docs/results/corrections.md.
+M_ref writes for every PUNISH pair of the embedded sample, also for those that people have corrected: half of
+these are taken as if nobody had, the other half is what the machine's are compared with. `--page` puts the
+figures into docs/results/corrections.md.
 """
 
 import argparse
@@ -61,11 +61,9 @@ def measure(source: str, samples: int) -> dict[str, Any]:
     assessed = corrections.assess(candidates, punish, gate, seed=SEED)
     verified = corrections.verify(assessed, punish, policy, RulesOracle())
     chosen = corrections.choose(verified, min_confidence=wanted.min_confidence)
-    without = [row for row in chosen.to_dict("records") if row["writer"] == "model"]
-    alone = {r["pair_id"] for r in without} - set(people["pair_id"])
-    report = corrections.report(punish, chosen)
+    alone = set(punish["pair_id"]) - set(people["pair_id"])
     return {
-        "report": report,
+        "report": corrections.report(punish, chosen),
         "alone": {
             "pairs": len(alone),
             "corrected": int(chosen.loc[chosen["pair_id"].isin(alone), "selected"].sum()),
@@ -78,8 +76,8 @@ def measure(source: str, samples: int) -> dict[str, Any]:
 
 def to_markdown(found: dict[str, Any]) -> str:
     """The figures as tables."""
-    report, lines = found["report"], []
-    lines += [
+    report, alone = found["report"], found["alone"]
+    lines = [
         f"{found['settings']}, {found['seconds']:.0f} s on {platform.machine()} with torch "
         f"{provenance.environment().get('torch')}.",
         "",
@@ -92,8 +90,8 @@ def to_markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {writer} | {' | '.join(map(str, counts + shares))} |")
     lines += [
         "",
-        f"Of the {found['alone']['pairs']} pairs that were left to the machine, {found['alone']['corrected']} got a "
-        f"correction; the other {found['alone']['pairs'] - found['alone']['corrected']} fall back to `loss.punish`.",
+        f"Of the {alone['pairs']} pairs that were left to the machine, {alone['corrected']} got a correction; "
+        f"the other {alone['pairs'] - alone['corrected']} fall back to `loss.punish`.",
         "",
         "| why the machine's candidates fail | candidates |",
         "|---|---|",
@@ -101,9 +99,15 @@ def to_markdown(found: dict[str, Any]) -> str:
     model = report["writers"]["model"]
     lines += [f"| gate: {flaw} | {n} |" for flaw, n in model["flaws"].items()]
     lines += [f"| rule: {rule} | {n} |" for rule, n in model["rules_broken"].items()]
-    lines += ["", "| leakage | people | machine | difference | 95 % | n | paired |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| leakage | people | machine | difference | 95 % | n | paired |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in found["leakage"].to_dict("records"):
-        interval = f"{row['low']:+.2f} to {row['high']:+.2f}" if row["low"] == row["low"] else "none: constant"
+        interval = (
+            f"{row['low']:+.2f} to {row['high']:+.2f}" if row["low"] == row["low"] else "none: constant"
+        )
         lines.append(
             f"| {row['group']}: {row['metric']} | {row['people']:.2f} | {row['value']:.2f} "
             f"| {row['difference']:+.2f} | {interval} | {row['n_people']}, {row['n_writer']} "

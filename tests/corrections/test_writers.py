@@ -2,6 +2,7 @@
 
 import pytest
 from made_up_pairs import POLICY, make_pairs
+from oracles.servers import Script, completion, scripted
 from tiny_decoders import TEMPLATE, tiny_tokenizer
 from tiny_models import save_model
 
@@ -106,3 +107,35 @@ def test_the_policy_then_stands_before_the_first_user_turn():
 def test_a_chat_writer_needs_its_server():
     with pytest.raises(ValueError, match="needs its section `chat"):
         CorrectionsParameters(writer="chat")
+
+
+def chat_writer(url, seed=7):
+    parameters = CorrectionsParameters(
+        writer="chat", chat={"base_url": url, "model": "writer-7b"}, temperature=0.6
+    )
+    return appoint_writer(parameters, model_parameters("unused"), RULES, seed=seed)
+
+
+def test_a_server_writes_samples_that_differ_by_their_seed():
+    script = Script(
+        lambda body, _: completion(f"draft {body['seed']}", finish="stop" if body["seed"] % 2 else "length")
+    )
+    with scripted(script) as url:
+        table = write_candidates(PAIRS, POLICY, chat_writer(url), samples=2)
+    assert table["response"].tolist() == [f"draft {seed}" for seed in range(7, 13)]
+    assert table["complete"].tolist() == [True, False] * 3
+    assert set(table["model"]) == {"writer-7b"}
+    bodies = sorted(script.bodies, key=lambda body: body["seed"])
+    assert [body["messages"][-1]["content"] for body in bodies] == [
+        p for p in PAIRS["prompt"] for _ in range(2)
+    ]
+    assert all(POLICY.text in body["messages"][0]["content"] for body in bodies)
+    assert {body["temperature"] for body in bodies} == {0.6}
+
+
+def test_a_draft_that_the_server_does_not_give_is_empty_and_passes_no_gate(caplog):
+    script = Script(lambda body, _: 400 if body["seed"] == 8 else completion("A sound draft."))
+    with scripted(script) as url:
+        table = write_candidates(PAIRS, POLICY, chat_writer(url), samples=1)
+    assert table["response"].tolist() == ["A sound draft.", "", "A sound draft."]
+    assert "1 of 3 corrections were not written" in caplog.text

@@ -1,13 +1,16 @@
 """Machines that write corrections: the reference model in process, or any model behind a chat server."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from realignment import models
-from realignment.parameters import CorrectionsParameters, ModelParameters, OracleParameters
+from realignment.parameters import ChatParameters, CorrectionsParameters, ModelParameters, OracleParameters
 from realignment.records import RealignmentError
+
+logger = logging.getLogger(__name__)
 
 Chat = list[dict[str, str]]
 
@@ -74,6 +77,37 @@ class ModelWriter:
         return [Draft(one.text, one.complete) for one in answers]
 
 
+@dataclass(frozen=True)
+class ChatWriter:
+    """A model behind a server that speaks OpenAI's chat completions."""
+
+    settings: ChatParameters
+    parameters: CorrectionsParameters
+    seed: int
+    name: str = "chat"
+
+    @property
+    def model(self) -> str:
+        """Its name on the server."""
+        return self.settings.model
+
+    def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
+        """Sampled answers; a request that fails has an empty draft, which no gate lets pass."""
+        from realignment.chatting import Request, converse
+
+        wanted = self.parameters
+        common = {
+            "temperature": wanted.temperature,
+            "top_p": wanted.top_p,
+            "max_tokens": wanted.max_new_tokens,
+        }
+        requests = [Request(chat, common | {"seed": self.seed + number}) for number, chat in enumerate(chats)]
+        replies = converse(self.settings, requests)
+        if failed := [reply.fault for reply in replies if reply.fault]:
+            logger.warning("%d of %d corrections were not written: %s", len(failed), len(chats), failed[0])
+        return [Draft(reply.text, reply.complete) for reply in replies]
+
+
 def knows_system_turn(tokenizer: Any) -> bool:
     """Whether the chat template shows a system turn to the model: some raise, some leave it out."""
     from jinja2 import TemplateError
@@ -114,7 +148,7 @@ def appoint_writer(
     if parameters.writer == "chat":
         assert parameters.chat is not None  # checked with the parameters
         check_independent({parameters.chat.model}, verifier)
-        raise NotImplementedError
+        return ChatWriter(parameters.chat, parameters, seed)
     check_independent({model_parameters.source}, verifier)
     reference = models.fetch(
         model_parameters.source,
@@ -134,19 +168,18 @@ def check_independent(writer: set[str], verifier: OracleParameters) -> None:
         writer: Every name of the writing model: source, digest, path, name on a server.
         verifier: The oracle, with all that a vote or a cascade asks.
     """
-    for oracle in (verifier, *verifier.members()):
-        if oracle.oracle == "labels":
-            raise WriterError(
-                "Corrections are new texts, and the verifier reads labels that come with the data: it can "
-                "verify none. Set `corrections.verifier` to an oracle that reads texts, such as "
-                "`{oracle: rules}`."
-            )
-        if same := writer & _names(oracle):
-            raise WriterError(
-                f"The writer of corrections and their verifier are the same model ({sorted(same)[0]}): it "
-                "would approve its own errors. Set `corrections.verifier` to another oracle, or take another "
-                "writer."
-            )
+    for member in verifier.members():
+        check_independent(writer, member)
+    if verifier.oracle == "labels":
+        raise WriterError(
+            "Corrections are new texts, and the verifier reads labels that come with the data: it can verify "
+            "none. Set `corrections.verifier` to an oracle that reads texts, such as `{oracle: rules}`."
+        )
+    if same := writer & _names(verifier):
+        raise WriterError(
+            f"The writer of corrections and their verifier are the same model ({sorted(same)[0]}): it would "
+            "approve its own errors. Set `corrections.verifier` to another oracle, or take another writer."
+        )
 
 
 def _names(oracle: OracleParameters) -> set[str]:

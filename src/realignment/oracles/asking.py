@@ -1,6 +1,7 @@
 """How a server is asked: at its pace, again after a fault, and not for ever; in a thread of its own."""
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -10,8 +11,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from realignment.oracles import OracleError
+from realignment.parameters import ChatParameters
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
     from tenacity import RetryCallState
 
 T = TypeVar("T")
@@ -112,6 +115,26 @@ def _retry_after(headers: Any) -> float:
     with suppress(ValueError, TypeError):
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return 0.0
+
+
+def connect(settings: ChatParameters) -> "AsyncOpenAI":
+    """A client of the server; to be used as an async context.
+
+    Raises:
+        OracleError: The environment variable that should hold the key is empty.
+    """
+    from openai import AsyncOpenAI
+
+    key, variable = "none", settings.api_key_variable
+    if variable is not None:
+        key = os.environ.get(variable, "")
+        if not key:
+            raise OracleError(
+                f"The environment variable {variable} holds no key for {settings.base_url}. Set it, "
+                "or `judging.chat.api_key_variable: null` for a server that wants none."
+            )
+    # Retries are ours: the client's own neither keep to the pace nor count what they cost.
+    return AsyncOpenAI(base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=0)
 
 
 def cannot_go_on(error: Exception, url: str, model: str) -> OracleError | None:

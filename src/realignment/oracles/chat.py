@@ -3,19 +3,19 @@
 import asyncio
 import hashlib
 import json
-import os
 import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from realignment.oracles import Judgments, OracleError, Usage, in_order
+from realignment.oracles import Judgments, Usage, in_order
 from realignment.oracles.asking import (
     Asking,
     Faults,
     MalformedReplyError,
     Pace,
     cannot_go_on,
+    connect,
     describe,
     persist,
 )
@@ -91,7 +91,7 @@ class ChatOracle:
         """A fixed number of workers share one list: so many requests are under way, and no task waits."""
         rest = iter(enumerate(exchanges))
         pace, faults = Pace(self.settings.requests_per_minute), Faults()
-        async with self._connect() as client:
+        async with connect(self.settings) as client:
 
             async def work() -> None:
                 for position, exchange in rest:
@@ -101,22 +101,6 @@ class ChatOracle:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.settings.concurrency, len(exchanges))):
                     group.create_task(work())
-
-    def _connect(self) -> "AsyncOpenAI":
-        from openai import AsyncOpenAI
-
-        key, variable = "none", self.settings.api_key_variable
-        if variable is not None:
-            key = os.environ.get(variable, "")
-            if not key:
-                raise OracleError(
-                    f"The environment variable {variable} holds no key for {self.settings.base_url}. Set it, "
-                    "or `judging.chat.api_key_variable: null` for a server that wants none."
-                )
-        # Retries are ours: the client's own neither keep to the pace nor count what they cost.
-        return AsyncOpenAI(
-            base_url=self.settings.base_url, api_key=key, timeout=self.settings.timeout_s, max_retries=0
-        )
 
     async def _judge(
         self, client: "AsyncOpenAI", exchange: Exchange, policy: Policy, pace: Pace, faults: Faults

@@ -1,8 +1,8 @@
 """Principles without a language model: a sparse regression of the choices on readable differences.
 
 The choice between two responses as a logistic function of the difference of their features (Bradley & Terry
-1952), with an L1 penalty (Tibshirani 1996) whose strength is cross-validated, and kept where it is found again in
-resampled pairs (stability selection: Meinshausen & Bühlmann 2010, arXiv:0809.2932).
+1952), with an L1 penalty (Tibshirani 1996) whose strength is cross-validated, and kept where it is found
+again in resampled pairs (stability selection: Meinshausen & Bühlmann 2010, arXiv:0809.2932).
 """
 
 import re
@@ -32,7 +32,8 @@ class Explanation:
 
     Attributes:
         principles: PRINCIPLE_COLUMNS, the strongest first.
-        report: n, features, strength, and out-of-fold accuracy with its interval.
+        report: n, features, strength, and out-of-fold accuracy with its interval, over the pairs that the
+            principles have a say in.
     """
 
     principles: pd.DataFrame
@@ -174,7 +175,7 @@ class _Regression:
         errors = worse.std(axis=1, ddof=1) / np.sqrt(worse.shape[1])
         place = int(np.flatnonzero(worse.mean(axis=1) <= errors)[0])
         right = np.where(first == 1, margins[place], -margins[place])
-        return float(STRENGTHS[place]), right > 0
+        return float(STRENGTHS[place]), right[right != 0] > 0
 
     def resample(self, strength: float, number: int) -> Floats:
         """Coefficients of bootstrap samples of prompts, shape (number, f)."""
