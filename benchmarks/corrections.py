@@ -90,8 +90,8 @@ def to_markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {writer} | {' | '.join(map(str, counts + shares))} |")
     lines += [
         "",
-        f"Of the {alone['pairs']} pairs that were left to the machine, {alone['corrected']} got a correction; "
-        f"the other {alone['pairs'] - alone['corrected']} fall back to `loss.punish`.",
+        f"Of the {alone['pairs']} pairs that were left to the machine, {alone['corrected']} got a "
+        f"correction; the other {alone['pairs'] - alone['corrected']} fall back to `loss.punish`.",
         "",
         "| why the machine's candidates fail | candidates |",
         "|---|---|",

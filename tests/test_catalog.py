@@ -99,7 +99,7 @@ def test_every_entry_has_a_layer_that_kedro_viz_shows(entries):
     assert {name for name, entry in entries.items() if entry["layer"] not in LAYERS} == set()
 
 
-@pytest.mark.parametrize("name", ["realign", "align"])
+@pytest.mark.parametrize("name", ["realign", "align", "infer_policy"])
 def test_layers_have_an_order_or_kedro_viz_draws_none(entries, pipelines, name):
     """kedro-viz sorts layers by the edges between them; a cycle, and it leaves all of them out."""
     before = {}
@@ -157,7 +157,7 @@ def test_the_configuration_sets_only_fields_that_there_are():
 
 def test_realign_is_every_stage_in_order_and_each_stage_has_its_name(pipelines):
     stages = [stage.__name__.rpartition(".")[2] for stage in STAGES]
-    assert set(pipelines) == {*stages, "realign", "align", "__default__"}
+    assert set(pipelines) == {*stages, "realign", "align", "infer_policy", "__default__"}
     assert pipelines["realign"].nodes == pipelines["__default__"].nodes
     assert set(pipelines["realign"].nodes) == {node for name in stages for node in pipelines[name].nodes}
     for name in stages:

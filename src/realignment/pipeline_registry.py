@@ -8,6 +8,7 @@ from realignment.pipelines import (
     evaluation,
     gold,
     impact,
+    infer_policy,
     judging,
     model,
     promotion,
@@ -19,7 +20,11 @@ STAGES = (model, judging, triage, corrections, gold, impact, training, evaluatio
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Each stage by its own name; `realign` is all of them in order; `align` makes a reference model."""
+    """Each stage by its own name; `realign` is all of them in order; `align` makes a reference model.
+
+    `infer_policy` proposes an old policy where nobody wrote it down.
+    """
     stages = {stage.__name__.rpartition(".")[2]: stage.create_pipeline() for stage in STAGES}
     realign = sum(stages.values(), start=Pipeline([]))
-    return stages | {"realign": realign, "align": align.create_pipeline(), "__default__": realign}
+    others = {"align": align.create_pipeline(), "infer_policy": infer_policy.create_pipeline()}
+    return stages | {"realign": realign, **others, "__default__": realign}

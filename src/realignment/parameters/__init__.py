@@ -14,12 +14,14 @@ from realignment.parameters.oracles import (
     OracleParameters,
     VoteParameters,
 )
+from realignment.parameters.principles import ConstitutionParameters, PrinciplesParameters
 
 __all__ = [
     "AlignParameters",
     "CapabilityParameters",
     "CascadeParameters",
     "ChatParameters",
+    "ConstitutionParameters",
     "CorrectionsParameters",
     "EvaluationParameters",
     "GoldParameters",
@@ -32,6 +34,7 @@ __all__ = [
     "ModelParameters",
     "OracleParameters",
     "Parameters",
+    "PrinciplesParameters",
     "PromotionParameters",
     "QualityParameters",
     "Share",

@@ -7,7 +7,6 @@ again in resampled pairs (stability selection: Meinshausen & Bühlmann 2010, arX
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from realignment.evaluation.statistics import wilson_interval
-from realignment.features import FEATURES, Feature, measure
-from realignment.principles.table import PRINCIPLE_COLUMNS
+from realignment.features import FEATURES, LENGTH, Feature, measure
+from realignment.principles.table import PRINCIPLE_COLUMNS, Explanation
+from realignment.principles.testing import adjust, score_tests
 from realignment.records import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -26,18 +26,8 @@ STRENGTHS = np.geomspace(1, 1000, 25)
 """Of the cross-validation: the weight of the mean loss beside the sum of absolute coefficients."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """The principles, and how well they explain the choices together.
-
-    Attributes:
-        principles: PRINCIPLE_COLUMNS, the strongest first.
-        report: n, features, strength, and out-of-fold accuracy with its interval, over the pairs that the
-            principles have a say in.
-    """
-
-    principles: pd.DataFrame
-    report: dict[str, Any]
+FALSE_DISCOVERIES = 0.01
+"""Expected share of principles that are none, among those found."""
 
 
 def explain(
@@ -47,13 +37,14 @@ def explain(
     folds: int,
     resamples: int,
     min_stability: float,
+    min_support: float,
     seed: int,
 ) -> Explanation:
     """The features whose differences explain which response was chosen.
 
-    A principle is kept where its coefficient has one sign in a share `min_stability` of resampled pairs, and
-    where by itself it predicts more than half of the choices that it has a say in, by the whole of its 95 %
-    interval.
+    A principle is kept where its coefficient has one sign in a share `min_stability` of resampled pairs,
+    where it is found at a false discovery rate of `FALSE_DISCOVERIES` with all stronger principles being
+    equal, and where by itself it predicts more than half of the choices that it has a say in.
 
     Args:
         pairs: Columns prompt, chosen, rejected.
@@ -61,6 +52,7 @@ def explain(
         folds: Of the cross-validation, by prompt.
         resamples: Bootstrap samples of prompts.
         min_stability: In (0.5, 1].
+        min_support: Share of pairs that a principle must have a say in.
         seed: Of the orders, folds and samples.
 
     Raises:
@@ -70,23 +62,26 @@ def explain(
     if prompts < 4 * folds:
         raise DataError(
             f"Found pairs of {prompts} prompts; explaining choices takes at least {4 * folds} (four a fold). "
-            "Give more pairs, or lower `infer_policy.folds`."
+            "Give more pairs, or lower `principles.folds`."
         )
     features = (*FEATURES, *choose_topic_words(pairs, topic_words))
     differences = measure(pairs["chosen"].tolist(), features) - measure(pairs["rejected"].tolist(), features)
+    lengths = differences[:, features.index(LENGTH)]
     used = np.flatnonzero((differences != 0).sum(axis=0) >= 5)
     features, differences = tuple(features[i] for i in used), differences[:, used]
     model = _Regression(differences, pairs["prompt"].to_numpy(), seed)
     strength, correct = model.cross_validate(folds)
     coefficients = model.fit(strength, np.arange(len(pairs)))
     resampled = model.resample(strength, resamples)
+    q_values = adjust(model.test(coefficients))
     rows = [
-        _describe(feature, differences[:, i], coefficients[i], resampled[:, i])
+        _describe(feature, differences[:, i], coefficients[i], resampled[:, i], q_values[i])
         for i, feature in enumerate(features)
         if coefficients[i] != 0
     ]
     table = pd.DataFrame(rows, columns=list(PRINCIPLE_COLUMNS))
-    kept = (table["stability"] >= min_stability) & (table["low"] > 0.5)
+    kept = (table["stability"] >= min_stability) & (table["support"] >= min_support)
+    kept &= (table["q_value"] <= FALSE_DISCOVERIES) & (table["agreement"] > 0.5)
     report = {
         "method": "features",
         "n": len(pairs),
@@ -96,7 +91,7 @@ def explain(
         "selected": len(table),
         "kept": int(kept.sum()),
         "accuracy": _share(correct),
-        "longer_chosen": _share(model.longer(features)),
+        "longer_chosen": _share(lengths[lengths != 0] > 0),
     }
     order = table[kept].sort_values("coefficient", key=np.abs, ascending=False, kind="stable")
     return Explanation(order.reset_index(drop=True), report)
@@ -177,6 +172,14 @@ class _Regression:
         right = np.where(first == 1, margins[place], -margins[place])
         return float(STRENGTHS[place]), right[right != 0] > 0
 
+    def test(self, coefficients: Floats) -> Floats:
+        """P of every feature, those with larger coefficients being equal; 1 where the coefficient is 0."""
+        inputs, first = self._inputs()
+        order = np.argsort(-np.abs(coefficients), kind="stable")[: np.count_nonzero(coefficients)]
+        values = np.ones(len(coefficients))
+        values[order] = score_tests(inputs[:, order], first, self.groups)
+        return values
+
     def resample(self, strength: float, number: int) -> Floats:
         """Coefficients of bootstrap samples of prompts, shape (number, f)."""
         rng = np.random.default_rng(self.seed + 1)
@@ -188,14 +191,9 @@ class _Regression:
         ]
         return np.stack([self.fit(strength, rows) for rows in samples])
 
-    def longer(self, features: Sequence[Feature]) -> npt.NDArray[np.bool_]:
-        """Whether the longer response was chosen: the simplest explanation, to compare with."""
-        lengths = self.differences[:, [f.pattern is None for f in features].index(True)]
-        return np.asarray(lengths[lengths != 0] > 0)
-
 
 def _describe(
-    feature: Feature, differences: Floats, coefficient: float, resampled: Floats
+    feature: Feature, differences: Floats, coefficient: float, resampled: Floats, q_value: float
 ) -> tuple[Any, ...]:
     applies = differences != 0
     predicted = int((differences[applies] * coefficient > 0).sum())
@@ -214,13 +212,12 @@ def _describe(
         predicted / int(applies.sum()),
         low,
         high,
+        float(q_value),
     )
 
 
 def _share(correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    low, high = wilson_interval(int(correct.sum()), len(correct)) if len(correct) else (np.nan, np.nan)
-    return {
-        "n": len(correct),
-        "share": float(correct.mean()) if len(correct) else None,
-        "interval": [low, high],
-    }
+    n = len(correct)
+    if not n:
+        return {"n": 0, "share": None, "interval": None}
+    return {"n": n, "share": float(correct.mean()), "interval": [*wilson_interval(int(correct.sum()), n)]}
