@@ -17,17 +17,13 @@ import pandas as pd
 from realignment.evaluation.statistics import wilson_interval
 from realignment.features import FEATURES, LENGTH, Feature, measure
 from realignment.principles.table import PRINCIPLE_COLUMNS, Explanation
-from realignment.principles.testing import adjust, score_tests
+from realignment.principles.testing import FALSE_DISCOVERIES, adjust, score_tests
 from realignment.records import DataError
 
 Floats = npt.NDArray[np.float64]
 
 STRENGTHS = np.geomspace(1, 1000, 25)
 """Of the cross-validation: the weight of the mean loss beside the sum of absolute coefficients."""
-
-
-FALSE_DISCOVERIES = 0.01
-"""Expected share of principles that are none, among those found."""
 
 
 def explain(

@@ -8,6 +8,9 @@ import scipy
 
 Floats = npt.NDArray[np.float64]
 
+FALSE_DISCOVERIES = 0.01
+"""Expected share of principles that are none, among those found."""
+
 _RIDGE = 1e-3
 """Weight of the squared coefficients beside the mean loss: it only keeps separable choices from diverging."""
 
