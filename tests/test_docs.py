@@ -424,7 +424,7 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
     facts = {"policy": "", "policy_version": "", "oracle": ""}
     reports = {
         "intake_report": clean(shop / "my/shop-pairs.jsonl").report,
-        "oracle_report": judging.measure_oracle(pairs, judgments) | {"stability": None},
+        "oracle_report": judging.measure_oracle(pairs, judgments) | {"stability": None, "usage": {}},
         "triage_report": triage.report_triage(triaged, max_punish_share=0.5),
         "judging_manifest": lineage.seal("judging", inputs={}, outputs={}, **facts),
     }

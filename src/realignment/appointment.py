@@ -1,8 +1,9 @@
 """The oracle that the parameters ask for: built in one place, for every stage that asks one."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from realignment.oracles.vote import VoteOracle
 from realignment.parameters import (
     CascadeParameters,
     ChatParameters,
+    JudgingParameters,
     LocalLMParameters,
     OracleParameters,
     VoteParameters,
@@ -28,20 +30,13 @@ if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.local_lm import LocalLMOracle
 
 
-def appoint(
-    parameters: OracleParameters,
-    pairs: pd.DataFrame,
-    *,
-    store: VerdictStore | None = None,
-    refresh: bool = False,
-) -> Oracle:
-    """The oracle of these parameters; what costs is answered from the store where it can be.
+def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
+    """The oracle of these parameters.
 
     Args:
-        parameters: Its kind and settings; `JudgingParameters` are such.
+        parameters: Its kind and settings. `JudgingParameters` also name the store that answers what was asked
+            before.
         pairs: What it is to judge; `labels` reads its verdicts there.
-        store: Where verdicts are kept; None: nowhere.
-        refresh: Ask again for what the store has.
 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
@@ -50,7 +45,9 @@ def appoint(
     """
 
     def keep(oracle: CostlyOracle) -> Oracle:
-        return oracle if store is None else CachedOracle(oracle, store, refresh)
+        if isinstance(parameters, JudgingParameters) and parameters.verdict_store is not None:
+            return CachedOracle(oracle, VerdictStore(Path(parameters.verdict_store)), parameters.refresh)
+        return oracle
 
     def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
         match wanted:
@@ -84,19 +81,30 @@ def without_store(oracle: Oracle) -> Oracle:
     return oracle
 
 
-def report_usage(oracle: Oracle) -> list[dict[str, Any]]:
-    """What each costly oracle in this one has cost so far, and how often a cascade asked each of its own."""
+def report_usage(oracle: Oracle) -> dict[str, dict[str, float]]:
+    """What each costly oracle in this one has cost so far; of a cascade, how often it asked whom."""
     match oracle:
-        case VoteOracle() | CascadeOracle():
-            lines = [line for member in oracle.oracles for line in report_usage(member)]
+        case CascadeOracle():
+            asked: dict[str, float] = {
+                member.name: n for member, n in zip(oracle.oracles, oracle.asked, strict=False)
+            }
+            return {oracle.name: asked} | _usage_of(oracle.oracles)
+        case VoteOracle():
+            return _usage_of(oracle.oracles)
         case CostlyOracle():
-            return [{"oracle": oracle.name} | asdict(oracle.usage)]
-        case _:
-            return []
-    if isinstance(oracle, CascadeOracle):
-        steps = zip(oracle.oracles, oracle.asked, strict=False)
-        lines += [{"oracle": f"cascade: {member.name}", "asked": asked} for member, asked in steps]
-    return lines
+            return {oracle.name: asdict(oracle.usage)}
+    return {}
+
+
+def _usage_of(oracles: Sequence[Oracle]) -> dict[str, dict[str, float]]:
+    """Oracles of one name, such as the samples of a vote, are added up."""
+    total: dict[str, dict[str, float]] = {}
+    for member in oracles:
+        for name, counts in report_usage(member).items():
+            known = total.setdefault(name, {})
+            for key, count in counts.items():
+                known[key] = known.get(key, 0) + count
+    return total
 
 
 def _read_labels(pairs: pd.DataFrame) -> LabelOracle:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from tqdm import tqdm
 
 from realignment.oracles import CostlyOracle, Judgments, OracleError, Usage, in_order
@@ -62,14 +63,16 @@ class VerdictStore:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         """A connection that can write, or an error before anything is asked that could not be kept."""
+        # SQLite waits for other writers by itself, but not for one that opens the file at the same moment.
+        opening = Retrying(
+            retry=retry_if_exception(lambda error: "locked" in str(error)),
+            stop=stop_after_delay(_BUSY_S),
+            wait=wait_random(0.01, 0.1),
+            reraise=True,
+        )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for the writer
-                connection.execute("PRAGMA synchronous = NORMAL")  # safe against a kill, and fast
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(_SCHEMA)
-                connection.commit()
+            with closing(opening(self._open)) as connection:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise VerdictStoreError(
@@ -77,6 +80,19 @@ class VerdictStore:
                 "Make room on the disk, make the file writable, or set another `judging.verdict_store`, and "
                 "run again: only what is missing is asked."
             ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_BUSY_S)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for the writer
+            connection.execute("PRAGMA synchronous = NORMAL")  # safe against a kill, and fast
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_SCHEMA)
+            connection.commit()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
 
 def _to_judgment(

@@ -84,12 +84,16 @@ class OracleParameters(Parameters):
             if kind in type(self).model_fields and getattr(self, kind) is None:
                 raise ValueError(f"`{kind}` is asked to judge and its section `{kind}: {{…}}` is missing")
         if self.oracle == "vote" and self.vote is not None and self.vote.samples > 1:
-            if any(m.oracle != "chat" or m.chat is None or not m.chat.temperature for m in self.members()):
-                raise ValueError(
-                    "several `samples` differ only with `chat` at a `temperature` above 0: every other oracle "
-                    "would repeat itself"
-                )
+            self._check_samples()
         return self
+
+    def _check_samples(self) -> None:
+        for member in self.members():
+            if member.oracle != "chat" or member.chat is None or not member.chat.temperature:
+                raise ValueError(
+                    f"several `samples` of `{member.oracle}` would all be equal: they are for `chat` at a "
+                    "`temperature` above 0"
+                )
 
     def _named_members(self) -> list[str]:
         section = {"vote": self.vote, "cascade": self.cascade}.get(self.oracle)

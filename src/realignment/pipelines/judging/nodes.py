@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from realignment import intake, judging, lineage
-from realignment.appointment import appoint
+from realignment.appointment import appoint, report_usage, without_store
 from realignment.parameters import IntakeParameters, JudgingParameters
 from realignment.policy import Policy, diff_policies
 
@@ -38,10 +38,11 @@ def judge_pairs(
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """Judge every response under the new policy, and measure the oracle where the truth is known."""
     oracle = appoint(parameters, pairs)
-    judgments = judging.judge_pairs(pairs, policy, oracle)
+    judgments = judging.judge_pairs(pairs, policy, oracle, chunk_size=parameters.chunk_size)
     report = judging.measure_oracle(pairs, judgments)
-    sample = parameters.stability_sample
-    report["stability"] = judging.repeat_stability(pairs, policy, oracle, judgments, sample=sample, seed=seed)
+    again, sample = without_store(oracle), parameters.stability_sample
+    report["stability"] = judging.repeat_stability(pairs, policy, again, judgments, sample=sample, seed=seed)
+    report["usage"] = report_usage(oracle)
     judging.check_oracle(report, max_unscored=parameters.max_unscored, min_stability=parameters.min_stability)
     facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
     manifest = lineage.seal(
