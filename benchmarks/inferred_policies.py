@@ -39,8 +39,8 @@ def to_markdown(name: str, found: principles.Explanation) -> str:
     lines = [
         f"## {name}",
         "",
-        f"{report['n']} pairs of {report['prompts']} prompts, {report['features']} features in use. Out of fold "
-        f"the principles predict {show(report['accuracy'])} of the choices that they have a say in; the longer "
+        f"{report['n']} pairs of {report['prompts']} prompts, {report['features']} features in use. Out of "
+        f"fold the principles predict {show(report['accuracy'])} of the choices that they have a say in; the longer "
         f"response was chosen in {show(report['longer_chosen'])}.",
         "",
     ]
