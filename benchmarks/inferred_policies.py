@@ -40,8 +40,8 @@ def to_markdown(name: str, found: principles.Explanation) -> str:
         f"## {name}",
         "",
         f"{report['n']} pairs of {report['prompts']} prompts, {report['features']} features in use. Out of "
-        f"fold the principles predict {show(report['accuracy'])} of the choices that they have a say in; the longer "
-        f"response was chosen in {show(report['longer_chosen'])}.",
+        f"fold the principles predict {show(report['accuracy'])} of the choices that they have a say in; the "
+        f"longer response was chosen in {show(report['longer_chosen'])}.",
         "",
     ]
     if found.principles.empty:

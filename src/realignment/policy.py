@@ -148,7 +148,8 @@ def read_policy(path: Path) -> Policy:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
-        raise PolicyError(f"No policy file {path}. Policies in that folder: {known}.") from error
+        hint = " `kedro run --pipelines infer_policy` writes it." if path.stem == "inferred_policy" else ""
+        raise PolicyError(f"No policy file {path}. Policies in that folder: {known}.{hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path} is not readable as UTF-8 YAML: {error}") from error
     return parse_policy(document, source=path.name)
