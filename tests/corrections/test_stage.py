@@ -46,16 +46,20 @@ def test_by_default_people_correct_and_no_model_is_fetched(kedro_in_process, dat
     assert set(training.loc[training["correction"].notna(), "correction_verifier"]) == {"rules"}
 
 
+GENERAL = "This is general information, not advice for your case; {} can look at it with you."
+HELP = {"money": "a financial adviser", "health": "a doctor", "law": "a solicitor"}
+
+
 def test_a_file_of_corrections_fills_what_people_left(kedro_in_process, data, tmp_path):
     punish = read(data, "punish_pairs")
-    left = punish[punish["correction"].isna() & (punish["domain"] == "ordinary")].iloc[0]
+    left = punish[punish["correction"].isna() & punish["domain"].isin(list(HELP))].iloc[0]
+    text = GENERAL.format(HELP[left["domain"]])
     file = tmp_path / "mine.jsonl"
-    row = {"pair_id": left["pair_id"], "correction": "Take the second one.", "writer": "Ann"}
-    file.write_text(json.dumps(row) + "\n")
+    file.write_text(json.dumps({"pair_id": left["pair_id"], "correction": text, "writer": "Ann"}) + "\n")
     done = run(kedro_in_process, data, written_corrections=file)
     assert done.exit_code == 0, done.error
     after = read(data, "corrected_pairs").set_index("pair_id").loc[left["pair_id"]]
-    assert (after["correction"], after["correction_model"]) == ("Take the second one.", "Ann")
+    assert (after["correction"], after["correction_model"]) == (text, "Ann")
 
 
 def test_what_a_model_writes_is_gated_and_pairs_without_a_passing_one_stay_without(

@@ -1,32 +1,90 @@
 """How a server is asked: at its pace, again after a fault, and not for ever; in a thread of its own."""
 
 import asyncio
-import os
+import json
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_exponential_jitter
 
 from realignment.oracles import OracleError
-from realignment.parameters import ChatParameters
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-    from tenacity import RetryCallState
+if TYPE_CHECKING:  # takes long to import; only the oracles behind servers need it
+    import aiohttp
 
 T = TypeVar("T")
+_HAND_OVER_S = 0.01
 _GIVE_UP_AFTER = 50
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 _LONGEST_RETRY_AFTER_S = 900.0
 _TRANSIENT = {408, 409, 425, 429}
-_RESET = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, TimeoutError)
 
 
 class MalformedReplyError(ValueError):
     """What the server sent is not a chat completion."""
+
+
+class StatusError(Exception):
+    """The server answered with an error.
+
+    Attributes:
+        status: Of HTTP.
+        code: The server's own, such as ``insufficient_quota``.
+        retry_after: Seconds that it asks to wait; 0 where it does not say.
+    """
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        error = _error_of(body)
+        super().__init__(f"status {status}: {error.get('message') or body[:120].decode(errors='replace')}")
+        self.status, self.code = status, error.get("code")
+        self.retry_after = _retry_after(headers.get("Retry-After", ""))
+
+
+def _error_of(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    error = found.get("error", found) if isinstance(found, dict) else {}
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _retry_after(value: str) -> float:
+    """Seconds that `Retry-After` asks for, as a number or as a date; 0 where it says nothing readable."""
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+async def post(session: "aiohttp.ClientSession", url: str, body: Mapping[str, Any]) -> bytes:
+    """What the server answers.
+
+    Raises:
+        StatusError: With another status than 200.
+        aiohttp.ClientError, TimeoutError: Not at all, or half.
+    """
+    # In ASCII, so that no server depends on what it takes the text's encoding for.
+    async with session.post(url, data=json.dumps(body).encode()) as response:
+        answer = await response.read()
+        if response.status != 200:
+            raise StatusError(response.status, answer, response.headers)
+        return answer
 
 
 class Pace:
@@ -73,10 +131,20 @@ async def persist(send: Callable[[], Awaitable[T]], *, max_attempts: int) -> T:
     """The result of `send`, tried again after transient faults, later each time or when the server says.
 
     Raises:
-        OpenAIError: The last attempt's, or the first that no repetition mends.
-        MalformedReplyError: Likewise.
+        StatusError, aiohttp.ClientError, TimeoutError, MalformedReplyError: The last attempt's, or the first
+            that no repetition mends.
     """
-    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+    try:
+        return await send()  # without the machinery for repetition, which costs a third of a request's time
+    except Exception as error:
+        failed: Exception | None = error
+
+    async def attempt() -> T:
+        nonlocal failed
+        if failed is not None:  # the first attempt is over
+            error, failed = failed, None
+            raise error
+        return await send()
 
     retrying = AsyncRetrying(
         stop=stop_after_attempt(max_attempts),
@@ -84,125 +152,113 @@ async def persist(send: Callable[[], Awaitable[T]], *, max_attempts: int) -> T:
         retry=retry_if_exception(_is_transient),
         reraise=True,
     )
-    return await retrying(send)
+    return await retrying(attempt)
 
 
 def _is_transient(error: BaseException) -> bool:
-    from openai import APIConnectionError, APIStatusError
+    from aiohttp import ClientConnectionError, ClientPayloadError
 
-    if isinstance(error, APIStatusError):
-        mendable = error.status_code in _TRANSIENT or error.status_code >= 500
-        return mendable and error.code != "insufficient_quota"
-    return isinstance(error, APIConnectionError | MalformedReplyError)
+    if isinstance(error, StatusError):
+        return (error.status in _TRANSIENT or error.status >= 500) and error.code != "insufficient_quota"
+    return isinstance(error, ClientConnectionError | ClientPayloadError | TimeoutError | MalformedReplyError)
 
 
-def _wait(state: "RetryCallState") -> float:
+def _wait(state: RetryCallState) -> float:
     """Seconds: exponential with jitter, and never less than the server asks for."""
-    from openai import APIStatusError
-    from tenacity import wait_exponential_jitter
-
     backing_off = wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S, jitter=_FIRST_WAIT_S)
     error = state.outcome.exception() if state.outcome else None
-    asked = _retry_after(error.response.headers) if isinstance(error, APIStatusError) else 0.0
+    asked = error.retry_after if isinstance(error, StatusError) else 0.0
     return max(backing_off(state), min(asked, _LONGEST_RETRY_AFTER_S))
-
-
-def _retry_after(headers: Any) -> float:
-    """Seconds that `Retry-After` asks for, as a number or as a date; 0 where it says nothing readable."""
-    value = headers.get("retry-after", "")
-    with suppress(ValueError):
-        return max(0.0, float(value))
-    with suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    return 0.0
-
-
-def connect(settings: ChatParameters) -> "AsyncOpenAI":
-    """A client of the server; to be used as an async context.
-
-    Raises:
-        OracleError: The environment variable that should hold the key is empty.
-    """
-    from openai import AsyncOpenAI
-
-    key, variable = "none", settings.api_key_variable
-    if variable is not None:
-        key = os.environ.get(variable, "")
-        if not key:
-            raise OracleError(
-                f"The environment variable {variable} holds no key for {settings.base_url}. Set it, "
-                "or `judging.chat.api_key_variable: null` for a server that wants none."
-            )
-    # Retries are ours: the client's own neither keep to the pace nor count what they cost.
-    return AsyncOpenAI(base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=0)
 
 
 def cannot_go_on(error: Exception, url: str, model: str) -> OracleError | None:
     """What is wrong with the server or the account as a whole; None where only this request failed."""
-    from openai import APIStatusError
+    from aiohttp import ClientConnectorError
 
-    if isinstance(error, APIStatusError):
-        # What the server says to a wrong key is left out, for it may repeat the key.
-        problem = {
-            401: "refuses the key (401): give the right one in the variable `judging.chat.api_key_variable`",
-            403: f"does not let this key use {model} (403): take another key or `judging.chat.model`",
-            404: f"knows no model {model!r}, or no such path ({describe(error)}): see `judging.chat.model` "
-            "and `judging.chat.base_url`",
-        }.get(error.status_code)
-        if error.code == "insufficient_quota":
-            problem = "says that the account's quota is used up: raise it"
-        again = "Then run again: only what is missing is asked."
-        return OracleError(f"{url} {problem}. {again}") if problem else None
-    if any(isinstance(cause, OSError) and not isinstance(cause, _RESET) for cause in _causes(error)):
+    again = "Then run again: only what is missing is asked."
+    if isinstance(error, ClientConnectorError):
         return OracleError(
-            f"No server answers at {url} ({describe(error)}). Start it, or set `judging.chat.base_url`, and "
-            "run again: only what is missing is asked."
+            f"No server answers at {url} ({error}). Start it, or set `judging.chat.base_url`. {again}"
         )
-    return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+    if not isinstance(error, StatusError):
+        return None
+    # What the server says to a wrong key is left out, for it may repeat the key.
+    problem = {
+        401: "refuses the key (401): give the right one in the variable `judging.chat.api_key_variable`",
+        403: f"does not let this key use {model} (403): take another key or `judging.chat.model`",
+        404: f"knows no model {model!r}, or no such path ({error}): see `judging.chat.model` and "
+        "`judging.chat.base_url`",
+    }.get(error.status)
+    if error.code == "insufficient_quota":
+        problem = "says that the account's quota is used up: raise it"
+    return OracleError(f"{url} {problem}. {again}") if problem else None
 
 
 def describe(error: Exception) -> str:
-    """The error for people, without the request: status and what the server says."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}"
+    """The error for people, in one line."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-class Asking(threading.Thread):
-    """An event loop in a thread of its own that runs one coroutine and puts None behind its results.
+class Asking(Generic[T]):
+    """Runs a coroutine in an event loop in a thread of its own, and hands over its results as they come.
 
-    Of its own, for a notebook has an event loop running in the main thread already.
+    Of its own, for a notebook has an event loop running in the main thread already. Results are handed over
+    together every few milliseconds: threads that wake each other for each result get little else done.
+
+    Attributes:
+        work: Makes the coroutine, given the function that takes a result.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, None], results: "queue.SimpleQueue[Any]") -> None:
-        super().__init__(name="chat oracle", daemon=True)
-        self._results = results
+    def __init__(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._parcels: queue.SimpleQueue[list[T] | None] = queue.SimpleQueue()
+        self._collected: list[T] = []
+        self._error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(work)
-        self.error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
 
-    def run(self) -> None:
-        """Run the coroutine to its end, or until it is stopped."""
+    def __enter__(self) -> Self:
+        self._task = self._loop.create_task(self._work(self._give))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel what is under way, and wait until it has ended."""
+        with suppress(RuntimeError):  # the loop has ended by itself
+            assert self._task is not None
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+
+    def results(self) -> Iterator[T]:
+        """The results, until the coroutine has ended; what it raised is raised here."""
+        while (parcel := self._parcels.get()) is not None:
+            yield from parcel
+        if self._error is not None:
+            raise self._error
+
+    def _give(self, result: T) -> None:
+        if not self._collected:
+            self._loop.call_later(_HAND_OVER_S, self._hand_over)
+        self._collected.append(result)
+
+    def _hand_over(self) -> None:
+        parcel, self._collected = self._collected, []
+        self._parcels.put(parcel)
+
+    def _run(self) -> None:
         try:
+            assert self._task is not None
             self._loop.run_until_complete(self._task)
         except asyncio.CancelledError:
             pass
         except BaseExceptionGroup as group:  # of a task group: one worker failed, the others were cancelled
-            self.error = group.exceptions[0]
+            self._error = group.exceptions[0]
         except Exception as error:
-            self.error = error
+            self._error = error
         finally:
             self._loop.close()
-            self._results.put(None)
-
-    def stop(self) -> None:
-        """Cancel what is under way, and wait until it has ended."""
-        with suppress(RuntimeError):  # the loop has ended by itself
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self.join()
+            self._hand_over()
+            self._parcels.put(None)

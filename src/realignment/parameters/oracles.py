@@ -21,7 +21,7 @@ class LocalLMParameters(ModelParameters):
 class ChatParameters(Parameters):
     """A server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama or a hosted one."""
 
-    base_url: str = Field(min_length=1, description="For example http://localhost:8000/v1")
+    base_url: str = Field(pattern="^https?://", description="For example http://localhost:8000/v1")
     model: str = Field(min_length=1, description="Name of the model on that server")
     api_key_variable: str | None = Field(
         None, description="Environment variable that holds the key; null: the server wants none"
