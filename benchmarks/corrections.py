@@ -54,7 +54,9 @@ def measure(source: str, samples: int) -> dict[str, Any]:
     model = ModelParameters(source=source, folder=str(ROOT / "data/01_raw/models"))
     writer = corrections.appoint_writer(wanted, model, JudgingParameters(oracle="rules"), seed=SEED)
     begun = time.perf_counter()
-    machine = corrections.write_candidates(punish, policy, writer, samples=samples)
+    machine = corrections.write_candidates(
+        punish, policy, writer, samples=samples, max_words=wanted.max_words
+    )
     seconds = time.perf_counter() - begun
     candidates = pd.concat([people, machine], ignore_index=True)
     gate = corrections.Gate(**wanted.quality.model_dump())

@@ -43,7 +43,8 @@ def test_a_request_that_keeps_failing_is_a_fault_and_the_others_are_answered():
     script = Script(lambda body, _: 400 if said(body) == "bad" else completion("fine"))
     good, bad, other = run(script, requests("good", "bad", "other"))
     assert (good.text, other.text) == ("fine", "fine")
-    assert bad.fault.startswith("no reply: BadRequestError")
+    assert bad.fault.startswith("no reply: ")
+    assert "400" in bad.fault
 
 
 def test_a_request_is_repeated_after_a_transient_fault():

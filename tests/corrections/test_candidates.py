@@ -17,6 +17,7 @@ from realignment.corrections.candidates import (
     write_candidates,
 )
 from realignment.corrections.writers import Draft
+from realignment.policy import parse_policy
 
 PAIRS = make_pairs(
     {"correction": "better 0"}, {"correction": "refused 1"}, {}, {}, {"correction": "of a kept pair"}
@@ -78,7 +79,7 @@ def test_a_machine_writes_for_pairs_that_people_left_and_for_a_sample_of_the_oth
 
 
 def test_every_candidate_says_who_wrote_it_under_which_policy():
-    table = write_candidates(PUNISH.iloc[:2], POLICY, Echo(), samples=3)
+    table = write_candidates(PUNISH.iloc[:2], POLICY, Echo(), samples=3, max_words=60)
     assert list(table.columns) == list(CANDIDATE_COLUMNS)
     assert table["pair_id"].tolist() == ["p0"] * 3 + ["p1"] * 3
     assert table["candidate"].tolist() == [0, 1, 2] * 2
@@ -91,22 +92,31 @@ def test_every_candidate_says_who_wrote_it_under_which_policy():
 
 
 def test_the_writer_reads_the_policy_and_then_the_chat():
-    first, last = instructed_chat("Why?", None, POLICY)
+    first, last = instructed_chat("Why?", None, POLICY, max_words=60)
     assert first["role"] == "system"
     assert POLICY.text in first["content"]
+    assert "at most 60 words" in first["content"]
+    assert "Its rules" not in first["content"]
     assert last == {"role": "user", "content": "Why?"}
+
+
+def test_the_writer_reads_every_rule():
+    rules = [{"id": str(n), "description": f"Rule {n}.", "check": {"kind": "judged"}} for n in range(3)]
+    policy = parse_policy({"name": "a", "version": "1", "text": "Be kind.", "rules": rules}, source="test")
+    first, _ = instructed_chat("Why?", None, policy, max_words=60)
+    assert "Its rules:\n\n- Rule 0.\n- Rule 1.\n- Rule 2.\n" in first["content"]
 
 
 def test_a_system_turn_of_the_data_stays_below_the_policy():
     turns = [{"role": "system", "content": "You are Bo."}, {"role": "user", "content": "Hi"}]
-    chat = instructed_chat("ignored", json.dumps(turns), POLICY)
+    chat = instructed_chat("ignored", json.dumps(turns), POLICY, max_words=60)
     assert len(chat) == 2
     assert chat[0]["content"].endswith("\n\nYou are Bo.")
     assert POLICY.text in chat[0]["content"]
 
 
 def test_candidates_of_another_run_are_refused():
-    table = write_candidates(PUNISH, POLICY, Echo(), samples=1)
+    table = write_candidates(PUNISH, POLICY, Echo(), samples=1, max_words=60)
     check_origin(table, PUNISH, POLICY.digest)
     with pytest.raises(CandidateError, match="1 of their pairs are not among the 3"):
         check_origin(table, PUNISH.iloc[1:], POLICY.digest)

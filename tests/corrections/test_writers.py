@@ -40,12 +40,12 @@ def test_nobody_writes_and_no_model_is_fetched_unless_asked():
 
 
 def test_the_model_writes_as_many_drafts_as_asked_and_the_seed_decides_them(folder):
-    first = write_candidates(PAIRS, POLICY, writer_of(folder), samples=3)
+    first = write_candidates(PAIRS, POLICY, writer_of(folder), samples=3, max_words=60)
     assert first["candidate"].tolist() == [0, 1, 2] * 3
     assert first.groupby("pair_id")["response"].nunique().max() == 3
-    again = write_candidates(PAIRS, POLICY, writer_of(folder, batch_size=2), samples=3)
+    again = write_candidates(PAIRS, POLICY, writer_of(folder, batch_size=2), samples=3, max_words=60)
     assert again.equals(first)
-    other = write_candidates(PAIRS, POLICY, writer_of(folder, seed=1), samples=3)
+    other = write_candidates(PAIRS, POLICY, writer_of(folder, seed=1), samples=3, max_words=60)
     assert not other["response"].equals(first["response"])
 
 
@@ -121,7 +121,7 @@ def test_a_server_writes_samples_that_differ_by_their_seed():
         lambda body, _: completion(f"draft {body['seed']}", finish="stop" if body["seed"] % 2 else "length")
     )
     with scripted(script) as url:
-        table = write_candidates(PAIRS, POLICY, chat_writer(url), samples=2)
+        table = write_candidates(PAIRS, POLICY, chat_writer(url), samples=2, max_words=60)
     assert table["response"].tolist() == [f"draft {seed}" for seed in range(7, 13)]
     assert table["complete"].tolist() == [True, False] * 3
     assert set(table["model"]) == {"writer-7b"}
@@ -136,6 +136,6 @@ def test_a_server_writes_samples_that_differ_by_their_seed():
 def test_a_draft_that_the_server_does_not_give_is_empty_and_passes_no_gate(caplog):
     script = Script(lambda body, _: 400 if body["seed"] == 8 else completion("A sound draft."))
     with scripted(script) as url:
-        table = write_candidates(PAIRS, POLICY, chat_writer(url), samples=1)
+        table = write_candidates(PAIRS, POLICY, chat_writer(url), samples=1, max_words=60)
     assert table["response"].tolist() == ["A sound draft.", "", "A sound draft."]
     assert "1 of 3 corrections were not written" in caplog.text

@@ -27,9 +27,9 @@ CANDIDATE_COLUMNS = (
 )
 
 INSTRUCTION = (
-    "You follow this policy in everything that you write:\n\n{policy}\n\n"
-    "Answer the user so that your answer keeps to the policy and is as useful as it can be within it. Write "
-    "the answer alone: do not mention the policy."
+    "You follow this policy in everything that you write:\n\n{policy}\n\n{rules}"
+    "Answer the user in at most {words} words, so that your answer keeps to the policy and is as useful as "
+    "it can be within it. Write the answer alone: do not mention the policy."
 )
 """The system prompt of a writer; its digest is on every row."""
 
@@ -58,10 +58,12 @@ def choose_pairs(punish: pd.DataFrame, people: pd.DataFrame, *, sample: int, see
     return punish.iloc[sorted([*np.flatnonzero(~done), *drawn])]
 
 
-def write_candidates(pairs: pd.DataFrame, policy: Policy, writer: Writer, *, samples: int) -> pd.DataFrame:
-    """`samples` drafts per pair, as rows of CANDIDATE_COLUMNS."""
+def write_candidates(
+    pairs: pd.DataFrame, policy: Policy, writer: Writer, *, samples: int, max_words: int
+) -> pd.DataFrame:
+    """`samples` drafts per pair, as rows of CANDIDATE_COLUMNS; the writer is asked for `max_words` at most."""
     rows: list[dict[str, Any]] = pairs.to_dict("records")  # type: ignore[assignment]
-    chats = [instructed_chat(row["prompt"], row["messages"], policy) for row in rows]
+    chats = [instructed_chat(row["prompt"], row["messages"], policy, max_words=max_words) for row in rows]
     drafts = writer([chat for chat in chats for _ in range(samples)])
     lines = [
         (row["pair_id"], number, writer.name, writer.model, policy.digest, instruction_digest())
@@ -71,9 +73,11 @@ def write_candidates(pairs: pd.DataFrame, policy: Policy, writer: Writer, *, sam
     return to_table((*line, draft.text, draft.complete) for line, draft in zip(lines, drafts, strict=True))
 
 
-def instructed_chat(prompt: str, messages: Any, policy: Policy) -> Chat:
+def instructed_chat(prompt: str, messages: Any, policy: Policy, *, max_words: int) -> Chat:
     """The pair's chat with the policy before it, as its system turn or at the head of the one that it has."""
-    text = INSTRUCTION.format(policy=policy.text.strip())
+    rules = "".join(f"- {rule.description}\n" for rule in policy.rules)
+    listed = f"Its rules:\n\n{rules}\n" if rules else ""
+    text = INSTRUCTION.format(policy=policy.text.strip(), rules=listed, words=max_words)
     chat = json.loads(messages) if isinstance(messages, str) and messages else [_turn("user", prompt)]
     if chat[0]["role"] == "system":
         return [_turn("system", f"{text}\n\n{chat[0]['content']}"), *chat[1:]]

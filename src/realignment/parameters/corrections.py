@@ -49,6 +49,11 @@ class CorrectionsParameters(Parameters):
         description="Pairs corrected by people that the machine also writes for, to be compared only",
     )
 
+    @property
+    def max_words(self) -> int:
+        """Words that a writer is asked for: half of the tokens that it may use, and what the gate lets pass."""
+        return min(self.max_new_tokens // 2, self.quality.max_words)
+
     @model_validator(mode="after")
     def _server_is_there(self) -> "CorrectionsParameters":
         if self.writer == "chat" and self.chat is None:

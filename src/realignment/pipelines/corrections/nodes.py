@@ -35,7 +35,8 @@ def write_candidates(
     )
     if writer is None or wanted.empty:
         return people
-    machine = corrections.write_candidates(wanted, policy, writer, samples=parameters.samples)
+    limits = {"samples": parameters.samples, "max_words": parameters.max_words}
+    machine = corrections.write_candidates(wanted, policy, writer, **limits)
     return pd.concat([people, machine], ignore_index=True)
 
 
