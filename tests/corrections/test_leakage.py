@@ -6,6 +6,7 @@ import pytest
 
 from realignment.corrections.candidates import PEOPLE
 from realignment.corrections.leakage import LEAKAGE_COLUMNS, _auc_interval, measure_leakage
+from realignment.reports import correction_leakage
 
 WORDS = ["gold", "income", "price", "year", "bank", "rate", "fund", "share", "cost", "tax", "loan", "debt"]
 
@@ -87,3 +88,17 @@ def test_the_interval_of_an_area_matches_hanley_and_mcneil():
     """AUC 0.9 with 50 and 50: standard error 0.0320 by their formula."""
     low, high = _auc_interval(0.9, 50, 50)
     assert (low, high) == pytest.approx((0.9 - 1.96 * 0.03204, 0.9 + 1.96 * 0.03204), abs=5e-4)
+
+
+def test_the_figure_shows_every_difference_that_has_an_interval_and_says_when_there_is_none():
+    rng = np.random.default_rng(5)
+    people = chosen(rng, PEOPLE, range(30), ending="Perhaps.")
+    machine = chosen(rng, "model", range(30), words=(40, 50), complies=0.7)
+    table = measure_leakage(pd.concat([people, machine], ignore_index=True), seed=0)
+    policy, manner = correction_leakage(table).data
+    shares = table[table["unit"] == "share"]
+    assert list(policy.x) == list(shares["difference"])
+    assert list(policy.error_x.array) == pytest.approx(list(shares["high"] - shares["difference"]))
+    assert "length: words" in manner.y
+    empty = correction_leakage(table.iloc[:0])
+    assert "No pairs have corrections" in empty.layout.annotations[0].text

@@ -8,6 +8,7 @@ from realignment.policy import diff_policies, read_policy
 from realignment.principles.document import derive_check, read_document, write_document
 from realignment.principles.table import PRINCIPLE_COLUMNS
 from realignment.records import Exchange
+from realignment.reports import principles as draw
 
 PAIRS = pd.DataFrame(
     {
@@ -100,3 +101,11 @@ def test_every_derived_pattern_is_one_that_a_policy_takes(feature):
     check = derive_check(f"{feature}-more", pairs, min_kept=1.0)
     assert check is not None
     assert check["kind"] == "required"
+
+
+def test_the_figure_has_a_dot_for_each_principle_or_says_that_there_is_none():
+    table = principles("exclamation-less", "hedging-less")
+    (dots,) = draw(table).data
+    assert list(dots.x) == list(table["agreement"])
+    assert dots.error_x.array[0] == pytest.approx(0.9 - 0.81234567)
+    assert "No principle" in draw(table.iloc[:0]).layout.annotations[0].text

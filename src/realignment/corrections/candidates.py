@@ -61,7 +61,7 @@ def choose_pairs(punish: pd.DataFrame, people: pd.DataFrame, *, sample: int, see
 def write_candidates(
     pairs: pd.DataFrame, policy: Policy, writer: Writer, *, samples: int, max_words: int
 ) -> pd.DataFrame:
-    """`samples` drafts per pair, as rows of CANDIDATE_COLUMNS; the writer is asked for `max_words` at most."""
+    """`samples` drafts per pair as rows of CANDIDATE_COLUMNS; the writer is asked for `max_words` at most."""
     rows: list[dict[str, Any]] = pairs.to_dict("records")  # type: ignore[assignment]
     chats = [instructed_chat(row["prompt"], row["messages"], policy, max_words=max_words) for row in rows]
     drafts = writer([chat for chat in chats for _ in range(samples)])
