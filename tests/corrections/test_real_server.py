@@ -1,4 +1,4 @@
-"""Corrections and principles from a real model behind a real server: `transformers serve` with the base model."""
+"""Corrections and principles from the base model behind a real server (`transformers serve`)."""
 
 import sys
 from pathlib import Path

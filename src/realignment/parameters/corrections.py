@@ -51,7 +51,7 @@ class CorrectionsParameters(Parameters):
 
     @property
     def max_words(self) -> int:
-        """Words that a writer is asked for: half of the tokens that it may use, and what the gate lets pass."""
+        """Words that a writer is asked for: half of its tokens at most, and what the gate lets pass."""
         return min(self.max_new_tokens // 2, self.quality.max_words)
 
     @model_validator(mode="after")
