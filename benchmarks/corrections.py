@@ -42,20 +42,21 @@ def punish_pairs(policy: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pairs, triaged[triaged["disposition"] == "PUNISH"].reset_index(drop=True)
 
 
-def measure(source: str, samples: int) -> dict[str, Any]:
+def measure(source: str, samples: int, number: int | None) -> dict[str, Any]:
     """Write, gate, verify, compare."""
     policy = read_policy(ROOT / "conf/base/policies/assistant-v2.yml")
     pairs, punish = punish_pairs(policy)
+    written = punish if number is None else punish.sample(number, random_state=SEED).sort_index()
     wanted = parameters(samples=samples)
-    corrected = punish[punish["correction"].notna()]
+    corrected = written[written["correction"].notna()]
     dropped = set(corrected.sample(frac=0.5, random_state=SEED)["pair_id"])
     left = pairs.assign(correction=pairs["correction"].mask(pairs["pair_id"].isin(dropped)))
-    people = corrections.people_candidates(punish, left, pd.DataFrame())
+    people = corrections.people_candidates(written, left, pd.DataFrame())
     model = ModelParameters(source=source, folder=str(ROOT / "data/01_raw/models"))
     writer = corrections.appoint_writer(wanted, model, JudgingParameters(oracle="rules"), seed=SEED)
     begun = time.perf_counter()
     machine = corrections.write_candidates(
-        punish, policy, writer, samples=samples, max_words=wanted.max_words
+        written, policy, writer, samples=samples, max_words=wanted.max_words
     )
     seconds = time.perf_counter() - begun
     candidates = pd.concat([people, machine], ignore_index=True)
@@ -63,9 +64,9 @@ def measure(source: str, samples: int) -> dict[str, Any]:
     assessed = corrections.assess(candidates, punish, gate, seed=SEED)
     verified = corrections.verify(assessed, punish, policy, RulesOracle())
     chosen = corrections.choose(verified, min_confidence=wanted.min_confidence)
-    alone = set(punish["pair_id"]) - set(people["pair_id"])
+    alone = set(written["pair_id"]) - set(people["pair_id"])
     return {
-        "report": corrections.report(punish, chosen),
+        "report": corrections.report(written, chosen),
         "alone": {
             "pairs": len(alone),
             "corrected": int(chosen.loc[chosen["pair_id"].isin(alone), "selected"].sum()),
@@ -138,10 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", default=default, help="the writing model; default: the base model")
     parser.add_argument("--samples", type=int, default=4, help="candidates per pair")
+    parser.add_argument("--pairs", type=int, help="so many PUNISH pairs, drawn at random; default: all")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--page", action="store_true", help="and into docs/results/corrections.md")
     options = parser.parse_args()
-    found = measure(options.source, options.samples)
+    found = measure(options.source, options.samples, options.pairs)
     text = to_markdown(found)
     print(text)
     if options.json is not None:
