@@ -30,13 +30,13 @@ if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.local_lm import LocalLMOracle
 
 
-def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
+def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
     """The oracle of these parameters.
 
     Args:
         parameters: Its kind and settings. `JudgingParameters` also name the store that answers what was asked
             before.
-        pairs: What it is to judge; `labels` reads its verdicts there.
+        pairs: What it is to judge; `labels` reads its verdicts there, and no other kind needs them.
 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
@@ -107,7 +107,8 @@ def _usage_of(oracles: Sequence[Oracle]) -> dict[str, dict[str, float]]:
     return total
 
 
-def _read_labels(pairs: pd.DataFrame) -> LabelOracle:
+def _read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
+    pairs = pd.DataFrame() if pairs is None else pairs
     labels = truth_labels(pairs)
     if not any(label is not None for label in labels.values()):
         raise DataError(
