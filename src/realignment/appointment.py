@@ -75,7 +75,7 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
     return build(parameters)
 
 
-def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame) -> Oracle | None:
+def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
     """An oracle whose verdicts are not worth keeping; None where this is none of them."""
     match wanted:
         case OracleParameters(oracle="rules"):

@@ -204,3 +204,15 @@ def _check_tokens(index: int, pair: TokenizedPair) -> None:
         f"Pair {index} has an empty {found}: expected at least one token, for a response is predicted from "
         "its prompt and ends with the end-of-turn token. Drop the pair."
     )
+
+
+def batches_by_tokens(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
+    """Indices of texts in batches of similar length, of a padded size within the budget (or one text)."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

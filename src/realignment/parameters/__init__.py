@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.oracles import (
     CascadeParameters,
     ChatParameters,
@@ -15,6 +16,7 @@ from realignment.parameters.oracles import (
     TextClassifierParameters,
     VoteParameters,
 )
+from realignment.parameters.principles import ConstitutionParameters, PrinciplesParameters
 
 __all__ = [
     "AlignParameters",
@@ -23,6 +25,8 @@ __all__ = [
     "CascadeParameters",
     "ChatParameters",
     "ClassifierParameters",
+    "ConstitutionParameters",
+    "CorrectionsParameters",
     "EvaluationParameters",
     "GoldParameters",
     "HumanParameters",
@@ -35,7 +39,9 @@ __all__ = [
     "ModelParameters",
     "OracleParameters",
     "Parameters",
+    "PrinciplesParameters",
     "PromotionParameters",
+    "QualityParameters",
     "ReviewParameters",
     "Share",
     "TextClassifierParameters",
