@@ -14,7 +14,7 @@ from tiny_models import PARAMETERS, load_model, save_model
 from realignment.objective import Treatment
 from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
 from realignment.records import DataError
-from realignment.training import HISTORY_COLUMNS
+from realignment.training import HISTORY_COLUMNS, TrainingError
 from realignment.workbench import open_workbench, run_key
 
 LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
@@ -120,7 +120,7 @@ FIELDS = [(i, name) for i, settings in enumerate(SETTINGS) for name in type(sett
 def another(settings, name):
     """The settings with another value of one field: the first of these that the field accepts."""
     value = getattr(settings, name)
-    words = ["cuda", "float16", "ipo", "apo_down", "states", "jvp", "kfac", "other"]
+    words = ["cuda", "float16", "ipo", "apo_down", "states", "jvp", "kfac", "nf4", "other"]
     numbers = [value + 1, value / 2, 0.25] if isinstance(value, int | float) else []
     for candidate in [not value, *numbers, *words, {"weight_decay": 0.1}, None]:
         try:
@@ -240,6 +240,40 @@ def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(
 
 def test_without_the_parameter_no_fresh_weights_are_taken(bench):
     assert bench.fresh_weights(GOLD, UNIFORM) is None
+
+
+def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_weights(reference, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="the extra [qlora] is not installed")
+    parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
+    bench = open_workbench(reference, parameters, TRAINING, LOSS, seed=0)
+    assert type(bench.model.get_base_model().model.layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"
+    weights = bench.weigh(CONFLICTS, GOLD, UNIFORM)
+    assert weights["score"].abs().min() > 0
+    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=tmp_path, key=KEY)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    merged = PeftModel.from_pretrained(load_model(reference)[0], f"{folder}/adapter").merge_and_unload()
+    torch.testing.assert_close(load_model(folder)[0].state_dict(), merged.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_four_bit_weights_cannot_all_be_trained(reference):
+    parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
+    with pytest.raises(TrainingError, match=r"quantize: nf4.*lora. is null"):
+        open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
+
+
+@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"bf16": True}])
+@pytest.mark.parametrize("fresh", [None, 2])
+def test_checkpointing_and_autocast_train_as_without_them(opened, weights, tmp_path, options, fresh):
+    """Checkpointing changes no number; autocast rounds."""
+    results = []
+    for trainer in ({}, options):
+        changes = {"trainer": TRAINING.trainer | trainer, "fresh_weights_every": fresh}
+        bench = opened(training=TRAINING.model_copy(update=changes))
+        folder = tmp_path / str(len(results))
+        taken = bench.fresh_weights(GOLD, UNIFORM)
+        batch = bench.with_weights(PAIRS, weights)
+        results.append(bench.train(batch, work_folder=folder, key=KEY, fresh=taken)[1]["loss"].tolist())
+    assert results[1] == pytest.approx(results[0], rel=0.2 if "bf16" in options else 1e-4)
 
 
 def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):

@@ -71,7 +71,9 @@ def scoring_mode(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+        checkpoints = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        # Four-bit layers of bitsandbytes repack their weights in evaluation mode, for good, on some CPUs.
+        if checkpoints or type(module).__name__ == "Linear4bit":
             module.training = True
     try:
         yield

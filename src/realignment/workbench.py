@@ -29,11 +29,15 @@ from realignment.vocabulary import Head
 logger = logging.getLogger(__name__)
 
 
-def load_model(path: str | Path, parameters: ModelParameters) -> tuple[Any, Any]:
+def load_model(
+    path: str | Path, parameters: ModelParameters, *, quantize: str | None = None
+) -> tuple[Any, Any]:
     """Model and tokenizer, in the precision and on the device that the parameters ask for."""
     device = choose_device(parameters.device)
     dtype = choose_dtype(parameters.dtype, device)
-    model, tokenizer = models.load(path, dtype=str(dtype).removeprefix("torch."), device=device)
+    model, tokenizer = models.load(
+        path, dtype=str(dtype).removeprefix("torch."), device=device, quantize=quantize
+    )
     return model.eval(), tokenizer
 
 
@@ -53,8 +57,9 @@ def to_objective(loss: LossParameters) -> Objective:
 
 @dataclass(frozen=True)
 class Workbench:
-    """The trainable model at θ_ref, and how it is to be trained."""
+    """The trainable model at θ_ref, and how it is to be trained; `path` is where it was loaded from."""
 
+    path: str
     model: Any
     tokenizer: Any
     layout: Layout
@@ -232,6 +237,12 @@ class Workbench:
         model = self.model
         if self.training.lora is not None:
             model.save_pretrained(folder / "adapter")
+            if getattr(model.get_base_model(), "is_quantized", False):
+                # What was trained is the adapter; the weights that it is merged into are not the rounded ones.
+                from peft import PeftModel
+
+                whole, _ = models.load(self.path, dtype="float32", device="cpu")
+                model = PeftModel.from_pretrained(whole, str(folder / "adapter"))
             # Merged in float32: in bfloat16 a small update would be rounded away against a large weight.
             model = model.float().merge_and_unload()
         model.float().save_pretrained(folder)
@@ -253,14 +264,19 @@ def open_workbench(
     seed: int,
 ) -> Workbench:
     """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
-    model, tokenizer = load_model(path, model_parameters)
+    if model_parameters.quantize is not None and parameters.lora is None:
+        raise training.TrainingError(
+            f"`model.quantize: {model_parameters.quantize}` trains an adapter on frozen weights, and "
+            "`training.lora` is null. Give it a LoRA, or set `model.quantize: null`."
+        )
+    model, tokenizer = load_model(path, model_parameters, quantize=model_parameters.quantize)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     lora = parameters.lora
     settings = None
     if lora is not None:
         settings = training.LoraSettings(lora.rank, lora.alpha, lora.target_modules, lora.dropout)
     trainable = training.trainable_model(model, settings, seed=seed)
-    return Workbench(trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
+    return Workbench(str(path), trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
 
 
 def _to_table(

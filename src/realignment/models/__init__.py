@@ -3,7 +3,7 @@
 import errno
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from realignment.models.sources import choose_fetcher
 from realignment.models.store import (
@@ -71,7 +71,9 @@ def fetch(
         raise _explain(error, source, folder) from error
 
 
-def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+def load(
+    path: Path | str, *, dtype: str, device: str, quantize: str | None = None
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A causal language model and its tokenizer, ready for chat: padding token and chat template are set.
 
     Where the tokenizer has no padding token, the end-of-text token stands in; where it has no chat template,
@@ -81,17 +83,25 @@ def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel
         path: A folder written by ``save_pretrained``.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (as stored).
         device: ``cpu``, ``cuda``, ``cuda:1`` …
+        quantize: ``nf4`` or ``int8``: linear layers by bitsandbytes, to train a LoRA on; None: as is.
 
     Raises:
-        ModelError: If the folder holds no causal language model.
+        ModelError: If the folder holds no causal language model, or bitsandbytes is not there.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     require_model(Path(path), str(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
-        model = model.to(device)
+        if quantize is None:
+            model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype).to(device)
+        else:
+            bits = _quantization(quantize, dtype)
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype=dtype, quantization_config=bits, device_map={"": device}
+            )
+    except ModelError:
+        raise
     except Exception as error:  # transformers, tokenizers and safetensors each raise errors of their own
         raise ModelError(f"{path} does not load as a causal language model: {_summarise(error)}") from error
     if tokenizer.pad_token_id is None:
@@ -110,6 +120,27 @@ def own_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     """The chat template that came with the model; None where `load` had to give it one."""
     template = tokenizer.chat_template
     return None if template == PLAIN_CHAT_TEMPLATE else template
+
+
+def _quantization(kind: str, dtype: str) -> Any:
+    """Settings of QLoRA (Dettmers et al. 2023, arXiv:2305.14314): normal floats, scales quantised again."""
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"`model.quantize: {kind}` needs the package bitsandbytes, which is not installed: "
+            "`pip install 'realignment[qlora]'`, or set it to null."
+        )
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _find_in_place(source: str) -> Path | None:

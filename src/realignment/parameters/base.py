@@ -27,6 +27,9 @@ class ModelParameters(Parameters):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
     )
+    quantize: Literal["nf4", "int8"] | None = Field(
+        None, description="Frozen weights in 4 or 8 bits while a LoRA is trained (QLoRA); needs bitsandbytes"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: the GPU where torch finds one, else the CPU"
     )
