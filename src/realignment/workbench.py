@@ -238,7 +238,7 @@ class Workbench:
         if self.training.lora is not None:
             model.save_pretrained(folder / "adapter")
             if getattr(model.get_base_model(), "is_quantized", False):
-                # What was trained is the adapter; the weights that it is merged into are not the rounded ones.
+                # What was trained is the adapter; it is merged into the weights as they were, not rounded.
                 from peft import PeftModel
 
                 whole, _ = models.load(self.path, dtype="float32", device="cpu")
