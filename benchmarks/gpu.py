@@ -1,8 +1,8 @@
 """Weights and step of an 8B model in bf16 with LoRA on one GPU: `python benchmarks/gpu.py [--json FILE]`.
 
 Llama-3.1-8B's architecture with random weights, PKU-like pairs. Model FLOPs of a LoRA step are
-4 · (weights of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2 each, of
-every token once (a prompt counts once for both responses); attention, adapters and recomputation count nothing.
+4 · (weights of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2 each,
+of every token once (a prompt counts once for both responses); attention, adapters, recomputation count nothing.
 `--device cpu --size tiny` runs the same code without a GPU; its figures mean nothing.
 """
 
@@ -15,7 +15,7 @@ import ours
 import peers
 import step
 import torch
-from harness import Call, Claim, Result, Row, alternate, options_of, peaks, report, settle
+from harness import Call, Claim, Row, alternate, options_of, peaks, report, settle
 
 from realignment.tokenization import TokenizedPair
 
@@ -64,8 +64,6 @@ def compare_impact(pairs: list[TokenizedPair], size: str, model_options: dict, r
 def compare_step(case: step.Case, rounds: int, peak_flops: float) -> dict[str, Row]:
     """Against TRL, the published loop and the hardware's peak; time and memory."""
     names = (step.TRL, step.TRL_DEFAULT, step.PUBLISHED, step.STATIC)
-    results: dict[str, Result] = {}
-    costs: dict[str, list[float]] = {}
     build = partial(step.build, case)
     costs, results = alternate({name: build(name) for name in names}, rounds=rounds, device=case.device)
     roof = f"{peak_flops / 1e12:.0f} TFLOP/s (MFU)"
@@ -94,7 +92,9 @@ def main() -> int:
         options = argparse.Namespace(**vars(options) | {"size": "tiny", "device": "cpu", "pairs": 4})
     dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
     model_options = {"device": options.device, "dtype": dtype}
-    pairs = cases.random_pairs(options.pairs, cases.SHAPES[options.size][-1], cases.LENGTHS["PKU-like"], seed=1)
+    pairs = cases.random_pairs(
+        options.pairs, cases.SHAPES[options.size][-1], cases.LENGTHS["PKU-like"], seed=1
+    )
     rows = compare_impact(pairs, options.size, model_options, options.rounds)
     case = step.Case(pairs, options.size, lora=True, options=model_options)
     rows |= compare_step(case, options.rounds, options.peak * 1e12)

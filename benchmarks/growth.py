@@ -1,6 +1,7 @@
 """How time and memory of a step grow: `python benchmarks/growth.py [--json FILE]`.
 
-The slope of cost against size, both logarithmic: 1 is proportional, 2 quadratic. A ratio is TRL's slope over ours.
+The slope of cost against size, both logarithmic: 1 is proportional, 2 quadratic. A ratio is TRL's slope
+over ours.
 """
 
 import math
@@ -41,7 +42,9 @@ def slope(sizes: Sequence[int], costs: Sequence[float]) -> float:
 
 def grow(axis: str, sizes: Sequence[int], size: str, rounds: int) -> dict[str, Row]:
     """Two rows: time and memory along one axis."""
-    costs: dict[str, dict[str, list[float]]] = {what: {name: [] for name in NAMES} for what in ("time", "memory")}
+    costs: dict[str, dict[str, list[float]]] = {
+        what: {name: [] for name in NAMES} for what in ("time", "memory")
+    }
     results: dict[str, dict[str, Result]] = {}
     for value in sizes:
         build = partial(step.build, case_of(axis, value, size))

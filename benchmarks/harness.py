@@ -1,8 +1,8 @@
 """How it is measured: peers side by side in one process, and no ratio without equal results.
 
-Time is the CPU time of one thread (on a GPU: between two synchronisations), every round runs each peer once, every
-other round in reverse order, and a ratio is the median of the rounds' ratios. Memory is the peak of one call
-in a fresh process.
+Time is the CPU time of one thread (on a GPU: between two synchronisations), every round runs each peer once,
+every other round in reverse order, and a ratio is the median of the rounds' ratios. Memory is the peak of one
+call in a fresh process.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measured claim. `exact`: no error above its tolerance; `met`: exact and the ratio reaches the goal."""
+    """A measured claim. `exact`: no error above its tolerance; `met`: exact the ratio reaches the goal."""
 
     ratio: float
     goal: float | None
@@ -86,7 +86,9 @@ def options_of(description: str | None, **more: Mapping[str, object]) -> argpars
     """The command line that every benchmark has, and `more` of its own."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="write {row: {ratio, goal, met, exact, …}} to this file")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, one round: does it run, is it exact?")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model, one round: does it run, is it exact?"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds after the warm-up")
     for name, keywords in more.items():
         parser.add_argument(f"--{name}", **keywords)  # type: ignore[arg-type]
@@ -126,7 +128,8 @@ def alternate(
 def copied(result: Result) -> Result:
     """The result in float64 on the CPU, safe from the next call."""
     return {
-        name: [t.detach().to("cpu", torch.float64, copy=True) for t in values] for name, values in result.items()
+        name: [t.detach().to("cpu", torch.float64, copy=True) for t in values]
+        for name, values in result.items()
     }
 
 
@@ -214,7 +217,11 @@ def _resident_kib(figure: str) -> int:
 
 def machine() -> str:
     """Processor, device and versions, in one line."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     versions = [f"{package} {version(package)}" for package in PACKAGES]
     system = f"{platform.machine()} ({names[0] if names else 'unknown'}), one thread"

@@ -9,6 +9,7 @@ import sys
 import cases
 import ours
 import peers
+import trl_peer
 from harness import Call, Claim, Row, alternate, options_of, report, settle
 
 from realignment.tokenization import TokenizedPair
@@ -16,7 +17,13 @@ from realignment.tokenization import TokenizedPair
 OURS, PUBLISHED, PER_SAMPLE = "ours", "published loop, weights alone", "a backward per pair, weights alone"
 VMAP = "`vmap(grad)`, weights alone"
 TRL, TRL_RESPONSES = "TRL, references alone", "TRL, references alone, response tokens alone"
-PEERS = {PUBLISHED: "scores", PER_SAMPLE: "scores", VMAP: "scores", TRL: "references", TRL_RESPONSES: "references"}
+PEERS = {
+    PUBLISHED: "scores",
+    PER_SAMPLE: "scores",
+    VMAP: "scores",
+    TRL: "references",
+    TRL_RESPONSES: "references",
+}
 GOALS = {("PKU-like", PUBLISHED): 3.6, ("PKU-like", TRL): 1.0, ("long prompts", TRL): 1 / 0.7}
 """For LoRA. Against TRL: at most 1.0 times its time, and 0.7 times."""
 
@@ -27,20 +34,20 @@ def build(pairs: list[TokenizedPair], gold: list[TokenizedPair], size: str, *, l
     plain = cases.policy(size, lora=lora, attention="sdpa")
     copy = cases.random_model(size, attention="sdpa")
     conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(gold))
-    trainer = peers.trl_trainer(
+    trainer = trl_peer.trainer(
         cases.policy(size, lora=lora, attention="sdpa"),
         pairs,
         precomputed=False,
         reference_model=None if lora else cases.random_model(size, attention="sdpa"),
     )
-    rows = peers.trl_rows(trainer)
+    rows = trl_peer.rows(trainer)
     return {
         OURS: lambda: ours.scores_and_references(model, conflicts, direction),
         PUBLISHED: lambda: peers.published_scores(plain, copy, conflicts, direction),
         PER_SAMPLE: lambda: peers.per_sample_scores(plain, conflicts, direction),
         VMAP: lambda: peers.vmap_scores(plain, conflicts, direction),
-        TRL: lambda: peers.trl_references(trainer, rows),
-        TRL_RESPONSES: lambda: peers.trl_references(trainer, rows, only_responses=True),
+        TRL: lambda: trl_peer.references(trainer, rows),
+        TRL_RESPONSES: lambda: trl_peer.references(trainer, rows, only_responses=True),
     }
 
 

@@ -12,7 +12,13 @@ import torch
 from harness import Call, Claim, alternate, options_of, peaks, report, settle
 from torch import Tensor
 
-OURS, PUBLISHED, DENSE, TRL, EXACT = "ours", "published", "`F.kl_div`", "TRL's kernel", "`F.kl_div` in float64"
+OURS, PUBLISHED, DENSE, TRL, EXACT = (
+    "ours",
+    "published",
+    "`F.kl_div`",
+    "TRL's kernel",
+    "`F.kl_div` in float64",
+)
 PEERS = {PUBLISHED: peers.published_kl, DENSE: peers.dense_kl, TRL: peers.trl_kl, EXACT: peers.dense_kl}
 SPEED, MEMORY = {PUBLISHED: 1.5, TRL: 2.5}, {PUBLISHED: 10.0, TRL: 10.0}
 SAME = {"kl": 1e-5, "gradient": 1e-4}

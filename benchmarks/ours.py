@@ -53,7 +53,7 @@ def conflicts(pairs: Sequence[TokenizedPair]) -> list[Example]:
 
 @torch.no_grad()
 def reference_log_probabilities(model: Any, batch: Sequence[Example]) -> list[tuple[float, ...]]:
-    """log π of every example's responses, by the model as it is."""
+    """The log π of every example's responses, by the model as it is."""
     found: dict[int, tuple[float, ...]] = {}
     for members in batches_by_tokens([len(e.tokens) for e in batch], budget=TOKEN_BUDGET):
         rows = lay_out([batch[i].tokens for i in members], pad_id=PAD, dtype=model.dtype).to(model.device)
@@ -93,7 +93,11 @@ def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> Rea
     """Our trainer, ready for `step`."""
     settings = TrainingParameters(lora=None, max_kl=1.0, batch_size=len(batch))
     arguments = training_arguments(
-        Path(tempfile.gettempdir()) / "realignment-benchmark", steps=1, device=device, settings=settings, seed=0
+        Path(tempfile.gettempdir()) / "realignment-benchmark",
+        steps=1,
+        device=device,
+        settings=settings,
+        seed=0,
     )
     made = RealignTrainer(
         model=model,
@@ -115,7 +119,9 @@ def step(trainer: RealignTrainer, batch: Sequence[Example]) -> Result:
 
 def gradients(model: Any) -> list[Tensor]:
     """Of every trained parameter, in the model's order."""
-    return [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters() if p.requires_grad]
+    return [
+        p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters() if p.requires_grad
+    ]
 
 
 def kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Result:

@@ -13,6 +13,7 @@ from typing import Any
 import cases
 import ours
 import peers
+import trl_peer
 from harness import Call, Claim, Row, alternate, options_of, report, settle
 
 from realignment.tokenization import TokenizedPair
@@ -54,7 +55,7 @@ def build(case: Case, name: str) -> Call:
     if name == PUBLISHED:
         cases.move(model)
         return lambda: peers.published_step(model, copy, ours.preferences(case.pairs))
-    trainer = peers.trl_trainer(
+    trainer = trl_peer.trainer(
         model,
         case.pairs,
         precomputed=name in (TRL, TRL_RESPONSES),
@@ -63,8 +64,8 @@ def build(case: Case, name: str) -> Call:
         device=case.device,
     )
     cases.move(model)
-    rows = peers.trl_rows(trainer)
-    return lambda: peers.trl_step(trainer, rows, only_responses=name == TRL_RESPONSES)
+    rows = trl_peer.rows(trainer)
+    return lambda: trl_peer.step(trainer, rows, only_responses=name == TRL_RESPONSES)
 
 
 def compare(label: str, case: Case, names: list[str], goal: float | None, rounds: int) -> dict[str, Row]:
