@@ -1,8 +1,8 @@
 """Weights and step of an 8B model in bf16 with LoRA on one GPU: `python benchmarks/gpu.py [--json FILE]`.
 
 Llama-3.1-8B's architecture with random weights, PKU-like pairs. Model FLOPs of a LoRA step are
-4 · (weights of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2 each,
-of every token once (a prompt counts once for both responses); attention, adapters, recomputation count nothing.
+4 · (weights of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2
+each, of every token once (a prompt counts once for both responses); attention, adapters, recomputation: 0.
 `--device cpu --size tiny` runs the same code without a GPU; its figures mean nothing.
 """
 

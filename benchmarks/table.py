@@ -1,4 +1,4 @@
-"""Run benchmarks, put their tables into README.md: `python benchmarks/table.py [NAME …]` (none: all but GPU)."""
+"""Run benchmarks, put their tables into README.md: `python benchmarks/table.py [NAME …]` (none: all but gpu)."""
 
 import re
 import subprocess

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -168,11 +169,13 @@ def test_every_dotted_name_is_a_parameter_or_a_piece_of_the_code(page, parameter
 
 def is_parameter(parameters, name):
     first, *rest = name.split(".")
-    value = parameters.get(first)
+    kind = type(parameters.get(first))
     for part in rest:
-        if part not in getattr(type(value), "model_fields", {}):
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
             return False
-        value = getattr(value, part)
+        options = (fields[part].annotation, *get_args(fields[part].annotation))
+        kind = next((option for option in options if hasattr(option, "model_fields")), None)
     return first in parameters
 
 
@@ -421,7 +424,7 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
     facts = {"policy": "", "policy_version": "", "oracle": ""}
     reports = {
         "intake_report": clean(shop / "my/shop-pairs.jsonl").report,
-        "oracle_report": judging.measure_oracle(pairs, judgments) | {"stability": None},
+        "oracle_report": judging.measure_oracle(pairs, judgments) | {"stability": None, "usage": {}},
         "triage_report": triage.report_triage(triaged, max_punish_share=0.5),
         "judging_manifest": lineage.seal("judging", inputs={}, outputs={}, **facts),
     }

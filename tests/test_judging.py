@@ -13,7 +13,7 @@ from realignment.judging import check_oracle, disposition_of, judge_pairs, measu
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import JudgingParameters
 from realignment.pipelines.judging import nodes
-from realignment.policy import read_policy
+from realignment.policy import parse_policy, read_policy
 from realignment.records import DataError, Disposition, HealthError
 
 ROOT = Path(__file__).parents[1]
@@ -248,3 +248,29 @@ def test_the_rules_accept_the_corrections_of_the_sample(sample):
     corrections = judgments.loc[judgments["response"] == "correction", "complies"]
     assert len(corrections) >= 50
     assert corrections.mean() >= 0.93, f"{corrections.mean():.3f} of the corrections comply by the rules"
+
+
+RULE = {"id": "a", "description": "A.", "check": {"kind": "forbidden", "patterns": ["1"]}}
+RULED = parse_policy({"name": "a", "version": "1", "text": "t", "rules": [RULE]}, "test")
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 99])
+def test_the_chunk_size_does_not_matter_and_no_oracle_sees_more(chunk_size):
+    pairs = make_pairs({"correction": "c"}, {}, {"correction": "d 1"}, {})
+    seen = []
+
+    def oracle(exchanges, policy):
+        seen.append(len(exchanges))
+        return RulesOracle()(exchanges, policy)
+
+    oracle.name = "rules"
+    judged = judge_pairs(pairs, RULED, oracle, chunk_size=chunk_size)
+    pd.testing.assert_frame_equal(judged, judge_pairs(pairs, RULED, RulesOracle()))
+    assert len(judged) == 10
+    assert max(seen) == min(chunk_size, 4)
+
+
+def test_no_pair_is_no_judgment():
+    judged = judge_pairs(make_pairs({}).iloc[:0], RULED, RulesOracle(), chunk_size=5)
+    assert judged.empty
+    assert list(judged) == list(judge_pairs(make_pairs({}), RULED, RulesOracle()))

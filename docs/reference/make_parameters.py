@@ -36,7 +36,7 @@ GROUPS: dict[str, type[BaseModel]] = {
 
 _HEAD = """# Parameters
 
-Written by [make_parameters.py](make_parameters.py) from `src/realignment/parameters.py` and
+Written by [make_parameters.py](make_parameters.py) from `src/realignment/parameters/` and
 `conf/base`; do not edit.
 
 Give a parameter on the command line (`kedro run --params training.epochs=2,gold.size=24`), or in a file

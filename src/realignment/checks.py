@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from realignment.matching import Matcher
 from realignment.records import Exchange
 
 
@@ -17,9 +18,9 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> Matcher:
     try:
-        return re.compile(pattern, re.IGNORECASE)
+        return Matcher(pattern)
     except re.error as error:
         raise ValueError(f"broken regular expression {pattern!r}: {error}") from error
 
@@ -37,13 +38,16 @@ class Patterns(Document):
         return patterns
 
     @cached_property
-    def regexes(self) -> tuple[re.Pattern[str], ...]:
+    def matchers(self) -> tuple[Matcher, ...]:
         """One a pattern: joined by `|`, flags such as ``(?s)`` and back-references would break."""
         return tuple(map(_compile, self.patterns))
 
     def occur_in(self, text: str) -> bool:
         """Whether any pattern occurs in the text."""
-        return any(regex.search(text) for regex in self.regexes)
+        for matcher in self.matchers:  # noqa: SIM110  # `any` over a generator takes twice as long
+            if matcher.occurs_in(text):
+                return True
+        return False
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -100,7 +104,7 @@ class Format(Patterns):
     def holds(self, exchange: Exchange) -> bool:
         """Whether the response keeps to the check."""
         text = exchange.response.strip()
-        return any(regex.fullmatch(text) for regex in self.regexes)
+        return any(matcher.matches(text) for matcher in self.matchers)
 
 
 class Call(Document):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
@@ -22,29 +23,52 @@ def exchanges_of(pairs: pd.DataFrame, response: str) -> list[Exchange]:
     return [Exchange(*row) for row in zip(rows["prompt"], rows[response], domains, strict=True)]
 
 
-def judge_pairs(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+def judge_pairs(
+    pairs: pd.DataFrame, policy: Policy, oracle: Oracle, *, chunk_size: int | None = None
+) -> pd.DataFrame:
     """Judgments of both responses, and of the correction where a pair has one.
 
+    Args:
+        pairs: Cleaned pairs.
+        policy: To judge by.
+        oracle: Who judges; it sees one chunk of pairs at a time.
+        chunk_size: Pairs of a chunk; None: all.
+
     Returns:
-        Columns pair_id, response, complies (True, False or null), confidence, rules_broken, reason, oracle.
+        Columns pair_id, response, complies (True, False or null), confidence, rules_broken, reason, oracle;
+        the chosen responses first, then the rejected ones, then the corrections.
     """
-    parts = []
-    for response in JUDGED_RESPONSES:
-        rows = pairs[pairs[response].notna()]
-        judgments = oracle(exchanges_of(pairs, response), policy)
-        part = pd.DataFrame(
-            {
-                "pair_id": rows["pair_id"].to_numpy(),
-                "response": response,
-                "complies": pd.array([judgment.complies for judgment in judgments], dtype="boolean"),
-                "confidence": [judgment.confidence for judgment in judgments],
-                "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
-                "reason": [judgment.reason for judgment in judgments],
-                "oracle": oracle.name,
-            }
-        )
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    size = chunk_size or max(len(pairs), 1)
+    starts = range(0, max(len(pairs), 1), size)
+    alone = True if len(starts) == 1 else None  # None: shown on a terminal
+    bar = tqdm(total=len(pairs), desc=f"Judging by {oracle.name}", unit="pair", disable=alone)
+    parts: dict[str, list[pd.DataFrame]] = {response: [] for response in JUDGED_RESPONSES}
+    with bar:
+        for start in starts:
+            chunk = pairs.iloc[start : start + size]
+            for response, judged in parts.items():
+                judged.append(_judge_responses(chunk, response, policy, oracle))
+            bar.update(len(chunk))
+    return pd.concat([table for judged in parts.values() for table in judged], ignore_index=True)
+
+
+def _judge_responses(pairs: pd.DataFrame, response: str, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+    rows = pairs[pairs[response].notna()]
+    judgments = oracle(exchanges_of(pairs, response), policy)
+    columns = {
+        "pair_id": rows["pair_id"].tolist(),
+        "response": [response] * len(rows),
+        "complies": [judgment.complies for judgment in judgments],
+        "confidence": [judgment.confidence for judgment in judgments],
+        "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
+        "reason": [judgment.reason for judgment in judgments],
+        "oracle": [oracle.name] * len(rows),
+    }
+    kinds = {"complies": "boolean", "confidence": "float64"}
+    return pd.DataFrame(
+        # Said, not inferred: a chunk may have no correction at all.
+        {name: pd.Series(cells, dtype=kinds.get(name, "str")) for name, cells in columns.items()}
+    )
 
 
 def truth_labels(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:

@@ -39,13 +39,17 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What an oracle says of one exchange. Not knowing is a value: ``complies=None``, never a guess."""
+    """What an oracle says of one exchange. Not knowing is a value: ``complies=None``, never a guess.
+
+    `fault` marks a verdict that is missing for a reason which may be gone when the oracle is asked again.
+    """
 
     complies: bool | None
     confidence: float
     rules_broken: tuple[str, ...] = ()
     reason: str = ""
     oracle: str = ""
+    fault: bool = False
 
 
 class RealignmentError(Exception):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from realignment.intake.formats import cut_prompt, detect_format, read_rows
+from realignment.intake.formats import PreferenceFormat, cut_prompt, detect_format, read_rows
 from realignment.intake.screening import (
     OPTIONAL_TEXTS,
     Columns,
@@ -70,6 +70,26 @@ def clean_pairs(
             f"The table of pairs has no rows. Found columns: {found}. Expected: prompt, chosen, rejected."
         )
     layout = detect_format(raw)
+    result = clean_rows(
+        raw, layout, invalid=invalid, max_prompt_chars=max_prompt_chars, long_prompts=long_prompts
+    )
+    if result.pairs.empty:
+        raise DataError(
+            f"None of the {len(raw)} rows can be used: {result.report['reasons']}. "
+            f"Is {layout.value} its format?"
+        )
+    return result
+
+
+def clean_rows(
+    raw: pd.DataFrame,
+    layout: PreferenceFormat,
+    *,
+    invalid: Literal["skip", "fail"],
+    max_prompt_chars: int,
+    long_prompts: Literal["drop", "truncate", "fail"],
+) -> Intake:
+    """`clean_pairs` for a part of a table whose format is known; it may hold no usable row."""
     rows = raw.index.to_numpy() if raw.index.name == "row" else np.arange(1, len(raw) + 1)
     readings = list(read_rows(raw, layout))
     pairs = _to_columns(raw, readings)
@@ -78,10 +98,6 @@ def clean_pairs(
         _stop(problems, rows, "cannot be used", "Mend them, or set `invalid: skip` to set them aside.")
     problems, truncated = _limit_prompts(pairs, problems, rows, max_prompt_chars, long_prompts)
     kept = [problem is None for problem in problems]
-    if not any(kept):
-        raise DataError(
-            f"None of the {len(raw)} rows can be used: {_count(problems)}. Is {layout.value} its format?"
-        )
     report = _report(raw, problems) | {"truncated": truncated, "format": layout.value}
     return Intake(_to_pairs(pairs, kept), _to_rejected(raw, rows, problems), report)
 

@@ -42,7 +42,7 @@ def read_table(source: str) -> pd.DataFrame:
     if source.startswith("hub://"):
         return _read_hub(source)
     path = Path(source)
-    _require_file(path)
+    require_file(path)
     kind = path.name.removesuffix(".gz")
     if kind.endswith(".parquet"):
         table = _read_parquet(path)
@@ -61,7 +61,8 @@ def read_table(source: str) -> pd.DataFrame:
     return table
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """An error that helps where there is no such file, or nothing in it."""
     if path.is_dir():
         raise DataError(
             f"{path} is a folder, expected a file; a folder of Parquet files is read as hub://{path}."
@@ -100,12 +101,13 @@ def _read_jsonl(text: str, path: Path) -> pd.DataFrame:
         text.split("\n"), start=1
     ):  # not splitlines(): JSON strings may hold U+2028
         if line and not line.isspace():
-            rows.append(_parse_object(line, path, number))
+            rows.append(parse_object(line, path, number))
             numbers.append(number)
-    return _frame(rows, numbers)
+    return rows_to_frame(rows, numbers)
 
 
-def _parse_object(line: str, path: Path, number: int) -> dict[str, Any]:
+def parse_object(line: str, path: Path, number: int) -> dict[str, Any]:
+    """The JSON object of one line; an error names the line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -135,7 +137,7 @@ def _read_json(text: str, path: Path) -> pd.DataFrame:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}: expected a JSON object, found {type(row).__name__}.")
-    return _frame(rows, range(1, len(rows) + 1))
+    return rows_to_frame(rows, range(1, len(rows) + 1))
 
 
 def _read_csv(text: str, path: Path) -> pd.DataFrame:
@@ -183,7 +185,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         except UnicodeDecodeError as error:
             row = _find_undecodable(table.column(name))
             raise DataError(f"{path}, row {row}, field {name}: the text is not UTF-8 ({error}).") from error
-    return _columns_to_frame(columns, table.num_rows)
+    return columns_to_frame(columns, table.num_rows)
 
 
 def _find_undecodable(column: Any) -> int:
@@ -216,18 +218,20 @@ def _read_hub(source: str) -> pd.DataFrame:
         ) from error
     if not len(rows):
         raise DataError(f"{source} holds no rows. Expected at least one; is it the right split?")
-    return _columns_to_frame(rows.to_dict(), len(rows))
+    return columns_to_frame(rows.to_dict(), len(rows))
 
 
-def _frame(rows: list[dict[str, Any]], numbers: Iterable[int]) -> pd.DataFrame:
+def rows_to_frame(rows: list[dict[str, Any]], numbers: Iterable[int]) -> pd.DataFrame:
+    """Rows as a table of objects, under their numbers; a key that a row lacks is null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = _columns_to_frame({name: [row.get(name) for row in rows] for name in names}, len(rows))
+    table = columns_to_frame({name: [row.get(name) for row in rows] for name in names}, len(rows))
     return table.set_axis(pd.Index(np.fromiter(numbers, dtype=np.int64), name="row"), axis=0)
 
 
-def _columns_to_frame(columns: dict[str, list[Any]], length: int) -> pd.DataFrame:
+def columns_to_frame(columns: dict[str, list[Any]], length: int, start: int = 1) -> pd.DataFrame:
+    """Columns of cells as a table of objects whose rows are numbered from `start`."""
     # As objects: pandas must neither turn flags with gaps into floats nor choke on a lone surrogate.
-    index = pd.RangeIndex(1, length + 1, name="row")
+    index = pd.RangeIndex(start, start + length, name="row")
     return pd.DataFrame(
         {name: pd.Series(cells, index=index, dtype=object) for name, cells in columns.items()}, index=index
     )

@@ -109,6 +109,12 @@ def load(
     return model, tokenizer
 
 
+def own_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """The chat template that came with the model; None where `load` had to give it one."""
+    template = tokenizer.chat_template
+    return None if template == PLAIN_CHAT_TEMPLATE else template
+
+
 def _find_in_place(source: str) -> Path | None:
     if source.startswith("models:/"):
         from realignment.registry import load_registered  # needs MLflow, which only this source does

@@ -6,12 +6,9 @@ from typing import Any
 import pandas as pd
 
 from realignment import intake, judging, lineage
-from realignment.oracles import Oracle
-from realignment.oracles.labels import LabelOracle
-from realignment.oracles.rules import RulesOracle
+from realignment.appointment import appoint, report_usage, without_store
 from realignment.parameters import IntakeParameters, JudgingParameters
 from realignment.policy import Policy, diff_policies
-from realignment.records import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +37,15 @@ def judge_pairs(
     pairs: pd.DataFrame, policy: Policy, parameters: JudgingParameters, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """Judge every response under the new policy, and measure the oracle where the truth is known."""
-    oracle = _build_oracle(pairs, parameters)
-    judgments = judging.judge_pairs(pairs, policy, oracle)
+    oracle = appoint(parameters, pairs)
+    judgments = judging.judge_pairs(pairs, policy, oracle, chunk_size=parameters.chunk_size)
     report = judging.measure_oracle(pairs, judgments)
-    sample = parameters.stability_sample
-    report["stability"] = judging.repeat_stability(pairs, policy, oracle, judgments, sample=sample, seed=seed)
+    again, sample = without_store(oracle), parameters.stability_sample
+    report["stability"] = judging.repeat_stability(pairs, policy, again, judgments, sample=sample, seed=seed)
+    report["usage"] = report_usage(oracle)
     judging.check_oracle(report, max_unscored=parameters.max_unscored, min_stability=parameters.min_stability)
     facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
     manifest = lineage.seal(
         "judging", inputs={"pairs": pairs}, outputs={"judgments": judgments, "pairs": pairs}, **facts
     )
     return judgments, report, manifest
-
-
-def _build_oracle(pairs: pd.DataFrame, parameters: JudgingParameters) -> Oracle:
-    if parameters.oracle == "rules":
-        return RulesOracle()
-    labels = judging.truth_labels(pairs)
-    if not any(label is not None for label in labels.values()):
-        raise DataError(
-            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
-            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
-            "or set `judging.oracle: rules`."
-        )
-    return LabelOracle(labels)

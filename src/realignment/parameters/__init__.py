@@ -1,38 +1,41 @@
 """Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.oracles import (
+    CascadeParameters,
+    ChatParameters,
+    JudgingParameters,
+    LocalLMParameters,
+    OracleParameters,
+    VoteParameters,
+)
 
-class Parameters(BaseModel):
-    """Frozen, and a name that is not listed here is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class ModelParameters(Parameters):
-    """Where M_ref comes from, and how it is loaded."""
-
-    source: str = Field(
-        min_length=1,
-        description="Folder, Hub id, gguf:FILE, models:/NAME@ALIAS or pypi://DISTRIBUTION==VERSION/MEMBER",
-    )
-    sha256: str | None = Field(None, description="Expected digest; null accepts any")
-    revision: str | None = Field(None, description="Branch, tag or commit of a Hub model")
-    folder: str = Field(description="Where fetched models are kept")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
-    )
-    attention: Literal["auto", "sdpa", "eager"] = Field(
-        "auto", description="auto: eager on a CPU, where it is faster for rows of a few hundred tokens"
-    )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="auto: the GPU where torch finds one, else the CPU"
-    )
+__all__ = [
+    "AlignParameters",
+    "CapabilityParameters",
+    "CascadeParameters",
+    "ChatParameters",
+    "EvaluationParameters",
+    "GoldParameters",
+    "ImpactParameters",
+    "IntakeParameters",
+    "JudgingParameters",
+    "LocalLMParameters",
+    "LoraParameters",
+    "LossParameters",
+    "ModelParameters",
+    "OracleParameters",
+    "Parameters",
+    "PromotionParameters",
+    "Share",
+    "TrainingParameters",
+    "TriageParameters",
+    "VoteParameters",
+]
 
 
 class IntakeParameters(Parameters):
@@ -46,17 +49,6 @@ class IntakeParameters(Parameters):
         "drop", description="Long prompts: list them in `rejected_rows`, keep their end, or stop"
     )
     limit: int | None = Field(None, ge=1, description="At most so many rows, drawn at random; null: all")
-
-
-class JudgingParameters(Parameters):
-    """Which oracle labels the pairs, and how much doubt stops the run."""
-
-    oracle: Literal["rules", "labels"] = Field(
-        description="rules: the policy's own checks; labels: the columns chosen_complies, rejected_complies"
-    )
-    max_unscored: Share = Field(0.2, description="A larger share of unscored responses stops the run")
-    min_stability: Share = Field(0.9, description="A smaller share of repeated verdicts stops the run")
-    stability_sample: int = Field(50, ge=0, description="Responses judged twice; 0: none")
 
 
 class TriageParameters(Parameters):

@@ -1,0 +1,244 @@
+"""What the oracles save and how fast they are: `python benchmarks/oracles.py [ROW …] [--json FILE]`.
+
+Every figure is a ratio of two measurements of one run, or a rate of one core. Rows:
+
+- `local_lm`: 200 responses under a policy of 600 tokens, judged by the oracle and by `generate` with a whole
+  prompt per response; pairs per second of both, with the same verdicts. Needs the base model.
+- `rules`: responses a second that the policy of the sample judges, in seconds of processor time.
+- `streaming`: peak memory in GB of judging and triage of a million pairs from file to files.
+- `chat`: throughput against a local server that answers in 50 ms, at concurrency 64, against the ideal.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from realignment import intake
+from realignment.intake.readers import read_table
+from realignment.judging import exchanges_of
+from realignment.oracles.rules import RulesOracle
+from realignment.policy import Policy, read_policy
+from realignment.records import Exchange
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data/01_raw/sample/pairs.jsonl"
+POLICY = read_policy(ROOT / "conf/base/policies/assistant-v2.yml")
+GOALS = {"local_lm": 6.0, "rules": 20_000.0, "streaming": 1.0, "chat": 0.9}
+LESS_IS_BETTER = {"streaming"}
+
+
+def sample_exchanges() -> list[Exchange]:
+    raw = read_table(str(SAMPLE))
+    pairs = intake.clean_pairs(raw, invalid="fail", max_prompt_chars=8000, long_prompts="fail").pairs
+    both = zip(exchanges_of(pairs, "chosen"), exchanges_of(pairs, "rejected"), strict=True)
+    return [exchange for pair in both for exchange in pair]
+
+
+# --- local_lm
+
+
+def measure_local_lm(responses: int, policy_tokens: int) -> float:
+    """Pairs per second of the oracle over those of `generate`."""
+    import torch
+    from transformers import logging
+
+    from realignment.appointment import load_local_lm
+    from realignment.parameters import LocalLMParameters
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    folders = sorted((ROOT / "data/01_raw/models").glob("*/model.safetensors"))
+    if not folders:
+        sys.exit("No base model in data/01_raw/models: `kedro run --pipelines model` fetches it.")
+    source = str(folders[0].parent)
+    oracle = load_local_lm(LocalLMParameters(source=source, folder=source, dtype="float32", device="cpu"))
+    policy = policy_of(policy_tokens, oracle.tokenizer)
+    exchanges = sample_exchanges()[:responses]
+    begun = time.process_time()
+    verdicts = [judgment.complies for judgment in oracle(exchanges, policy)]
+    ours = time.process_time() - begun
+    begun = time.process_time()
+    generated = [ask_by_generate(oracle, policy, exchange) for exchange in exchanges]
+    theirs = time.process_time() - begun
+    print(f"local_lm: {ours:.1f} s, generate: {theirs:.1f} s for {responses} responses")
+    if verdicts != generated:
+        sys.exit(f"{sum(a != b for a, b in zip(verdicts, generated, strict=True))} verdicts differ")
+    return theirs / ours
+
+
+def policy_of(tokens: int, tokenizer: Any) -> Policy:
+    """The policy of the sample with its text repeated or cut to so many tokens, instruction included."""
+    from realignment.oracles.prompts import instruct
+
+    bare = len(tokenizer(instruct(Policy(name="policy", version="1", text="-")))["input_ids"])
+    text = POLICY.text + "\n".join(rule.description for rule in POLICY.rules)
+    ids = tokenizer(text * 10)["input_ids"][: tokens - bare]
+    return Policy(name="policy", version="1", text=tokenizer.decode(ids))
+
+
+def ask_by_generate(oracle: Any, policy: Policy, exchange: Exchange) -> bool:
+    """The verdict as it is usually asked for: one token generated after the whole prompt."""
+    text = oracle.question.render(policy, exchange)
+    inputs = oracle.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    answers = [oracle.tokenizer(a, add_special_tokens=False)["input_ids"][0] for a in ("Yes", "No")]
+    output = oracle.model.generate(
+        **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    yes, no = output.logits[0][0, answers].tolist()
+    return yes >= no
+
+
+# --- rules
+
+
+def measure_rules() -> float:
+    """Responses a second, the median of five rounds over the sample ten times."""
+    exchanges, oracle = sample_exchanges() * 10, RulesOracle()
+    oracle(exchanges[:100], POLICY)
+    rates = []
+    for _ in range(5):
+        begun = time.process_time()
+        oracle(exchanges, POLICY)
+        rates.append(len(exchanges) / (time.process_time() - begun))
+    return statistics.median(rates)
+
+
+# --- streaming
+
+
+def measure_streaming(pairs: int) -> float:
+    """Peak memory in GB of a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "pairs.jsonl"
+        with source.open("w", encoding="utf-8") as file:
+            file.writelines(many_pairs(pairs))
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(1) as pool:
+            report, seconds, peak = pool.apply(stream_in_process, (str(source), folder))
+    print(f"streaming: {report}, {seconds:.0f} s, {peak:.2f} GB")
+    assert report["pairs"] == pairs, report
+    return peak
+
+
+def many_pairs(count: int) -> Iterator[str]:
+    """The pairs of the sample again and again, each time with another number in prompt and id."""
+    rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
+    for number in range(count):
+        row = rows[number % len(rows)]
+        changed = {"pair_id": f"{row['pair_id']}-{number}", "prompt": f"{row['prompt']} ({number})"}
+        yield json.dumps(row | changed, ensure_ascii=False) + "\n"
+
+
+def stream_in_process(source: str, folder: str) -> tuple[dict[str, Any], float, float]:
+    from realignment.streaming import judge_and_triage
+
+    begun = time.perf_counter()
+    report = judge_and_triage(source, Path(folder) / "out", POLICY, RulesOracle(), min_confidence=0.5)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return report, time.perf_counter() - begun, peak
+
+
+# --- chat
+
+
+ANSWER_S = 0.05
+REPLY = json.dumps({"reason": "It is general.", "rules_broken": [], "verdict": "COMPLIES"})
+BODY = json.dumps(
+    {"choices": [{"message": {"content": REPLY}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 700}}
+).encode()
+HEAD = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+
+
+def measure_chat(requests: int, concurrency: int) -> float:
+    """Seconds that an ideal client needs (requests / concurrency · 50 ms) over those of the oracle.
+
+    The best of four rounds: other work on the machine can only add to its seconds.
+    """
+    from realignment.oracles.chat import ChatOracle
+    from realignment.parameters import ChatParameters
+
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    try:
+        url = f"http://127.0.0.1:{ours.recv()}/v1"
+        oracle = ChatOracle(ChatParameters(base_url=url, model="m", concurrency=concurrency))
+        exchanges = [Exchange(f"Question {n}?", "An answer in general terms.") for n in range(requests)]
+        oracle(exchanges[: 2 * concurrency], POLICY)  # connections and imports
+        rounds = [time_call(oracle, exchanges) for _ in range(4)]
+    finally:
+        server.terminate()
+    print(f"chat: rounds of {requests} requests in {', '.join(f'{s:.2f}' for s in sorted(rounds))} s")
+    return requests / concurrency * ANSWER_S / min(rounds)
+
+
+def time_call(oracle: Any, exchanges: list[Exchange]) -> float:
+    """Wall-clock seconds of one call."""
+    begun = time.perf_counter()
+    judgments = oracle(exchanges, POLICY)
+    seconds = time.perf_counter() - begun
+    assert all(judgment.complies for judgment in judgments)
+    return seconds
+
+
+def serve(connection: Any) -> None:
+    """Answers every request after 50 ms, with little work of its own: the client runs beside it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                await asyncio.sleep(ANSWER_S)
+                writer.write(HEAD + BODY)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=512)
+        connection.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+def main() -> None:
+    """Measure the rows, print them, and write them where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(GOALS)}; none: all")
+    parser.add_argument("--json", type=Path, help="write {row: {ratio, goal, met}} to this file")
+    parser.add_argument("--pairs", type=int, default=1_000_000, help="of the row streaming")
+    parser.add_argument("--responses", type=int, default=200, help="of the row local_lm")
+    options = parser.parse_args()
+    measures: dict[str, Callable[[], float]] = {
+        "rules": measure_rules,
+        "chat": lambda: measure_chat(requests=6400, concurrency=64),
+        "streaming": lambda: measure_streaming(options.pairs),
+        "local_lm": lambda: measure_local_lm(options.responses, policy_tokens=600),
+    }
+    wanted = options.rows or list(measures)
+    if unknown := set(wanted) - set(measures):
+        parser.error(f"unknown rows {', '.join(sorted(unknown))}; known: {', '.join(measures)}")
+    table = {}
+    for row in wanted:
+        ratio, goal = measures[row](), GOALS[row]
+        met = ratio <= goal if row in LESS_IS_BETTER else ratio >= goal
+        table[row] = {"ratio": ratio, "goal": goal, "met": met}
+        print(f"{row}: {ratio:.3g}, goal {goal:g}: {'met' if met else 'not met'}", flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The oracle that the parameters ask for: built in one place, for every stage that asks one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from realignment import models
+from realignment.judging import truth_labels
+from realignment.oracles import CostlyOracle, Oracle
+from realignment.oracles.cached import CachedOracle, VerdictStore
+from realignment.oracles.cascade import CascadeOracle
+from realignment.oracles.chat import ChatOracle
+from realignment.oracles.labels import LabelOracle
+from realignment.oracles.rules import RulesOracle
+from realignment.oracles.vote import VoteOracle
+from realignment.parameters import (
+    CascadeParameters,
+    ChatParameters,
+    JudgingParameters,
+    LocalLMParameters,
+    OracleParameters,
+    VoteParameters,
+)
+from realignment.records import DataError
+
+if TYPE_CHECKING:  # needs torch, which takes seconds to import
+    from realignment.oracles.local_lm import LocalLMOracle
+
+
+def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
+    """The oracle of these parameters.
+
+    Args:
+        parameters: Its kind and settings. `JudgingParameters` also name the store that answers what was asked
+            before.
+        pairs: What it is to judge; `labels` reads its verdicts there.
+
+    Raises:
+        DataError: The oracle is `labels` and the pairs have none.
+        ModelError: The model of `local_lm` cannot be fetched or loaded.
+        OracleError: It has no chat template.
+    """
+
+    def keep(oracle: CostlyOracle) -> Oracle:
+        if isinstance(parameters, JudgingParameters) and parameters.verdict_store is not None:
+            return CachedOracle(oracle, VerdictStore(Path(parameters.verdict_store)), parameters.refresh)
+        return oracle
+
+    def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
+        match wanted:
+            case OracleParameters(oracle="rules"):
+                return RulesOracle()
+            case OracleParameters(oracle="labels"):
+                return _read_labels(pairs)
+            case OracleParameters(oracle="local_lm", local_lm=LocalLMParameters() as settings):
+                return keep(load_local_lm(settings))
+            case OracleParameters(oracle="chat", chat=ChatParameters() as settings):
+                return keep(ChatOracle(settings, sample))
+            case OracleParameters(oracle="vote", vote=VoteParameters() as settings):
+                ballots = [(member, s) for member in wanted.members() for s in range(settings.samples)]
+                return VoteOracle(tuple(build(*ballot) for ballot in ballots), settings.min_agreement)
+            case OracleParameters(oracle="cascade", cascade=CascadeParameters() as settings):
+                return CascadeOracle(tuple(map(build, wanted.members())), settings.min_confidence)
+        raise ValueError(
+            f"The section of `oracle: {wanted.oracle}` is missing."
+        )  # validated parameters have it
+
+    return build(parameters)
+
+
+def without_store(oracle: Oracle) -> Oracle:
+    """The same oracle, asked every time: what repeated judgments have to be."""
+    match oracle:
+        case CachedOracle():
+            return oracle.oracle
+        case VoteOracle() | CascadeOracle():
+            return replace(oracle, oracles=tuple(map(without_store, oracle.oracles)))
+    return oracle
+
+
+def report_usage(oracle: Oracle) -> dict[str, dict[str, float]]:
+    """What each costly oracle in this one has cost so far; of a cascade, how often it asked whom."""
+    match oracle:
+        case CascadeOracle():
+            asked: dict[str, float] = {
+                member.name: n for member, n in zip(oracle.oracles, oracle.asked, strict=False)
+            }
+            return {oracle.name: asked} | _usage_of(oracle.oracles)
+        case VoteOracle():
+            return _usage_of(oracle.oracles)
+        case CostlyOracle():
+            return {oracle.name: asdict(oracle.usage)}
+    return {}
+
+
+def _usage_of(oracles: Sequence[Oracle]) -> dict[str, dict[str, float]]:
+    """Oracles of one name, such as the samples of a vote, are added up."""
+    total: dict[str, dict[str, float]] = {}
+    for member in oracles:
+        for name, counts in report_usage(member).items():
+            known = total.setdefault(name, {})
+            for key, count in counts.items():
+                known[key] = known.get(key, 0) + count
+    return total
+
+
+def _read_labels(pairs: pd.DataFrame) -> LabelOracle:
+    labels = truth_labels(pairs)
+    if not any(label is not None for label in labels.values()):
+        raise DataError(
+            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
+            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
+            "or set `judging.oracle: rules`."
+        )
+    return LabelOracle(labels)
+
+
+def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
+    """Fetch and load a model that judges.
+
+    Raises:
+        ModelError: It cannot be fetched or loaded.
+        OracleError: It has no chat template, and is not asked as a guard model.
+    """
+    from realignment.models.devices import choose_attention, choose_device, choose_dtype
+    from realignment.oracles.local_lm import LocalLMOracle
+    from realignment.oracles.questions import chat_question, guard_question
+
+    reference = models.fetch(
+        parameters.source,
+        folder=Path(parameters.folder),
+        sha256=parameters.sha256,
+        revision=parameters.revision,
+    )
+    device = choose_device(parameters.device)
+    dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
+    attention = choose_attention(parameters.attention, device)
+    model, tokenizer = models.load(reference.path, dtype=dtype, device=device, attention=attention)
+    if parameters.template == "chat":
+        tokenizer.chat_template = models.own_chat_template(tokenizer)
+        question = chat_question(tokenizer)
+    else:
+        question = guard_question(tokenizer, parameters.template)
+    return LocalLMOracle(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        question=question,
+        name=f"local_lm {_short_name(parameters.source)}",
+        identity=f"local_lm {reference.sha256} {dtype} {question.digest}",
+        token_budget=parameters.token_budget,
+    )
+
+
+def _short_name(source: str) -> str:
+    return source.partition("#")[0].rstrip("/").rpartition("/")[2]

@@ -1,0 +1,264 @@
+"""How a server is asked: at its pace, again after a fault, and not for ever; in a thread of its own."""
+
+import asyncio
+import json
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_exponential_jitter
+
+from realignment.oracles import OracleError
+
+if TYPE_CHECKING:  # takes long to import; only the oracles behind servers need it
+    import aiohttp
+
+T = TypeVar("T")
+_HAND_OVER_S = 0.01
+_GIVE_UP_AFTER = 50
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
+_LONGEST_RETRY_AFTER_S = 900.0
+_TRANSIENT = {408, 409, 425, 429}
+
+
+class MalformedReplyError(ValueError):
+    """What the server sent is not a chat completion."""
+
+
+class StatusError(Exception):
+    """The server answered with an error.
+
+    Attributes:
+        status: Of HTTP.
+        code: The server's own, such as ``insufficient_quota``.
+        retry_after: Seconds that it asks to wait; 0 where it does not say.
+    """
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        error = _error_of(body)
+        super().__init__(f"status {status}: {error.get('message') or body[:120].decode(errors='replace')}")
+        self.status, self.code = status, error.get("code")
+        self.retry_after = _retry_after(headers.get("Retry-After", ""))
+
+
+def _error_of(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    error = found.get("error", found) if isinstance(found, dict) else {}
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _retry_after(value: str) -> float:
+    """Seconds that `Retry-After` asks for, as a number or as a date; 0 where it says nothing readable."""
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+async def post(session: "aiohttp.ClientSession", url: str, body: Mapping[str, Any]) -> bytes:
+    """What the server answers.
+
+    Raises:
+        StatusError: With another status than 200.
+        aiohttp.ClientError, TimeoutError: Not at all, or half.
+    """
+    # In ASCII, so that no server depends on what it takes the text's encoding for.
+    async with session.post(url, data=json.dumps(body).encode()) as response:
+        answer = await response.read()
+        if response.status != 200:
+            raise StatusError(response.status, answer, response.headers)
+        return answer
+
+
+class Pace:
+    """Requests evenly spaced, so many a minute; None: as fast as they come."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap = 60 / per_minute if per_minute else 0.0
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Until the next request may start."""
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._next)
+        self._next = start + self._gap
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+class Faults:
+    """Ends a run whose server only fails: a night of retries would bring nothing."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def reset(self) -> None:
+        """The server has answered."""
+        self._in_a_row = 0
+
+    def count(self, reason: str) -> None:
+        """One more request has failed for good.
+
+        Raises:
+            OracleError: So have all of the last ones.
+        """
+        self._in_a_row += 1
+        if self._in_a_row >= _GIVE_UP_AFTER:
+            raise OracleError(
+                f"The last {_GIVE_UP_AFTER} requests have all failed `judging.chat.max_attempts` times; "
+                f"{reason}. See to the server and run again: only what is missing is asked."
+            )
+
+
+async def persist(send: Callable[[], Awaitable[T]], *, max_attempts: int) -> T:
+    """The result of `send`, tried again after transient faults, later each time or when the server says.
+
+    Raises:
+        StatusError, aiohttp.ClientError, TimeoutError, MalformedReplyError: The last attempt's, or the first
+            that no repetition mends.
+    """
+    try:
+        return await send()  # without the machinery for repetition, which costs a third of a request's time
+    except Exception as error:
+        failed: Exception | None = error
+
+    async def attempt() -> T:
+        nonlocal failed
+        if failed is not None:  # the first attempt is over
+            error, failed = failed, None
+            raise error
+        return await send()
+
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(max_attempts),
+        wait=_wait,
+        retry=retry_if_exception(_is_transient),
+        reraise=True,
+    )
+    return await retrying(attempt)
+
+
+def _is_transient(error: BaseException) -> bool:
+    from aiohttp import ClientConnectionError, ClientPayloadError
+
+    if isinstance(error, StatusError):
+        return (error.status in _TRANSIENT or error.status >= 500) and error.code != "insufficient_quota"
+    return isinstance(error, ClientConnectionError | ClientPayloadError | TimeoutError | MalformedReplyError)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds: exponential with jitter, and never less than the server asks for."""
+    backing_off = wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S, jitter=_FIRST_WAIT_S)
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, StatusError) else 0.0
+    return max(backing_off(state), min(asked, _LONGEST_RETRY_AFTER_S))
+
+
+def cannot_go_on(error: Exception, url: str, model: str) -> OracleError | None:
+    """What is wrong with the server or the account as a whole; None where only this request failed."""
+    from aiohttp import ClientConnectorError
+
+    again = "Then run again: only what is missing is asked."
+    if isinstance(error, ClientConnectorError):
+        return OracleError(
+            f"No server answers at {url} ({error}). Start it, or set `judging.chat.base_url`. {again}"
+        )
+    if not isinstance(error, StatusError):
+        return None
+    # What the server says to a wrong key is left out, for it may repeat the key.
+    problem = {
+        401: "refuses the key (401): give the right one in the variable `judging.chat.api_key_variable`",
+        403: f"does not let this key use {model} (403): take another key or `judging.chat.model`",
+        404: f"knows no model {model!r}, or no such path ({error}): see `judging.chat.model` and "
+        "`judging.chat.base_url`",
+    }.get(error.status)
+    if error.code == "insufficient_quota":
+        problem = "says that the account's quota is used up: raise it"
+    return OracleError(f"{url} {problem}. {again}") if problem else None
+
+
+def describe(error: Exception) -> str:
+    """The error for people, in one line."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+class Asking(Generic[T]):
+    """Runs a coroutine in an event loop in a thread of its own, and hands over its results as they come.
+
+    Of its own, for a notebook has an event loop running in the main thread already. Results are handed over
+    together every few milliseconds: threads that wake each other for each result get little else done.
+
+    Attributes:
+        work: Makes the coroutine, given the function that takes a result.
+    """
+
+    def __init__(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._parcels: queue.SimpleQueue[list[T] | None] = queue.SimpleQueue()
+        self._collected: list[T] = []
+        self._error: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._task = self._loop.create_task(self._work(self._give))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel what is under way, and wait until it has ended."""
+        with suppress(RuntimeError):  # the loop has ended by itself
+            assert self._task is not None
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+
+    def results(self) -> Iterator[T]:
+        """The results, until the coroutine has ended; what it raised is raised here."""
+        while (parcel := self._parcels.get()) is not None:
+            yield from parcel
+        if self._error is not None:
+            raise self._error
+
+    def _give(self, result: T) -> None:
+        if not self._collected:
+            self._loop.call_later(_HAND_OVER_S, self._hand_over)
+        self._collected.append(result)
+
+    def _hand_over(self) -> None:
+        parcel, self._collected = self._collected, []
+        self._parcels.put(parcel)
+
+    def _run(self) -> None:
+        try:
+            assert self._task is not None
+            self._loop.run_until_complete(self._task)
+        except asyncio.CancelledError:
+            pass
+        except BaseExceptionGroup as group:  # of a task group: one worker failed, the others were cancelled
+            self._error = group.exceptions[0]
+        except Exception as error:
+            self._error = error
+        finally:
+            self._loop.close()
+            self._hand_over()
+            self._parcels.put(None)

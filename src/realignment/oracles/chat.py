@@ -1,0 +1,97 @@
+"""A language model behind a server as judge: any server that speaks OpenAI's chat completions."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from realignment.oracles import Judgments, Usage, in_order
+from realignment.oracles.completions import Completion
+from realignment.oracles.prompts import AS_JSON, ask, instruct
+from realignment.oracles.replies import read_reply, reply_schema, verdict_confidence
+from realignment.oracles.server import ChatServer, Failure
+from realignment.parameters import ChatParameters
+from realignment.policy import Policy
+from realignment.records import Exchange, Judgment
+
+_TOP_LOGPROBS = 5
+_NO_POLICY = Policy(name="none", version="0", text="-")
+_SHAPING = {"base_url", "model", "temperature", "max_tokens", "json_schema", "logprobs", "extra"}
+
+
+@dataclass(frozen=True)
+class ChatOracle:
+    """Asks the server for each exchange, many at a time, and reads the verdict from a JSON reply.
+
+    A reply that is cut, unreadable or contradictory is unscored with its reason; so is a request that fails
+    `max_attempts` times, as a fault, which is asked again in the next run.
+
+    Attributes:
+        settings: Server, model and limits.
+        sample: Which of several samples at a temperature above 0 this one is; the seed of its requests.
+        usage: Requests, tokens and cost so far.
+    """
+
+    settings: ChatParameters
+    sample: int = 0
+    usage: Usage = field(default_factory=Usage, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Kind and model."""
+        return f"chat {self.settings.model}"
+
+    @property
+    def identity(self) -> str:
+        """Digest of server, model, wording and what shapes a reply; not of how fast it is asked."""
+        parts = self.settings.model_dump(include=_SHAPING)
+        parts |= {"sample": self.sample, "wording": [instruct(_NO_POLICY), ask(Exchange("", ""), AS_JSON)]}
+        return f"chat {hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}"
+
+    def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
+        """One judgment per exchange; confidence is the verdict's probability, or 1 without logprobs."""
+        return in_order(self, exchanges, policy)
+
+    def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
+        """Judgments as the replies come in.
+
+        Raises:
+            OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
+        """
+        shared, system = self._request(policy), {"role": "system", "content": instruct(policy)}
+        bodies = (
+            shared | {"messages": [system, {"role": "user", "content": ask(exchange, AS_JSON)}]}
+            for exchange in exchanges
+        )
+        with closing(ChatServer(self.settings, self.usage).complete(bodies)) as answers:
+            for position, answer in answers:
+                self.usage.asked += 1
+                yield position, self._read(answer, policy)
+
+    def _request(self, policy: Policy) -> dict[str, Any]:
+        """What all requests have in common, besides what the server's settings give."""
+        request: dict[str, Any] = {"seed": self.sample}
+        if self.settings.json_schema:
+            schema = reply_schema([rule.id for rule in policy.rules])
+            json_schema = {"name": "judgment", "strict": True, "schema": schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        if self.settings.logprobs:
+            request |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        return request
+
+    def _read(self, answer: Completion | Failure, policy: Policy) -> Judgment:
+        if isinstance(answer, Failure):
+            return Judgment(None, 0.0, reason=f"no reply: {answer.reason}", oracle=self.name, fault=True)
+        choice = answer.choices[0]
+        if choice.finish_reason == "length":
+            reason = f"the reply was cut at {self.settings.max_tokens} tokens (`judging.chat.max_tokens`)"
+            return Judgment(None, 0.0, reason=reason, oracle=self.name)
+        confidence = verdict_confidence(choice.tokens())
+        return read_reply(
+            choice.message.content or "",
+            [rule.id for rule in policy.rules],
+            oracle=self.name,
+            confidence=1.0 if confidence is None else confidence,
+        )

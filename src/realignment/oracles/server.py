@@ -1,0 +1,134 @@
+"""A server that speaks OpenAI's chat completions: many requests at a time, an answer or a fault for each."""
+
+import asyncio
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from realignment.oracles import OracleError, Usage
+from realignment.oracles.asking import (
+    Asking,
+    Faults,
+    MalformedReplyError,
+    Pace,
+    StatusError,
+    cannot_go_on,
+    describe,
+    persist,
+    post,
+    proxy_for,
+)
+from realignment.oracles.completions import Completion, parse_completion
+from realignment.parameters import ChatParameters
+
+if TYPE_CHECKING:
+    import aiohttp
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request has no answer, after all attempts; the next run may have one."""
+
+    reason: str
+
+
+Answer = Completion | Failure
+
+
+@dataclass(frozen=True)
+class ChatServer:
+    """Bounded in what is under way, paced, patient with transient faults, and counting what it costs.
+
+    Attributes:
+        settings: Address, model, key and limits.
+        usage: Requests, tokens and cost so far.
+    """
+
+    settings: ChatParameters
+    usage: Usage = field(default_factory=Usage, compare=False)
+
+    def complete(self, bodies: Iterable[Body]) -> Generator[tuple[int, Answer], None, None]:
+        """Position and answer of every request, as they come; closed early, it stops asking.
+
+        Args:
+            bodies: What is asked, `messages` at least. A body goes before the temperature and max_tokens of
+                the settings, and `settings.extra` before all; a field that is None is left out.
+
+        Raises:
+            OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
+        """
+        asking: Asking[tuple[int, Answer]] = Asking(lambda give: self._ask_all(bodies, give))
+        with asking:
+            yield from asking.results()
+
+    async def _ask_all(self, bodies: Iterable[Body], give: Callable[[tuple[int, Answer]], None]) -> None:
+        """A fixed number of workers share one list: so many requests are under way, and no task waits."""
+        rest = iter(enumerate(bodies))
+        pace, faults = Pace(self.settings.requests_per_minute), Faults()
+        async with self._connect() as session:
+
+            async def work() -> None:
+                for position, body in rest:
+                    give((position, await self._ask(session, body, pace, faults)))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.settings.concurrency):
+                    group.create_task(work())
+
+    def _connect(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
+        settings = self.settings
+        headers = {"Content-Type": "application/json"}
+        if (variable := settings.api_key_variable) is not None:
+            if not (key := os.environ.get(variable)):
+                raise OracleError(
+                    f"The environment variable {variable} holds no key for {settings.base_url}. Set it, or "
+                    "`judging.chat.api_key_variable: null` for a server that wants none."
+                )
+            headers["Authorization"] = f"Bearer {key}"
+        return aiohttp.ClientSession(
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
+            connector=aiohttp.TCPConnector(limit=settings.concurrency),
+            proxy=proxy_for(settings.base_url),
+        )
+
+    async def _ask(self, session: "aiohttp.ClientSession", body: Body, pace: Pace, faults: Faults) -> Answer:
+        from aiohttp import ClientError
+
+        settings = self.settings
+        url = f"{settings.base_url.rstrip('/')}/chat/completions"
+        whole: dict[str, Any] = {"model": settings.model}
+        whole |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        whole |= {**body, **settings.extra}
+        whole = {name: value for name, value in whole.items() if value is not None}
+
+        async def send() -> Completion:
+            await pace.wait()
+            self.usage.requests += 1
+            return parse_completion(await post(session, url, whole))
+
+        try:
+            completion = await persist(send, max_attempts=settings.max_attempts)
+        except (StatusError, ClientError, TimeoutError, MalformedReplyError) as error:
+            if problem := cannot_go_on(error, settings.base_url, settings.model):
+                raise problem from error
+            failure = Failure(describe(error))
+            faults.count(failure.reason)
+            return failure
+        faults.reset()
+        self._count(completion)
+        return completion
+
+    def _count(self, completion: Completion) -> None:
+        if completion.usage is None:
+            return
+        read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
+        self.usage.prompt_tokens += read
+        self.usage.completion_tokens += written
+        settings = self.settings
+        self.usage.cost += (read * settings.prompt_price + written * settings.completion_price) / 1e6
