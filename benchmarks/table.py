@@ -1,4 +1,4 @@
-"""Run benchmarks, put their tables into README.md: `python benchmarks/table.py [NAME …]` (none: all but gpu)."""
+"""Run benchmarks and put their tables into README.md: `python benchmarks/table.py [NAME …]`, default: all."""
 
 import re
 import subprocess

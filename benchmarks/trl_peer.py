@@ -57,7 +57,7 @@ def trainer(
         ref_model=reference_model,
         args=arguments,
         train_dataset=_as_text(pairs),
-        processing_class=_tokenizer(model.config.vocab_size),
+        processing_class=word_tokenizer(model.config.vocab_size),
     )
     trainer.current_gradient_accumulation_steps = 1
     if checkpointing:
@@ -66,7 +66,8 @@ def trainer(
     return trainer
 
 
-def _tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """Token i is the word `w{i}`."""
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
