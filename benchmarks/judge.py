@@ -1,7 +1,7 @@
 """Verdicts of a language model with the policy computed once: `python benchmarks/judge.py [--json FILE]`.
 
-64 responses under a policy of 700 tokens, about 80 tokens of their own each. The peer asks one full request at
-a time, as a client of an API does, without the network. Texts are random words and weights random: what is
+64 responses under a policy of 700 tokens, about 80 tokens of their own each. The peer asks one full request
+at a time, as a client of an API does, without the network. Texts are random words and weights random: what is
 compared are the logits of the two answers.
 """
 
