@@ -1,8 +1,8 @@
 """Weights and step of an 8B model in bf16 with LoRA on one GPU: `python benchmarks/gpu.py [--json FILE]`.
 
-Llama-3.1-8B's architecture with random weights, PKU-like pairs. Model FLOPs of a LoRA step are
-4 · (weights of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2
-each, of every token once (a prompt counts once for both responses); attention, adapters, recomputation: 0.
+Llama-3.1-8B's architecture with random weights, PKU-like pairs. Model FLOPs of a LoRA step are 4 · (weights
+of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2 each, of every
+token once (a prompt counts once for both responses); attention, adapters and recomputation count nothing.
 `--device cpu --size tiny` runs the same code without a GPU; its figures mean nothing.
 """
 
@@ -36,8 +36,7 @@ def model_flops(pairs: list[TokenizedPair], size: str) -> float:
 
 def build_impact(pairs: list[TokenizedPair], size: str, model_options: dict) -> dict[str, Call]:
     """Weights (and references) of the pairs, ours and published."""
-    device = model_options["device"]
-    model = cases.policy(size, lora=True, attention=ours.attention(device), **model_options)
+    model = cases.policy(size, lora=True, attention="sdpa", **model_options)
     plain = cases.policy(size, lora=True, attention="sdpa", **model_options)
     copy = cases.random_model(size, attention="sdpa", **model_options)
     conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(pairs[:4]))
@@ -49,9 +48,8 @@ def build_impact(pairs: list[TokenizedPair], size: str, model_options: dict) -> 
 
 def compare_impact(pairs: list[TokenizedPair], size: str, model_options: dict, rounds: int) -> dict[str, Row]:
     """Against the published loop, and against a rate."""
-    device = model_options["device"]
     calls = build_impact(pairs, size, model_options)
-    costs, results = alternate(calls, rounds=rounds, device=device)
+    costs, results = alternate(calls, rounds=rounds, device=model_options["device"])
     rate = f"{PAIRS_PER_SECOND} pairs/s"
     costs[rate] = [len(pairs) / PAIRS_PER_SECOND] * rounds
     claims = [

@@ -1,7 +1,7 @@
 """How time and memory of a step grow: `python benchmarks/growth.py [--json FILE]`.
 
-The slope of cost against size, both logarithmic: 1 is proportional, 2 quadratic. A ratio is TRL's slope
-over ours.
+The slope of cost against size, both logarithmic: 1 is proportional, 2 quadratic. A ratio is TRL's slope over
+ours.
 """
 
 import math

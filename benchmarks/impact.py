@@ -30,7 +30,7 @@ GOALS = {("PKU-like", PUBLISHED): 3.6, ("PKU-like", TRL): 1.0, ("long prompts", 
 
 def build(pairs: list[TokenizedPair], gold: list[TokenizedPair], size: str, *, lora: bool) -> dict[str, Call]:
     """Every side, at the reference, with one gold gradient."""
-    model = cases.policy(size, lora=lora, attention=ours.attention("cpu"))
+    model = cases.policy(size, lora=lora, attention="sdpa")
     plain = cases.policy(size, lora=lora, attention="sdpa")
     copy = cases.random_model(size, attention="sdpa")
     conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(gold))

@@ -10,26 +10,23 @@ import torch
 from harness import Result
 from torch import Tensor
 
-from realignment import losses, weighing
-from realignment.impact import Gradient
+from realignment import weighing
+from realignment.fresh import FreshWeights
+from realignment.ghost import Gradient
+from realignment.impact import impact_scores
 from realignment.likelihood import response_log_probabilities
-from realignment.models.devices import choose_attention
-from realignment.objective import Example, Objective, Treatment
+from realignment.objective import Example, Objective, Treatment, pair_losses
 from realignment.parameters import TrainingParameters
-from realignment.rows import batches_by_tokens, lay_out
+from realignment.rows import Layout, Rows
 from realignment.tokenization import TokenizedPair
 from realignment.trainer import Collator, RealignTrainer
 from realignment.training import training_arguments
+from realignment.vocabulary import Head, ReferenceStates, token_kl
 
-PAD = 0
+LAYOUT = Layout(pad_id=0)
 TOKEN_BUDGET = 2048
 OBJECTIVE = Objective(beta=0.1, suppress="npo_paper")
 """DPO and NPO as the published code has them."""
-
-
-def attention(device: str) -> str:
-    """What a run of ours uses."""
-    return choose_attention("auto", device)
 
 
 def examples(pairs: Sequence[TokenizedPair], treatments: Sequence[Treatment]) -> list[Example]:
@@ -55,8 +52,8 @@ def conflicts(pairs: Sequence[TokenizedPair]) -> list[Example]:
 def reference_log_probabilities(model: Any, batch: Sequence[Example]) -> list[tuple[float, ...]]:
     """The log π of every example's responses, by the model as it is."""
     found: dict[int, tuple[float, ...]] = {}
-    for members in batches_by_tokens([len(e.tokens) for e in batch], budget=TOKEN_BUDGET):
-        rows = lay_out([batch[i].tokens for i in members], pad_id=PAD, dtype=model.dtype).to(model.device)
+    for members in LAYOUT.batches([e.tokens for e in batch], budget=TOKEN_BUDGET):
+        rows = LAYOUT([batch[i].tokens for i in members]).to(model.device)
         values = response_log_probabilities(model, rows)
         found |= {i: tuple(values[rows.pair == rank].tolist()) for rank, i in enumerate(members)}
     return [found[i] for i in range(len(batch))]
@@ -70,7 +67,7 @@ def with_reference(model: Any, batch: Sequence[Example]) -> list[Example]:
 
 def gold_gradient(model: Any, gold: Sequence[Example]) -> Gradient:
     """g_J by parameter name."""
-    return weighing.compute_gold_gradient(model, gold, OBJECTIVE, pad_id=PAD, token_budget=TOKEN_BUDGET)
+    return weighing.compute_gold_gradient(model, gold, OBJECTIVE, layout=LAYOUT, token_budget=TOKEN_BUDGET)
 
 
 def scores_and_references(model: Any, batch: Sequence[Example], direction: Gradient) -> Result:
@@ -80,7 +77,7 @@ def scores_and_references(model: Any, batch: Sequence[Example], direction: Gradi
         batch,
         direction,
         OBJECTIVE,
-        pad_id=PAD,
+        layout=LAYOUT,
         token_budget=TOKEN_BUDGET,
         length_normalize=False,
         progress=None,
@@ -103,11 +100,45 @@ def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> Rea
         model=model,
         args=arguments,
         train_dataset=list(batch),
-        data_collator=Collator(PAD, model.dtype),
+        data_collator=Collator(LAYOUT),
         objective=OBJECTIVE,
     )
     made.current_gradient_accumulation_steps = 1
     return made
+
+
+def with_fresh_weights(
+    trainer: RealignTrainer, gold: Sequence[Example], *, reference_model: Any = None
+) -> RealignTrainer:
+    """The same trainer, taking exact weights in every step; the gold gradient is there already."""
+    model = trainer.model
+    rows = LAYOUT([e.tokens for e in gold]).to(model.device)
+    if reference_model is not None:
+        known = with_reference(reference_model, gold)
+    else:
+        with model.disable_adapter():
+            known = with_reference(model, gold)
+    references = torch.tensor([value for e in known for value in e.reference])
+    fresh = FreshWeights([rows], [references], OBJECTIVE.beta, every=10**9, length_normalize=False)
+    fresh.renew(model, 0)
+    trainer._fresh = fresh
+    return trainer
+
+
+def weighted(trainer: RealignTrainer, batch: Sequence[Example]) -> list[Example]:
+    """The batch with the weights that its impact scores at the present parameters give it, mean one."""
+    fresh = trainer._fresh
+    assert fresh is not None
+    kinds = torch.tensor([int(e.treatment) for e in batch])
+    reference = torch.tensor([value for e in batch for value in e.reference])
+
+    def losses(logprobs: Tensor, rows: Rows) -> Tensor:
+        return pair_losses(logprobs, reference.to(logprobs), rows, kinds.to(logprobs.device), OBJECTIVE)
+
+    rows = LAYOUT([e.tokens for e in batch]).to(trainer.model.device)
+    scores, _ = impact_scores(trainer.model, rows, losses, fresh.direction)
+    weights = scores.clamp(min=0) / scores.clamp(min=0).mean()
+    return [replace(e, weight=float(w)) for e, w in zip(batch, weights, strict=True)]
 
 
 def step(trainer: RealignTrainer, batch: Sequence[Example]) -> Result:
@@ -127,7 +158,6 @@ def gradients(model: Any) -> list[Tensor]:
 def kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Result:
     """Mean KL over tokens, and its gradient by the hidden states."""
     hidden = hidden.clone().requires_grad_()
-    coefficients = hidden.new_full((len(hidden),), 1 / len(hidden))
-    value = losses.token_kl(hidden, head, reference_hidden, head, coefficients)
+    value = token_kl(hidden, Head(head), ReferenceStates(reference_hidden, Head(head))).mean()
     value.backward()
     return {"kl": [value], "gradient": [hidden.grad]}

@@ -45,12 +45,14 @@ def test_a_row_whose_results_differ_is_not_exact_and_misses_its_goal(benchmark_m
     assert (row.ratio, row.exact, row.met) == (4.0, False, False)
 
 
-@pytest.mark.parametrize("found", [[float("nan")], [1.0, 2.0]])
-def test_nan_and_other_shapes_are_infinitely_wrong(benchmark_modules, found):
+@pytest.mark.parametrize(
+    ("found", "expected"), [([float("nan")], [1.0]), ([1.0, 2.0], [1.0]), ([0.0], [0.0])]
+)
+def test_nan_other_shapes_and_nothing_but_zeros_are_infinitely_wrong(benchmark_modules, found, expected):
     import torch
     from harness import relative_error
 
-    assert relative_error([torch.tensor(found)], [torch.tensor([1.0])]) == float("inf")
+    assert relative_error([torch.tensor(found)], [torch.tensor(expected)]) == float("inf")
 
 
 def test_calls_alternate_and_every_other_round_is_reversed(benchmark_modules):

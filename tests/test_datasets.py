@@ -14,6 +14,8 @@ from realignment.datasets import (
     CSVDataset,
     FigureDataset,
     JSONDataset,
+    OptionalJSONDataset,
+    OptionalParquetDataset,
     ParquetDataset,
     PolicyDataset,
     TextDataset,
@@ -130,6 +132,19 @@ def test_a_half_moved_checkpoint_is_never_the_newest(tmp_path):
     make_checkpoint(tmp_path / "model" / SECOND / "model.partial")
     newest = CheckpointDataset(filepath=str(tmp_path / "model"), version=Version(None, None))
     assert FIRST in newest.load()
+
+
+def test_what_nobody_has_made_yet_is_empty_and_there_once_it_is_saved(tmp_path):
+    for kind, empty, made in (
+        (OptionalJSONDataset, {}, {"a": 1}),
+        (OptionalParquetDataset, pd.DataFrame(), TABLE),
+    ):
+        file = tmp_path / kind.__name__
+        found = versioned(kind, file, None).load()
+        assert len(found) == len(empty) == 0
+        assert type(found) is type(empty)
+        versioned(kind, file, FIRST).save(made)
+        assert len(versioned(kind, file, None).load()) == len(made)
 
 
 POLICY = """

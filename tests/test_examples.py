@@ -12,6 +12,7 @@ from realignment.examples import (
     treatment_of,
 )
 from realignment.objective import Treatment
+from realignment.records import DataError
 
 TOKENIZER = tiny_tokenizer()
 PAIRS = pd.DataFrame(
@@ -52,6 +53,17 @@ def test_the_disposition_a_correction_and_a_preference_that_holds_decide_the_tre
     disposition, has_correction, affirmed, treatment
 ):
     assert treatment_of(disposition, has_correction=has_correction, affirmed=affirmed) is treatment
+
+
+def test_the_audited_error_rate_goes_with_its_pair_and_is_the_objectives_where_nothing_was_audited():
+    audited = PAIRS.assign(error_rate=[0.1, None, 0.2, None])
+    assert [e.error_rate for e in build(audited, audited=True)] == [0.1, None, 0.2, None]
+    assert [e.error_rate for e in build(audited)] == [None] * 4
+
+
+def test_audited_error_rates_that_are_not_there_are_refused():
+    with pytest.raises(DataError, match=r"`loss.error_rate: audited` needs an audit of these very splits"):
+        build(audited=True)
 
 
 def test_a_pair_in_review_is_never_trained_on():

@@ -11,9 +11,9 @@ from made_up_pairs import make_pairs
 
 from realignment.gold import gold_quota, partition
 from realignment.lineage import LineageError, seal
-from realignment.parameters import GoldParameters
+from realignment.parameters import AuditParameters, GoldParameters
 from realignment.pipelines.gold import nodes
-from realignment.records import DataError, NothingToDo
+from realignment.records import DataError, HealthError, NothingToDo
 
 
 def triaged(invert=30, punish=30, retain=30, *, corrected=1.0, per_prompt=1, rules=("a",)):
@@ -208,15 +208,36 @@ def test_a_large_gold_batch_that_leaves_half_of_the_conflicts_passes():
     assert len(parts_of(triaged(30, 30, 30), share=0, size=45).gold) == 45
 
 
-def run_node(table, manifest=None, **parameters):
-    splits = {
-        d: table[table["disposition"] == d.upper()].reset_index(drop=True)
-        for d in ("invert", "punish", "retain")
-    }
-    outputs = {f"{name}_pairs": part for name, part in splits.items()}
+def run_node(table, manifest=None, oracle_report=None, audit_report=None, **parameters):
+    names = {"invert_pairs": "INVERT", "corrected_pairs": "PUNISH", "retain_pairs": "RETAIN"}
+    splits = {n: table[table["disposition"] == d].reset_index(drop=True) for n, d in names.items()}
     facts = {"policy": "d", "policy_version": "2", "oracle": "rules"}
-    manifest = manifest or seal("triage", inputs={}, outputs=outputs, **facts)
-    return nodes.draw_gold_batch(*splits.values(), manifest, GoldParameters(**parameters), 0)
+    manifest = manifest or seal("corrections", inputs={}, outputs=splits, **facts)
+    triaged = seal("triage", inputs={}, outputs=splits, **facts)
+    measured = (oracle_report or {}, audit_report or {}, AuditParameters(max_misrouted=0.2))
+    return nodes.draw_gold_batch(
+        *splits.values(), manifest, triaged, *measured, GoldParameters(**parameters), 0
+    )
+
+
+def test_too_many_misrouted_pairs_by_the_labels_stop_the_run_before_anything_is_drawn():
+    report = {"disposition_confusion": {"RETAIN": {"INVERT": 3, "RETAIN": 7}}}
+    with pytest.raises(HealthError, match=r"the labels of 10 pairs, 30\.0% of the pairs to train on"):
+        run_node(triaged(), oracle_report=report, size=12)
+
+
+def test_an_audit_of_these_splits_gives_every_training_pair_its_error_rate():
+    *_, manifest = run_node(triaged(), size=12)
+    assert "error_rate" not in run_node(triaged(), size=12)[2]
+    outputs = manifest["inputs"]
+    report = {
+        "triage": outputs, "n": 99, "misrouted": {"share": 0.1, "interval": [0.05, 0.15]},
+        "error_rates": {"INVERT": {"n": 30, "rate": 0.07}},
+    }  # fmt: skip
+    _, _, training, _ = run_node(triaged(), audit_report=report, size=12)
+    rates = training.groupby("disposition")["error_rate"].unique().map(list).to_dict()
+    assert rates["INVERT"] == [0.07]
+    assert training.loc[training["disposition"] == "PUNISH", "error_rate"].isna().all()
 
 
 def test_the_node_hands_on_what_the_splits_were_judged_by():
@@ -228,7 +249,7 @@ def test_the_node_hands_on_what_the_splits_were_judged_by():
 
 
 def test_the_node_refuses_splits_of_different_runs():
-    other = seal("triage", inputs={}, outputs={"invert_pairs": triaged(1, 0, 0)}, policy_version="2")
+    other = seal("corrections", inputs={}, outputs={"invert_pairs": triaged(1, 0, 0)}, policy_version="2")
     with pytest.raises(LineageError, match="invert_pairs"):
         run_node(triaged(), other, size=12)
 

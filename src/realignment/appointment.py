@@ -8,35 +8,41 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from realignment import models
-from realignment.judging import truth_labels
+from realignment.classifier_training import is_trained, read_trained
+from realignment.judging import judge_pairs, truth_labels, truth_rules
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
+from realignment.oracles.human import HumanOracle, read_imported
 from realignment.oracles.labels import LabelOracle
 from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import (
     CascadeParameters,
     ChatParameters,
+    HumanParameters,
     JudgingParameters,
     LocalLMParameters,
     OracleParameters,
+    TextClassifierParameters,
     VoteParameters,
 )
+from realignment.policy import Policy
 from realignment.records import DataError
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.local_lm import LocalLMOracle
+    from realignment.oracles.sequence_classifier import SequenceClassifierOracle
 
 
-def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
+def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
     """The oracle of these parameters.
 
     Args:
         parameters: Its kind and settings. `JudgingParameters` also name the store that answers what was asked
             before.
-        pairs: What it is to judge; `labels` reads its verdicts there.
+        pairs: What it is to judge; `labels` reads its verdicts there, and no other kind needs them.
 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
@@ -50,11 +56,9 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
         return oracle
 
     def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
+        if (cheap := _appoint_cheap(wanted, pairs)) is not None:
+            return cheap
         match wanted:
-            case OracleParameters(oracle="rules"):
-                return RulesOracle()
-            case OracleParameters(oracle="labels"):
-                return _read_labels(pairs)
             case OracleParameters(oracle="local_lm", local_lm=LocalLMParameters() as settings):
                 return keep(load_local_lm(settings))
             case OracleParameters(oracle="chat", chat=ChatParameters() as settings):
@@ -69,6 +73,20 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
         )  # validated parameters have it
 
     return build(parameters)
+
+
+def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
+    """An oracle whose verdicts are not worth keeping; None where this is none of them."""
+    match wanted:
+        case OracleParameters(oracle="rules"):
+            return RulesOracle()
+        case OracleParameters(oracle="labels"):
+            return _read_labels(pairs)
+        case OracleParameters(oracle="human", human=HumanParameters() as settings):
+            return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
+        case OracleParameters(oracle="classifier", classifier=TextClassifierParameters() as settings):
+            return load_classifier(settings)
+    return None
 
 
 def without_store(oracle: Oracle) -> Oracle:
@@ -107,7 +125,31 @@ def _usage_of(oracles: Sequence[Oracle]) -> dict[str, dict[str, float]]:
     return total
 
 
-def _read_labels(pairs: pd.DataFrame) -> LabelOracle:
+def ask_oracles(
+    sample: pd.DataFrame,
+    policy: Policy,
+    *,
+    again: Sequence[OracleParameters],
+    others: Sequence[OracleParameters],
+) -> pd.DataFrame:
+    """Judgments of a sample by the same oracle again, and by others; none is taken from a store.
+
+    Returns:
+        Columns of `judging.judge_pairs`, and `round`: 1 and up for the same oracle, 0 for others.
+    """
+    pairs = sample.assign(correction=None)
+    asked = [*enumerate(again, start=1), *((0, parameters) for parameters in others)]
+    parts = [
+        judge_pairs(pairs, policy, without_store(appoint(parameters, pairs))).assign(round=number)
+        for number, parameters in asked
+    ]
+    if not parts:
+        return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
+    pairs = pd.DataFrame() if pairs is None else pairs
     labels = truth_labels(pairs)
     if not any(label is not None for label in labels.values()):
         raise DataError(
@@ -115,7 +157,7 @@ def _read_labels(pairs: pd.DataFrame) -> LabelOracle:
             f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
             "or set `judging.oracle: rules`."
         )
-    return LabelOracle(labels)
+    return LabelOracle(labels, rules=truth_rules(pairs))
 
 
 def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
@@ -125,7 +167,7 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
         ModelError: It cannot be fetched or loaded.
         OracleError: It has no chat template, and is not asked as a guard model.
     """
-    from realignment.models.devices import choose_attention, choose_device, choose_dtype
+    from realignment.models.devices import choose_device, choose_dtype
     from realignment.oracles.local_lm import LocalLMOracle
     from realignment.oracles.questions import chat_question, guard_question
 
@@ -137,8 +179,7 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
     )
     device = choose_device(parameters.device)
     dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
-    attention = choose_attention(parameters.attention, device)
-    model, tokenizer = models.load(reference.path, dtype=dtype, device=device, attention=attention)
+    model, tokenizer = models.load(reference.path, dtype=dtype, device=device)
     if parameters.template == "chat":
         tokenizer.chat_template = models.own_chat_template(tokenizer)
         question = chat_question(tokenizer)
@@ -151,6 +192,48 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
         name=f"local_lm {_short_name(parameters.source)}",
         identity=f"local_lm {reference.sha256} {dtype} {question.digest}",
         token_budget=parameters.token_budget,
+    )
+
+
+def load_classifier(parameters: TextClassifierParameters) -> Oracle:
+    """A classifier that `train_classifier` made, or a sequence classifier.
+
+    Raises:
+        ClassifierError: There is none, or its labels are not those that the parameters name.
+        ModelError: The sequence classifier cannot be fetched.
+    """
+    source = Path(parameters.source)
+    if not is_trained(source):
+        return load_sequence(parameters)
+    trained = read_trained(source)
+    if trained.oracle is not None:
+        return replace(trained.oracle, policy=trained.policy)
+    assert trained.sequence_classifier is not None
+    loaded = load_sequence(trained.sequence_classifier)
+    return replace(loaded, calibration=trained.calibration, policy=trained.policy)
+
+
+def load_sequence(parameters: TextClassifierParameters) -> "SequenceClassifierOracle":
+    """Fetch and load a sequence classifier, without a calibration."""
+    from realignment.models.devices import choose_device, choose_dtype
+    from realignment.oracles.sequence_classifier import load_sequence_classifier
+
+    reference = models.fetch(
+        parameters.source,
+        folder=Path(parameters.folder),
+        sha256=parameters.sha256,
+        revision=parameters.revision,
+    )
+    device = choose_device(parameters.device)
+    return load_sequence_classifier(
+        reference.path,
+        complies_labels=parameters.complies_labels,
+        template=parameters.template,
+        max_length=parameters.max_length,
+        batch_size=parameters.batch_size,
+        dtype=str(choose_dtype(parameters.dtype, device)).removeprefix("torch."),
+        device=device,
+        name=f"sequence_classifier {_short_name(parameters.source)}",
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import kedro_datasets.json
 import kedro_datasets.pandas
+import kedro_datasets.pickle
 import kedro_datasets.plotly
 import kedro_datasets.text
+import pandas as pd
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import JSONPreview
 
@@ -68,6 +70,37 @@ class JSONDataset(AtomicSave, kedro_datasets.json.JSONDataset):
     """
 
 
+class OptionalJSONDataset(JSONDataset):
+    """A report that a pipeline of its own makes; empty until someone has run it.
+
+    Example: ``{type: realignment.datasets.OptionalJSONDataset, filepath: audit_report.json, versioned:
+        true}``
+    """
+
+    def load(self) -> Any:
+        """The report, or an empty one."""
+        return super().load() if self.exists() else {}
+
+
+class OptionalParquetDataset(ParquetDataset):
+    """A table that a pipeline of its own makes; without rows or columns until someone has run it.
+
+    Example: ``{type: realignment.datasets.OptionalParquetDataset, filepath: verdicts.parquet, versioned:
+        true}``
+    """
+
+    def load(self) -> Any:
+        """The table, or an empty one."""
+        return super().load() if self.exists() else pd.DataFrame()
+
+
+class PickleDataset(AtomicSave, kedro_datasets.pickle.PickleDataset):
+    """A Python object: open only files that you trust.
+
+    Example: ``{type: realignment.datasets.PickleDataset, filepath: classifier.joblib, backend: joblib}``
+    """
+
+
 class FigureDataset(AtomicSave, kedro_datasets.plotly.JSONDataset):
     """A Plotly figure.
 
@@ -85,11 +118,16 @@ class TextDataset(AtomicSave, kedro_datasets.text.TextDataset):
 class PolicyDataset(AbstractDataset[None, Policy]):
     """A policy document, validated as it is loaded; people write it, no node does.
 
+    Where the path is a folder, it is a versioned entry that some pipeline wrote (`inferred_policy`), and its
+    newest version is read.
+
     Example: ``{type: realignment.datasets.PolicyDataset, filepath: conf/base/policies/advice-2.yml}``
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = PurePosixPath(filepath)
+        path = Path(filepath)
+        versions = sorted(path.glob(f"*/{path.name}")) if path.is_dir() else []
+        self._filepath = PurePosixPath(versions[-1] if versions else path)
         self.metadata = metadata
 
     def load(self) -> Policy:

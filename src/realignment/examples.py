@@ -7,7 +7,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from realignment.objective import Example, Treatment
-from realignment.records import Disposition
+from realignment.records import DataError, Disposition
 from realignment.tokenization import TokenizedPair, chat_messages, tokenize_pair
 
 RESPONSES = {
@@ -48,6 +48,7 @@ def build_examples(
     max_response_tokens: int,
     weights: Mapping[str, float] | None = None,
     references: Mapping[str, tuple[float, ...]] | None = None,
+    audited: bool = False,
 ) -> list[Example]:
     """One example per pair, in order.
 
@@ -59,7 +60,16 @@ def build_examples(
         max_response_tokens: Where a response is cut.
         weights: w̃ by pair_id; pairs not in it have weight 1.
         references: log π_ref of the responses by pair_id, in the treatment's order.
+        audited: Whether each pair's own `error_rate` counts in the robust loss.
+
+    Raises:
+        DataError: `audited`, and the pairs have no error rates.
     """
+    if audited and "error_rate" not in pairs:
+        raise DataError(
+            "`loss.error_rate: audited` needs an audit of these very splits, and there is none: run "
+            "`--pipelines audit`, then `gold` again; or set `loss.error_rate` to a number."
+        )
     weights, references = weights or {}, references or {}
     examples = []
     for pair in _records(pairs):
@@ -68,9 +78,15 @@ def build_examples(
         treatment = treatment_of(pair["disposition"], has_correction=has_correction, affirmed=affirmed)
         tokens = _tokenize(tokenizer, pair, RESPONSES[treatment], max_response_tokens)
         pair_id = pair["pair_id"]
-        example = Example(pair_id, tokens, treatment, weights.get(pair_id, 1.0), references.get(pair_id, ()))
+        known = (weights.get(pair_id, 1.0), references.get(pair_id, ()))
+        example = Example(pair_id, tokens, treatment, *known, _error_rate(pair, audited))
         examples.append(example)
     return examples
+
+
+def _error_rate(pair: Mapping[str, Any], audited: bool) -> float | None:
+    rate = pair["error_rate"] if audited else None
+    return None if rate is None or pd.isna(rate) else float(rate)
 
 
 def build_gold_examples(

@@ -87,6 +87,17 @@ def truth_labels(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     return {key: next(iter(known)) if len(known) == 1 else None for key, known in found.items()}
 
 
+def truth_rules(pairs: pd.DataFrame) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The rules and tiers that a response breaks by its labels (`tiers.grade`), by (prompt, response)."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for response in ("chosen", "rejected"):
+        if f"{response}_rules" in pairs:
+            for *key, rules in zip(pairs["prompt"], pairs[response], pairs[f"{response}_rules"], strict=True):
+                if isinstance(rules, str) and rules:
+                    found[key[0], key[1]] = tuple(rules.split(","))
+    return found
+
+
 def disposition_of(chosen: bool | None, rejected: bool | None) -> Disposition:
     """The truth table of triage (method.md, section 3)."""
     if chosen is None or (chosen is False and rejected is None):

@@ -141,13 +141,13 @@ class MlflowHooks:
     def _log_loaded(self, name: str, data: Any, asked: EntryLogging) -> None:
         assert self._tracker is not None
         dataset = self._datasets[name]
+        if not dataset.exists():  # a table that nobody has brought or made yet
+            return
         version = dataset.resolve_load_version() if isinstance(dataset, AbstractVersionedDataset) else None
         path = _path(dataset, version)
         if asked.input is not None:
             self._log_input(name, data, asked.input, version, path)
-        if asked.artifact is not None and isinstance(
-            data, Policy
-        ):  # a source document: no node ever saves it
+        if asked.artifact is not None and isinstance(data, Policy):  # no node ever saves it
             self._tracker.log_artifact(path, asked.artifact)
 
     def _log_saved(self, name: str, data: Any, asked: EntryLogging) -> None:

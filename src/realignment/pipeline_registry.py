@@ -2,13 +2,36 @@
 
 from kedro.pipeline import Pipeline
 
-from realignment.pipelines import align, evaluation, gold, impact, judging, model, promotion, training, triage
+from realignment.pipelines import (
+    align,
+    audit,
+    classifier,
+    corrections,
+    evaluation,
+    gold,
+    impact,
+    infer_policy,
+    judging,
+    model,
+    promotion,
+    review,
+    training,
+    triage,
+)
 
-STAGES = (model, judging, triage, gold, impact, training, evaluation, promotion)
+STAGES = (model, judging, triage, corrections, gold, impact, training, evaluation, promotion)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Each stage by its own name; `realign` is all of them in order; `align` makes a reference model."""
+    """Each stage by its own name; `realign` is all of them in order; the others stand beside it."""
     stages = {stage.__name__.rpartition(".")[2]: stage.create_pipeline() for stage in STAGES}
     realign = sum(stages.values(), start=Pipeline([]))
-    return stages | {"realign": realign, "align": align.create_pipeline(), "__default__": realign}
+    beside = {
+        "align": align.create_pipeline(),
+        "audit": audit.create_pipeline(),
+        "infer_policy": infer_policy.create_pipeline(),
+        "train_classifier": classifier.create_pipeline(),
+        "review_export": review.create_export(),
+        "review_import": review.create_import(),
+    }
+    return stages | beside | {"realign": realign, "__default__": realign}

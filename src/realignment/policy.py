@@ -1,6 +1,7 @@
 """A policy as a document: rules that people read and machines check, its digest, the difference of two."""
 
 import hashlib
+from collections.abc import Collection
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from realignment.checks import Check, Document, Patterns
+from realignment.checks import Check, Document, Judged, Patterns
 from realignment.records import Exchange, RealignmentError
 
 
@@ -46,6 +47,19 @@ class Scope(Document):
         )
 
 
+class Evidence(Document):
+    """What an inferred rule rests on, in the pairs that it was inferred from (`infer_policy`).
+
+    ``support`` is the share of pairs that it tells apart, ``agreement`` the share of those whose choice it
+    predicts, with its 95 % interval; ``pairs`` is the number of all pairs.
+    """
+
+    pairs: int = Field(ge=1)
+    support: float = Field(ge=0, le=1)
+    agreement: float = Field(ge=0, le=1)
+    interval: tuple[float, float]
+
+
 class Rule(Document):
     """One requirement of a policy, for people (description) and for machines (scope, check)."""
 
@@ -54,10 +68,29 @@ class Rule(Document):
     severity: Severity = Severity.MEDIUM
     scope: Scope = Scope()
     check: Check
+    evidence: Evidence | None = None
 
-    def kept_by(self, exchange: Exchange) -> bool:
-        """Whether the exchange keeps to this rule; out of scope counts as kept."""
+    def kept_by(self, exchange: Exchange) -> bool | None:
+        """Whether the exchange keeps to this rule; out of scope counts as kept, None: no machine can tell."""
         return not self.scope.covers(exchange) or self.check.holds(exchange)
+
+
+class Tier(Document):
+    """How severe harm of some categories may be, for data whose responses are graded (`tiers.grade`)."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    description: str = Field(min_length=1)
+    severity: Severity = Severity.MEDIUM
+    categories: tuple[str, ...] | None = None
+    """As the data spells them; None: every category."""
+    max_severity: int = Field(0, ge=0, le=3)
+    """The most severe grade that still complies; 0: such harm may not occur at all."""
+
+    def covers(self, categories: Collection[str]) -> bool:
+        """Whether a response of these categories is in this tier."""
+        return bool(categories) and (
+            self.categories is None or not set(self.categories).isdisjoint(categories)
+        )
 
 
 class Policy(Document):
@@ -67,22 +100,46 @@ class Policy(Document):
     version: str = Field(min_length=1)
     text: str = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
+    tiers: tuple[Tier, ...] = ()
 
     @model_validator(mode="after")
     def _unique_rule_ids(self) -> "Policy":
-        ids = [rule.id for rule in self.rules]
+        ids = [part.id for part in self.parts]
         if repeated := sorted({rule_id for rule_id in ids if ids.count(rule_id) > 1}):
             raise ValueError(f"rule ids must be unique, repeated: {', '.join(repeated)}")
         return self
 
+    @property
+    def parts(self) -> "tuple[Rule | Tier, ...]":
+        """Rules, then tiers."""
+        return (*self.rules, *self.tiers)
+
+    @property
+    def full_name(self) -> str:
+        """Name and version, under which labels and people's verdicts are given."""
+        return f"{self.name}-{self.version}"
+
     @cached_property
     def digest(self) -> str:
-        """sha256 over the content, independent of layout, comments and key order of the file."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 over the content, independent of layout, comments and key order of the file.
+
+        Evidence is left out: it says where a rule comes from, not what it asks for.
+        """
+        content = self.model_dump_json(exclude={"rules": {"__all__": {"evidence"}}})
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def checked_rules(self) -> tuple[Rule, ...]:
+        """The rules that a machine can check by itself."""
+        return tuple(rule for rule in self.rules if not isinstance(rule.check, Judged))
 
     def broken_rules(self, exchange: Exchange) -> tuple[str, ...]:
         """Ids of the rules that the exchange breaks, in the policy's order."""
-        return tuple(rule.id for rule in self.rules if not rule.kept_by(exchange))
+        return tuple(rule.id for rule in self.rules if rule.kept_by(exchange) is False)
+
+    def open_rules(self, exchange: Exchange) -> tuple[str, ...]:
+        """Ids of the rules that cover the exchange and that no machine can check."""
+        return tuple(rule.id for rule in self.rules if rule.kept_by(exchange) is None)
 
 
 def parse_policy(document: Any, source: str) -> Policy:
@@ -121,7 +178,8 @@ def read_policy(path: Path) -> Policy:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
-        raise PolicyError(f"No policy file {path}. Policies in that folder: {known}.") from error
+        hint = " `kedro run --pipelines infer_policy` writes it." if path.stem == "inferred_policy" else ""
+        raise PolicyError(f"No policy file {path}. Policies in that folder: {known}.{hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path} is not readable as UTF-8 YAML: {error}") from error
     return parse_policy(document, source=path.name)
@@ -133,24 +191,23 @@ def diff_policies(old: Policy, new: Policy) -> pd.DataFrame:
     Returns:
         Columns `change` (added, removed, changed), `rule`, `severity`, `field`, `old`, `new`.
     """
-    before, after = ({rule.id: rule for rule in policy.rules} for policy in (old, new))
+    before, after = ({part.id: part for part in policy.parts} for policy in (old, new))
     rows = []
     for rule_id in [*before, *(i for i in after if i not in before)]:
         rows += _diff_rule(rule_id, before.get(rule_id), after.get(rule_id))
     return pd.DataFrame(rows, columns=["change", "rule", "severity", "field", "old", "new"])
 
 
-def _diff_rule(rule_id: str, old: Rule | None, new: Rule | None) -> list[tuple[str, ...]]:
-    match old, new:
-        case None, Rule():
-            return [("added", rule_id, new.severity, "", "", new.description)]
-        case Rule(), None:
-            return [("removed", rule_id, old.severity, "", old.description, "")]
-        case Rule(), Rule():
-            fields = ("description", "severity", "scope", "check")
-            values = [(f, _text(getattr(old, f)), _text(getattr(new, f))) for f in fields]
-            return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
-    return []
+def _diff_rule(rule_id: str, old: Rule | Tier | None, new: Rule | Tier | None) -> list[tuple[str, ...]]:
+    if old is None and new is not None:
+        return [("added", rule_id, new.severity, "", "", new.description)]
+    if old is not None and new is None:
+        return [("removed", rule_id, old.severity, "", old.description, "")]
+    if old is None or new is None:
+        return []
+    fields = [name for name in (*type(old).model_fields, *type(new).model_fields) if name != "id"]
+    values = [(f, *(_text(getattr(part, f, "")) for part in (old, new))) for f in dict.fromkeys(fields)]
+    return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
 
 
 def _text(value: Any) -> str:

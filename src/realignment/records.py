@@ -15,6 +15,10 @@ TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
 """Optional truth under the new policy: it measures an oracle; only `oracle: labels` triages by it."""
 
 
+GRADE_COLUMNS = ("chosen_categories", "chosen_severity", "rejected_categories", "rejected_severity")
+"""Optional grades of harm; a policy with tiers makes verdicts of them (`tiers.grade`)."""
+
+
 class Disposition(StrEnum):
     """What the two judgments of a pair make of it (method.md, section 3)."""
 

@@ -26,7 +26,10 @@ from realignment.records import DataError, Disposition
 from realignment.triage import split, triage
 
 _FLAGS = ("chosen_complies", "rejected_complies", "chosen_verdict", "rejected_verdict", "complies")
-_KINDS = {"confidence": pa.float64(), "row": pa.int64()} | {name: pa.bool_() for name in _FLAGS}
+_WHOLE = ("row", "chosen_severity", "rejected_severity")
+_KINDS = (
+    {"confidence": pa.float64()} | dict.fromkeys(_WHOLE, pa.int64()) | {name: pa.bool_() for name in _FLAGS}
+)
 
 
 def judge_and_triage(

@@ -7,6 +7,7 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
 from realignment.intake.readers import read_table
+from realignment.review.verdicts import read_verdicts
 
 
 class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
@@ -35,6 +36,36 @@ class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         return self._filepath is not None and (
             self._filepath.startswith("hub://") or Path(self._filepath).is_file()
         )
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}
+
+
+class VerdictsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
+    """What people hand back: a file, or a folder of files; see `review.verdicts.read_verdicts`. Read-only.
+
+    Example: ``{type: realignment.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = filepath
+        self.metadata = metadata
+
+    def load(self) -> pd.DataFrame:
+        """The rows as they were handed back."""
+        if Path(self._filepath).name == "none":
+            raise DatasetError(
+                "No file of verdicts was given: `--params verdicts=FILE`, or a folder with one file per "
+                "annotator."
+            )
+        return read_verdicts(self._filepath)
+
+    def save(self, data: NoReturn) -> None:
+        """Refused: what people bring is never overwritten."""
+        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
+
+    def _exists(self) -> bool:
+        return Path(self._filepath).exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}

@@ -1,10 +1,12 @@
 """Who judges the answers: never only the oracle that labelled the data."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from realignment import intake
 from realignment.evaluation.statistics import wilson_interval
 from realignment.judging import JUDGED_RESPONSES, exchanges_of
 from realignment.oracles import Oracle
@@ -14,6 +16,12 @@ from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 
 ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
+
+
+NOT_INDEPENDENT = (
+    "No second judge: the pairs were labelled by a classifier, and another that learns from the same labels "
+    "would share its errors. Have people judge a sample of the answers."
+)
 
 
 def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]:
@@ -49,28 +57,67 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
             f"The labelled answers lack columns {', '.join(missing)}; found {', '.join(answers.columns)}, "
             f"expected {', '.join(ANSWER_COLUMNS)}. Without such a file set `labelled_answers: none`."
         )
-    rows = answers[answers["policy"] == f"{policy.name}-{policy.version}"]
+    rows = answers[answers["policy"] == policy.full_name]
     return exchanges_of(rows, "response"), rows["complies"].astype(bool).tolist()
 
 
+def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
+    """Labelled exchanges of a table that people bring: pairs with labels, or responses with a verdict each.
+
+    Args:
+        labels: Columns chosen_complies or rejected_complies (pairs, in any format that is read); or prompt,
+            response, complies, and where they are known domain and policy (answers, or imported verdicts).
+        policy: Labels under another policy are left out.
+
+    Raises:
+        DataError: It is neither, or no label is of this policy.
+    """
+    if {"prompt", "response", "complies"} <= set(labels.columns):
+        table = labels[labels["complies"].notna()].reset_index(drop=True)
+        table = table.assign(domain=table.get("domain"), policy=table.get("policy", policy.full_name))
+        exchanges, verdicts = labelled_answers(table, policy)
+    else:
+        limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
+        pairs = intake.clean_pairs(labels, invalid="skip", **limits).pairs
+        exchanges, verdicts = labelled_exchanges(pairs)
+    if not exchanges:
+        raise DataError(
+            f"The table has no label under {policy.full_name}. Expected columns prompt, response, complies "
+            "(and "
+            "policy, where it differs), or pairs with chosen_complies and rejected_complies. Found columns: "
+            f"{', '.join(map(str, labels.columns))}."
+        )
+    return exchanges, verdicts
+
+
 def appoint(
-    pairs: pd.DataFrame, answers: pd.DataFrame, policy: Policy, *, folds: int, seed: int
+    pairs: pd.DataFrame,
+    answers: pd.DataFrame,
+    policy: Policy,
+    *,
+    folds: int,
+    seed: int,
+    labelled_by: Collection[str] = (),
 ) -> tuple[list[Oracle], dict[str, Any]]:
     """The judges, and what is known of them.
 
     The rules judge where the policy has any; a classifier joins them where there are hand-set labels.
     Labelled answers of models matter: what people wrote does not show how a small model gets it wrong.
+    Where a classifier has labelled the pairs, another one that learns from the same labels would share its
+    errors: it is no judge of what they did, and is not appointed.
 
     Returns:
         Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
         responses, over models' answers) and the rules' over models' answers; or why there is no classifier.
     """
-    if not policy.rules:
+    if not policy.checked_rules:
         return [], {
             "judges": [],
             "note": "The policy has no machine-checkable rules: held-out pairs are scored instead.",
         }
     rules = RulesOracle()
+    if "classifier" in labelled_by:
+        return [rules], {"judges": ["rules"], "note": NOT_INDEPENDENT}
     written, answered = labelled_exchanges(pairs), labelled_answers(answers, policy)
     exchanges, labels = written[0] + answered[0], written[1] + answered[1]
     try:
@@ -78,7 +125,8 @@ def appoint(
     except ClassifierError as error:
         return [rules], {"judges": ["rules"], "note": f"No second judge: {error}"}
     correct, n_written = validation.correct, len(written[1])
-    of_rules = [j.complies == label for j, label in zip(rules(answered[0], policy), answered[1], strict=True)]
+    verdicts = [j.complies for j in rules(answered[0], policy)]
+    of_rules = [v == label for v, label in zip(verdicts, answered[1], strict=True) if v is not None]
     report = {
         "judges": ["rules", "classifier"],
         "classifier": {

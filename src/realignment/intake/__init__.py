@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from realignment.intake.formats import PreferenceFormat, cut_prompt, detect_format, read_rows
+from realignment.intake.formats import PKU_GRADES, PreferenceFormat, cut_prompt, detect_format, read_rows
 from realignment.intake.screening import (
     OPTIONAL_TEXTS,
     Columns,
@@ -19,7 +19,8 @@ from realignment.intake.screening import (
     find_problems,
     is_null,
 )
-from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS, DataError
+from realignment.records import GRADE_COLUMNS, PAIR_COLUMNS, TRUTH_COLUMNS, DataError
+from realignment.tiers import read_categories, read_severity
 
 REJECTED_COLUMNS = ("row", "field", "reason", "pair_id", "content")
 
@@ -148,7 +149,20 @@ def _to_columns(raw: pd.DataFrame, readings: Iterable[Any]) -> Columns:
     if any(name in raw.columns for name in (*TRUTH_COLUMNS, "is_response_0_safe", "is_response_1_safe")):
         for name, cells in zip(TRUTH_COLUMNS, given_by_format, strict=True):
             columns[name] = _without_nan(raw[name] if name in raw.columns else cells)
-    return columns
+    return columns | _read_grades(raw, readings)
+
+
+def _read_grades(raw: pd.DataFrame, readings: Iterable[Any]) -> Columns:
+    """Categories and severities of harm, where the table has any."""
+    given = {name: raw[name] for name in GRADE_COLUMNS if name in raw.columns}
+    by_format = {name: [getattr(reading, name, None) for reading in readings] for name in GRADE_COLUMNS}
+    if not given and not any(cell is not None for cells in by_format.values() for cell in cells):
+        return {}
+    read = {"categories": read_categories, "severity": read_severity}
+    return {
+        name: [read[name.partition("_")[2]](cell) for cell in given.get(name, by_format[name])]
+        for name in GRADE_COLUMNS
+    }
 
 
 def _derive_id(*texts: Any) -> str:
@@ -190,17 +204,17 @@ def _count(problems: Problems) -> dict[str, int]:
 
 
 def _list_ignored(raw: pd.DataFrame) -> list[str]:
-    used = {*PAIR_COLUMNS, *TRUTH_COLUMNS, "response_0", "response_1", "better_response_id"} - {"messages"}
-    return [
-        str(name) for name in raw.columns if name not in used | {"is_response_0_safe", "is_response_1_safe"}
-    ]
+    used = {*PAIR_COLUMNS, *TRUTH_COLUMNS, *GRADE_COLUMNS, "response_0", "response_1", "better_response_id"}
+    used |= {name.format(k) for name in PKU_GRADES for k in (0, 1)}
+    return [str(name) for name in raw.columns if name not in used - {"messages"}]
 
 
 def _to_pairs(columns: Columns, kept: list[bool]) -> pd.DataFrame:
     # `str` and `boolean` survive Parquet unchanged, columns of nothing but null included.
-    names = [*PAIR_COLUMNS, *(name for name in TRUTH_COLUMNS if name in columns)]
+    names = [*PAIR_COLUMNS, *(name for name in (*TRUTH_COLUMNS, *GRADE_COLUMNS) if name in columns)]
     cells = {name: [cell for cell, keep in zip(columns[name], kept, strict=True) if keep] for name in names}
     kinds = {name: "boolean" if name in TRUTH_COLUMNS else "str" for name in names}
+    kinds |= {name: "Int64" for name in names if name.endswith("_severity")}
     return pd.DataFrame({name: pd.Series(cells[name], dtype=kinds[name]) for name in names})
 
 

@@ -23,6 +23,7 @@ class PreferenceFormat(StrEnum):
 
 
 _PKU_COLUMNS = ("prompt", "response_0", "response_1", "better_response_id")
+PKU_GRADES = ("is_response_{}_safe", "response_{}_harm_category", "response_{}_severity_level")
 _TRL_COLUMNS = ("prompt", "chosen", "rejected")
 
 
@@ -44,6 +45,10 @@ class Reading:
     messages: str | None = None
     chosen_complies: Any = None
     rejected_complies: Any = None
+    chosen_categories: Any = None
+    chosen_severity: Any = None
+    rejected_categories: Any = None
+    rejected_severity: Any = None
 
 
 def detect_format(raw: pd.DataFrame) -> PreferenceFormat:
@@ -98,11 +103,11 @@ def read_rows(raw: pd.DataFrame, layout: PreferenceFormat) -> Iterator[Reading |
     if layout is PreferenceFormat.STANDARD:
         return (Reading(*cells) for cells in zip(*(raw[name] for name in _TRL_COLUMNS), strict=True))
     if layout is PreferenceFormat.PKU:
-        safety = [
-            raw.get(f"is_response_{k}_safe", pd.Series([None] * len(raw), dtype=object)) for k in (0, 1)
-        ]
+        unknown = pd.Series([None] * len(raw), dtype=object)
+        grades = [raw.get(name.format(k), unknown) for k in (0, 1) for name in PKU_GRADES]
         return (
-            _read_pku(*cells) for cells in zip(*(raw[name] for name in _PKU_COLUMNS), *safety, strict=True)
+            _read_pku(*cells[:4], grades=cells[4:7], other=cells[7:])
+            for cells in zip(*(raw[name] for name in _PKU_COLUMNS), *grades, strict=True)
         )
     if layout is PreferenceFormat.CONVERSATIONAL:
         return (
@@ -112,13 +117,19 @@ def read_rows(raw: pd.DataFrame, layout: PreferenceFormat) -> Iterator[Reading |
 
 
 def _read_pku(
-    prompt: Any, first: Any, second: Any, better: Any, first_safe: Any, second_safe: Any
+    prompt: Any,
+    first: Any,
+    second: Any,
+    better: Any,
+    *,
+    grades: tuple[Any, ...],
+    other: tuple[Any, ...],
 ) -> Reading | Problem:
     if str(better) not in ("0", "1"):
         return Problem("better_response_id", f"expected 0 or 1, found {better!r:.40}")
-    if str(better) == "0":
-        return Reading(prompt, first, second, None, first_safe, second_safe)
-    return Reading(prompt, second, first, None, second_safe, first_safe)
+    if str(better) == "1":
+        first, second, grades, other = second, first, other, grades
+    return Reading(prompt, first, second, None, grades[0], other[0], *grades[1:], *other[1:])
 
 
 def _read_conversation(prompt: Any, chosen: Any, rejected: Any) -> Reading | Problem:

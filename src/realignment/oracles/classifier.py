@@ -1,14 +1,19 @@
 """A text classifier as judge: trained on labelled exchanges, not on the rules, its own errors measured."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from realignment.oracles.calibration import Calibration, Method, fit_calibration
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment, RealignmentError
+
+TEMPLATE = "topic_{domain} {response}"
+"""What the classifier reads unless told otherwise: the topic as one word, then the response."""
 
 
 class ClassifierError(RealignmentError):
@@ -21,20 +26,62 @@ class ClassifierOracle:
 
     It sees words of the response and the topic, not the rules' patterns: a model that
     learns to please the regular expressions alone is found out here.
+
+    Attributes:
+        pipeline: Fitted on texts, with `predict_proba`; its second class is "complies".
+        name: What reports call it.
+        calibration: Corrects its probabilities; None: they are taken as they are.
+        template: What it reads of an exchange.
+        held_out: Text → probability, for the texts that it was trained on: what it said in the fold that did
+            not know them. A verdict on its own training data would otherwise be a memory.
+        policy: Name and version that its labels were given under; None: whoever made it sees to that.
     """
 
     pipeline: Any
     name: str = "classifier"
+    calibration: Calibration | None = None
+    template: str = TEMPLATE
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    policy: str | None = None
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; confidence is the probability of the verdict."""
+        """One judgment per exchange; confidence is the probability of the verdict.
+
+        Raises:
+            ClassifierError: Its labels were given under another policy.
+        """
         if not exchanges:
             return []
-        probability = self.pipeline.predict_proba([render(exchange) for exchange in exchanges])[:, 1]
-        return [
-            Judgment(bool(p >= 0.5), float(max(p, 1 - p)), reason=f"P(complies) = {p:.2f}", oracle=self.name)
-            for p in probability
-        ]
+        check_policy(self.policy, policy)
+        return verdicts(self.probability(exchanges), self.name)
+
+    def probability(self, exchanges: Sequence[Exchange]) -> npt.NDArray[np.float64]:
+        """P(complies) of each exchange, calibrated, shape (n,)."""
+        texts = [render(exchange, self.template) for exchange in exchanges]
+        fresh = self.pipeline.predict_proba(texts)[:, 1]
+        probability = np.array([self.held_out.get(text, p) for text, p in zip(texts, fresh, strict=True)])
+        return probability if self.calibration is None else self.calibration(probability)
+
+
+def check_policy(learnt: str | None, asked: Policy) -> None:
+    """Labels of another policy teach nothing of this one.
+
+    Raises:
+        ClassifierError: The policies differ.
+    """
+    if learnt is not None and learnt != asked.full_name:
+        raise ClassifierError(
+            f"The classifier learnt from labels under {learnt}, and is asked to judge by {asked.full_name}. "
+            "Label responses under the new policy, and train it again (`--pipelines train_classifier`)."
+        )
+
+
+def verdicts(probability: npt.NDArray[np.float64], name: str) -> list[Judgment]:
+    """Judgments from P(complies): the likelier verdict, with its probability as confidence."""
+    return [
+        Judgment(bool(p >= 0.5), float(max(p, 1 - p)), reason=f"P(complies) = {p:.2f}", oracle=name)
+        for p in probability
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +92,17 @@ class CrossValidation:
         n: Labelled exchanges.
         folds: Folds, by prompt, so that both responses of a pair are in one fold.
         correct: Whether each held-out verdict was right, shape (n,).
+        raw: P(complies) by the fold that did not know the exchange, shape (n,).
+        calibrated: The same, corrected by a calibration that did not know its fold, shape (n,).
+        fold: Which fold each exchange is in, from 0, shape (n,).
     """
 
     n: int
     folds: int
-    correct: np.ndarray
+    correct: npt.NDArray[np.bool_]
+    raw: npt.NDArray[np.float64]
+    calibrated: npt.NDArray[np.float64]
+    fold: npt.NDArray[np.int64]
 
     @property
     def accuracy(self) -> float:
@@ -57,9 +110,10 @@ class CrossValidation:
         return float(self.correct.mean())
 
 
-def render(exchange: Exchange) -> str:
-    """What the classifier reads: the topic as one word, then the response."""
-    return f"topic_{exchange.domain or 'any'} {exchange.response}"
+def render(exchange: Exchange, template: str = TEMPLATE) -> str:
+    """What the classifier reads; a topic that is not known is `any`."""
+    domain = exchange.domain or "any"
+    return template.format(domain=domain, prompt=exchange.prompt, response=exchange.response)
 
 
 def build_pipeline(seed: int) -> Any:
@@ -85,16 +139,58 @@ def _cross(text: str) -> str:
 
 
 def train_classifier(
-    exchanges: Sequence[Exchange], labels: Sequence[bool], *, folds: int, seed: int
+    exchanges: Sequence[Exchange],
+    labels: Sequence[bool],
+    *,
+    folds: int,
+    seed: int,
+    build: Callable[[int], Any] = build_pipeline,
+    template: str = TEMPLATE,
+    calibration: Method | None = None,
 ) -> tuple[ClassifierOracle, CrossValidation]:
     """Fit on all labelled exchanges, and measure by cross-validation grouped by prompt.
+
+    Args:
+        exchanges: Labelled.
+        labels: Whether each complies.
+        folds: Of the cross-validation.
+        seed: Of the folds and the pipeline.
+        build: Makes an unfitted pipeline from the seed.
+        template: What the classifier reads.
+        calibration: How its probabilities are corrected; None: not at all.
 
     Raises:
         ClassifierError: Too few prompts with a complying, or with a violating, response for the folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-
     truth = np.asarray(labels, dtype=bool)
+    splits = split_by_prompt(exchanges, truth, folds=folds, seed=seed)
+    texts = np.array([render(exchange, template) for exchange in exchanges], dtype=object)
+    raw = np.empty(len(texts))
+    for known, unknown in splits:
+        raw[unknown] = (
+            build(seed).fit(list(texts[known]), truth[known]).predict_proba(list(texts[unknown]))[:, 1]
+        )
+    fitted = build(seed).fit(list(texts), truth)
+    validation = cross_validate(raw, truth, splits, calibration)
+    corrected = None if calibration is None else fit_calibration(calibration, raw, truth)
+    held_out = {} if calibration is None else dict(zip(texts, map(float, raw), strict=True))
+    return ClassifierOracle(fitted, calibration=corrected, template=template, held_out=held_out), validation
+
+
+Splits = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+"""Per fold: positions of the exchanges to learn from, and of those held out."""
+
+
+def split_by_prompt(
+    exchanges: Sequence[Exchange], truth: npt.NDArray[np.bool_], *, folds: int, seed: int
+) -> Splits:
+    """Folds made of prompts, with both kinds in the training part of every one.
+
+    Raises:
+        ClassifierError: Too few prompts with a complying, or with a violating, response.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     groups = [exchange.prompt for exchange in exchanges]
     # Folds are made of prompts, so prompts are what must suffice for both kinds to be in every training fold.
     prompts = [{g for g, label in zip(groups, truth, strict=True) if label == kind} for kind in (True, False)]
@@ -103,10 +199,21 @@ def train_classifier(
         raise ClassifierError(
             f"The classifier needs complying responses to at least {folds} prompts and violating ones to "
             f"{folds} to be trained and cross-validated; the rarer kind has {rarest} prompts, of "
-            f"{len(truth)} labelled responses in all. Label more, or lower `evaluation.folds`."
+            f"{len(truth)} labelled responses in all. Label more, or lower `evaluation.folds` (of the "
+            "judge) or "
+            "`classifier.folds` (of the oracle)."
         )
-    texts = [render(exchange) for exchange in exchanges]
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    predicted = cross_val_predict(build_pipeline(seed), texts, truth, groups=groups, cv=splitter)
-    fitted = build_pipeline(seed).fit(texts, truth)
-    return ClassifierOracle(fitted), CrossValidation(len(truth), folds, predicted == truth)
+    return list(splitter.split(np.zeros(len(truth)), truth, groups))
+
+
+def cross_validate(
+    raw: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], splits: Splits, calibration: Method | None
+) -> CrossValidation:
+    """Held-out probabilities measured against the truth; each fold is corrected by what the others taught."""
+    calibrated, fold = raw.copy(), np.empty(len(raw), dtype=np.int64)
+    for number, (known, unknown) in enumerate(splits):
+        fold[unknown] = number
+        if calibration is not None:
+            calibrated[unknown] = fit_calibration(calibration, raw[known], truth[known])(raw[unknown])
+    return CrossValidation(len(truth), len(splits), (calibrated >= 0.5) == truth, raw, calibrated, fold)

@@ -1,7 +1,7 @@
 """The oracle that reads verdicts given with the data: people's labels, or the ground truth of a benchmark."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
@@ -16,6 +16,8 @@ class LabelOracle:
 
     labels: Labels
     name: str = "labels"
+    rules: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Rules and tiers that a response breaks, where the labels say so."""
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
         """One judgment per exchange; confidence is 1 where a label is there."""
@@ -25,4 +27,5 @@ class LabelOracle:
         label = self.labels.get((exchange.prompt, exchange.response))
         if label is None:
             return Judgment(None, 0.0, reason="the data gives no label for this response", oracle=self.name)
-        return Judgment(label, 1.0, reason="label given with the data", oracle=self.name)
+        broken = self.rules.get((exchange.prompt, exchange.response), ())
+        return Judgment(label, 1.0, broken, "label given with the data", self.name)

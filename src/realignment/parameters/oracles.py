@@ -41,7 +41,35 @@ class ChatParameters(Parameters):
     completion_price: float = Field(0.0, ge=0, description="Of a million tokens of replies, likewise")
 
 
-Single = Literal["rules", "labels", "local_lm", "chat"]
+class HumanParameters(Parameters):
+    """People's verdicts, as `review_import` left them."""
+
+    verdicts: str = Field(
+        min_length=1, description="A table of imported verdicts, or the folder of its versions: the newest"
+    )
+
+
+class TextClassifierParameters(ModelParameters):
+    """A text classifier: one that `train_classifier` made, or any sequence classifier of transformers."""
+
+    source: str = Field(
+        min_length=1,
+        description="What `train_classifier` made: a file, or the folder of its versions (the newest); or a "
+        "sequence classifier: a folder or Hub id",
+    )
+    complies_labels: tuple[str, ...] = Field(
+        (), description="Labels of a sequence classifier that mean complies; its others mean violates"
+    )
+    template: str = Field(
+        "{prompt}\n\n{response}",
+        min_length=1,
+        description="What a sequence classifier reads: {prompt}, {response}, {domain}",
+    )
+    max_length: int = Field(512, ge=8, description="Tokens that it reads: of a longer text the end")
+    batch_size: int = Field(16, ge=1, description="Texts that it reads at a time")
+
+
+Single = Literal["rules", "labels", "human", "classifier", "local_lm", "chat"]
 """The kinds that judge by themselves."""
 
 
@@ -70,9 +98,12 @@ class OracleParameters(Parameters):
 
     oracle: Single | Literal["vote", "cascade"] = Field(
         description="rules: the policy's own checks; labels: the columns chosen_complies, rejected_complies; "
-        "local_lm: a language model in this process; chat: one behind a server; vote: the majority of "
+        "human: people's imported verdicts; classifier: a text classifier; local_lm: a language model in "
+        "this process; chat: one behind a server; vote: the majority of "
         "several; cascade: the next where one is unsure"
     )
+    human: HumanParameters | None = Field(None, description="Settings of `oracle: human`")
+    classifier: TextClassifierParameters | None = Field(None, description="Settings of `oracle: classifier`")
     local_lm: LocalLMParameters | None = Field(None, description="Settings of `oracle: local_lm`")
     chat: ChatParameters | None = Field(None, description="Settings of `oracle: chat`")
     vote: VoteParameters | None = Field(None, description="Settings of `oracle: vote`")

@@ -8,7 +8,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from realignment import lineage
-from realignment.parameters import EvaluationParameters, ModelParameters, TrainingParameters
+from realignment.parameters import (
+    EvaluationParameters,
+    JudgingParameters,
+    ModelParameters,
+    TrainingParameters,
+)
 from realignment.policy import Policy
 
 logger = logging.getLogger(__name__)
@@ -34,7 +39,7 @@ def answer_prompts(
     from realignment.evaluation import answers
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
-    prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.rules))
+    prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.checked_rules))
     models = {"before": reference_model["path"], "after": realigned_model}
     return answers.answer_with_each(prompts, models, model_parameters, parameters)
 
@@ -44,13 +49,17 @@ def judge_answers(
     pairs: pd.DataFrame,
     labelled_answers: pd.DataFrame,
     policy: Policy,
+    judging: JudgingParameters,
     parameters: EvaluationParameters,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every answer with the rules, and with a classifier that did not label the training data."""
     from realignment.evaluation import judges, measures
 
-    oracles, report = judges.appoint(pairs, labelled_answers, policy, folds=parameters.folds, seed=seed)
+    labelled_by = {member.oracle for member in (judging, *judging.members())}
+    oracles, report = judges.appoint(
+        pairs, labelled_answers, policy, folds=parameters.folds, seed=seed, labelled_by=labelled_by
+    )
     responses = measures.judge_responses(answers, oracles, policy)
     if len(oracles) > 1:
         report |= measures.judge_report(responses, [oracle.name for oracle in oracles])

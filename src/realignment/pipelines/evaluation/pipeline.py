@@ -27,7 +27,15 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.judge_answers,
-                ["answers", "pairs", "labelled_answers", "policy", "params:evaluation", "params:seed"],
+                [
+                    "answers",
+                    "pairs",
+                    "labelled_answers",
+                    "policy",
+                    "params:judging",
+                    "params:evaluation",
+                    "params:seed",
+                ],
                 ["responses", "evaluation_judge"],
                 name="judge_answers",
                 tags=["oracle"],

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from realignment import intake, judging, lineage
+from realignment import intake, judging, lineage, tiers
 from realignment.appointment import appoint, report_usage, without_store
 from realignment.parameters import IntakeParameters, JudgingParameters
 from realignment.policy import Policy, diff_policies
@@ -26,6 +26,14 @@ def read_pairs(
     if report["rejected"]:
         logger.warning("%d rows were set aside, see rejected_rows: %s", report["rejected"], report["reasons"])
     return result.pairs, result.rejected_rows, report
+
+
+def read_graded_pairs(
+    raw_pairs: pd.DataFrame, policy: Policy, parameters: IntakeParameters, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Clean the pairs; grades of harm become labels where the policy has tiers for them."""
+    pairs, rejected_rows, report = read_pairs(raw_pairs, parameters, seed)
+    return tiers.grade(pairs, policy), rejected_rows, report
 
 
 def compare_policies(old_policy: Policy, policy: Policy) -> pd.DataFrame:

