@@ -15,7 +15,7 @@ import ours
 import peers
 import step
 import torch
-from harness import Call, Claim, Result, Row, alternate, options_of, peaks, report, settle
+from harness import Call, Claim, Row, alternate, options_of, peaks, report, settle
 
 from realignment.tokenization import TokenizedPair
 
@@ -62,8 +62,6 @@ def compare_impact(pairs: list[TokenizedPair], size: str, model_options: dict, r
 def compare_step(case: step.Case, rounds: int, peak_flops: float) -> dict[str, Row]:
     """Against TRL, the published loop and the hardware's peak; time and memory."""
     names = (step.TRL, step.TRL_DEFAULT, step.PUBLISHED, step.STATIC)
-    results: dict[str, Result] = {}
-    costs: dict[str, list[float]] = {}
     build = partial(step.build, case)
     costs, results = alternate({name: build(name) for name in names}, rounds=rounds, device=case.device)
     roof = f"{peak_flops / 1e12:.0f} TFLOP/s (MFU)"

@@ -10,6 +10,7 @@ import ctypes
 import gc
 import json
 import logging
+import math
 import multiprocessing
 import os
 import platform
@@ -134,13 +135,15 @@ def copied(result: Result) -> Result:
 
 
 def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """‖found − expected‖₂ / ‖expected‖₂ over all tensors; infinite where the shapes differ."""
+    """‖found − expected‖₂ / ‖expected‖₂ over all tensors.
+
+    Infinite where shapes differ, something is not a number, or all that is expected is zero: nothing is shown.
+    """
     if [t.shape for t in found] != [t.shape for t in expected]:
-        return float("inf")
+        return math.inf
     a, b = (torch.cat([t.double().flatten() for t in values]) for values in (found, expected))
-    scale = float(b.norm()) or 1.0
-    error = float((a - b).norm()) / scale
-    return error if error == error else float("inf")
+    error = float((a - b).norm() / b.norm())
+    return math.inf if math.isnan(error) else error
 
 
 def settle(

@@ -9,6 +9,7 @@ import sys
 import cases
 import ours
 import peers
+import trl_peer
 from harness import Call, Claim, Row, alternate, options_of, report, settle
 
 from realignment.tokenization import TokenizedPair
@@ -33,20 +34,20 @@ def build(pairs: list[TokenizedPair], gold: list[TokenizedPair], size: str, *, l
     plain = cases.policy(size, lora=lora, attention="sdpa")
     copy = cases.random_model(size, attention="sdpa")
     conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(gold))
-    trainer = peers.trl_trainer(
+    trainer = trl_peer.trainer(
         cases.policy(size, lora=lora, attention="sdpa"),
         pairs,
         precomputed=False,
         reference_model=None if lora else cases.random_model(size, attention="sdpa"),
     )
-    rows = peers.trl_rows(trainer)
+    rows = trl_peer.rows(trainer)
     return {
         OURS: lambda: ours.scores_and_references(model, conflicts, direction),
         PUBLISHED: lambda: peers.published_scores(plain, copy, conflicts, direction),
         PER_SAMPLE: lambda: peers.per_sample_scores(plain, conflicts, direction),
         VMAP: lambda: peers.vmap_scores(plain, conflicts, direction),
-        TRL: lambda: peers.trl_references(trainer, rows),
-        TRL_RESPONSES: lambda: peers.trl_references(trainer, rows, only_responses=True),
+        TRL: lambda: trl_peer.references(trainer, rows),
+        TRL_RESPONSES: lambda: trl_peer.references(trainer, rows, only_responses=True),
     }
 
 

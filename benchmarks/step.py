@@ -13,6 +13,7 @@ from typing import Any
 import cases
 import ours
 import peers
+import trl_peer
 from harness import Call, Claim, Row, alternate, options_of, report, settle
 
 from realignment.tokenization import TokenizedPair
@@ -72,7 +73,7 @@ def build(case: Case, name: str) -> Call:
     if name == PUBLISHED:
         cases.move(model)
         return lambda: peers.published_step(model, copy, ours.preferences(case.pairs))
-    trainer = peers.trl_trainer(
+    trainer = trl_peer.trainer(
         model,
         case.pairs,
         precomputed=name in (TRL, TRL_RESPONSES),
@@ -81,8 +82,8 @@ def build(case: Case, name: str) -> Call:
         device=case.device,
     )
     cases.move(model)
-    rows = peers.trl_rows(trainer)
-    return lambda: peers.trl_step(trainer, rows, only_responses=name == TRL_RESPONSES)
+    rows = trl_peer.rows(trainer)
+    return lambda: trl_peer.step(trainer, rows, only_responses=name == TRL_RESPONSES)
 
 
 def compare(label: str, case: Case, names: list[str], goal: float | None, rounds: int) -> dict[str, Row]:
@@ -114,7 +115,7 @@ def main() -> int:
     """Parse, measure, report."""
     size = {"default": "t17", "choices": sorted(cases.SHAPES), "help": "shape of the random model"}
     options = options_of(__doc__, size=size)
-    size, count = ("tiny", 3) if options.quick else (options.size, 8)
+    size, count = ("tiny", 6) if options.quick else (options.size, 8)
     vocabulary, every = cases.SHAPES[size][-1], [TRL, TRL_RESPONSES, TRL_ONLINE, TRL_DEFAULT, PUBLISHED]
     rows: dict[str, Row] = {}
     for regime, lengths in cases.LENGTHS.items():
