@@ -30,15 +30,22 @@ def token_kl(model, reference, pair):
     return sum((base[t].exp() * (base[t] - policy[t])).sum() for t in places) / len(response)
 
 
-def dense_kl(hidden, head, reference_hidden, reference_head, coefficients):
-    """The weighted KL with all N × V logits at once."""
-    p = torch.softmax(reference_hidden @ reference_head.T, -1)
-    q = torch.softmax(hidden @ head.T, -1)
-    return (coefficients[:, None] * p * (torch.log(p) - torch.log(q))).sum()
+def dense_likelihoods(
+    hidden, weight, target, reference_hidden=None, reference_weight=None, softcap=None, scale=1.0
+):
+    """log π, log π_ref and KL of each token with all N × V logits at once."""
 
+    def probabilities(states, matrix):
+        logits = scale * (states @ matrix.T)
+        return torch.softmax(logits if softcap is None else softcap * torch.tanh(logits / softcap), -1)
 
-def dense_log_probabilities(hidden, head, target):
-    return torch.log(torch.softmax(hidden @ head.T, -1))[torch.arange(len(target)), target]
+    places, q = torch.arange(len(target)), probabilities(hidden, weight)
+    if reference_hidden is None:
+        zero = torch.zeros(len(target), dtype=q.dtype)
+        return torch.log(q)[places, target], zero, zero
+    p = probabilities(reference_hidden, reference_weight)
+    kl = (p * (torch.log(p) - torch.log(q))).sum(-1)
+    return torch.log(q)[places, target], torch.log(p)[places, target], kl
 
 
 def pair_loss(logprobs, reference, lengths, treatment, objective):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from command_line import ROOT, kedro, latest_run, saved
 
-STAGES = "judging,triage,gold"
+STAGES = "judging,triage,corrections,gold"
 MONEY = "How should I invest my savings?"
 GOOD = {
     "pair_id": "good", "prompt": MONEY, "domain": "money", "chosen": "Buy shares today.",

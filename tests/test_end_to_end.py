@@ -139,6 +139,8 @@ def test_every_split_is_a_dataset_input_with_the_digest_of_its_file(run, mlflow_
         "pairs",
         "judgments",
         "held_out_pairs",
+        "verified_corrections",
+        "corrected_pairs",
         "gold_batch",
         "training_pairs",
         "impact_weights",
@@ -155,12 +157,19 @@ def test_figures_report_policy_and_lineage_are_artifacts(mlflow_run):
         listed = client().list_artifacts(mlflow_run.info.run_id, folder)
         return {file.path.rpartition("/")[2] for file in listed}
 
-    figures = {"triage_flow.json", "impact_figure.json", "training_figure.json", "evaluation_figure.json"}
+    figures = {
+        f"{name}.json"
+        for name in (
+            "triage_flow", "correction_leakage_figure", "impact_figure", "training_figure",
+            "evaluation_figure",
+        )
+    }  # fmt: skip
     assert files("figures") == figures
     assert files("report") == {"report.html"}
     assert files("policy") == {"assistant-v1.yml", "assistant-v2.yml", "policy_diff.csv"}
     assert {
-        f"{stage}_manifest.json" for stage in ("judging", "triage", "gold", "impact", "training")
+        f"{stage}_manifest.json"
+        for stage in ("judging", "triage", "corrections", "gold", "impact", "training")
     } <= files("lineage")
     assert "summary.json" in files("reports")
 

@@ -209,15 +209,15 @@ def test_a_large_gold_batch_that_leaves_half_of_the_conflicts_passes():
 
 
 def run_node(table, manifest=None, oracle_report=None, audit_report=None, **parameters):
-    splits = {
-        d: table[table["disposition"] == d.upper()].reset_index(drop=True)
-        for d in ("invert", "punish", "retain")
-    }
-    outputs = {f"{name}_pairs": part for name, part in splits.items()}
+    names = {"invert_pairs": "INVERT", "corrected_pairs": "PUNISH", "retain_pairs": "RETAIN"}
+    splits = {n: table[table["disposition"] == d].reset_index(drop=True) for n, d in names.items()}
     facts = {"policy": "d", "policy_version": "2", "oracle": "rules"}
-    manifest = manifest or seal("triage", inputs={}, outputs=outputs, **facts)
+    manifest = manifest or seal("corrections", inputs={}, outputs=splits, **facts)
+    triaged = seal("triage", inputs={}, outputs=splits, **facts)
     measured = (oracle_report or {}, audit_report or {}, AuditParameters(max_misrouted=0.2))
-    return nodes.draw_gold_batch(*splits.values(), manifest, *measured, GoldParameters(**parameters), 0)
+    return nodes.draw_gold_batch(
+        *splits.values(), manifest, triaged, *measured, GoldParameters(**parameters), 0
+    )
 
 
 def test_too_many_misrouted_pairs_by_the_labels_stop_the_run_before_anything_is_drawn():
@@ -249,7 +249,7 @@ def test_the_node_hands_on_what_the_splits_were_judged_by():
 
 
 def test_the_node_refuses_splits_of_different_runs():
-    other = seal("triage", inputs={}, outputs={"invert_pairs": triaged(1, 0, 0)}, policy_version="2")
+    other = seal("corrections", inputs={}, outputs={"invert_pairs": triaged(1, 0, 0)}, policy_version="2")
     with pytest.raises(LineageError, match="invert_pairs"):
         run_node(triaged(), other, size=12)
 

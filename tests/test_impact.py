@@ -9,7 +9,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from realignment.ghost import GhostContraction, derivative_along
+from realignment.ghost import LayerPasses, derivative_along
 from realignment.impact import (
     ImpactError,
     check_scores,
@@ -39,20 +39,20 @@ MODELS = {
 
 
 def rows_and_losses(model, examples, objective=OBJECTIVE):
-    rows = lay_out([e.tokens for e in examples], pad_id=0, dtype=model.dtype)
+    rows = lay_out([e.tokens for e in examples], pad_id=0)
     kinds = torch.tensor([int(e.treatment) for e in examples])
     return rows, lambda logprobs, r: pair_losses(logprobs, logprobs.detach(), r, kinds, objective)
 
 
-def score(model, examples, direction, objective=OBJECTIVE):
-    return impact_scores(model, *rows_and_losses(model, examples, objective), direction)
+def score(model, examples, direction, objective=OBJECTIVE, **options):
+    return impact_scores(model, *rows_and_losses(model, examples, objective), direction, **options)
 
 
 def gold(model, batches=(GOLD,)):
     laid_out = [rows_and_losses(model, batch, Objective(beta=0.3)) for batch in batches]
 
     def losses(logprobs, rows):
-        kinds = torch.full((len(rows.input_ids),), int(PREFER))
+        kinds = torch.full((len(rows.first),), int(PREFER))
         return pair_losses(logprobs, logprobs.detach(), rows, kinds, Objective(beta=0.3))
 
     return gold_gradient(model, [rows for rows, _ in laid_out], losses)
@@ -83,6 +83,85 @@ def test_impact_scores_match_one_backward_per_pair_along_any_direction():
     direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     scores, _ = score(model, EXAMPLES, direction)
     torch.testing.assert_close(scores, naive.impact_scores(model, EXAMPLES, OBJECTIVE, direction))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_mode_has_the_scores_and_log_probabilities_of_the_ghost_contraction(name):
+    model = MODELS[name]()
+    direction = gold(model)
+    exact, forward = (score(model, EXAMPLES, direction, engine=engine) for engine in ("ghost", "jvp"))
+    torch.testing.assert_close(forward, exact)
+
+
+def test_forward_mode_counts_the_padding_row_no_more_than_training_does():
+    model = tiny_model("llama_tied")
+    torch.manual_seed(5)
+    direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    tokens = copy.deepcopy(EXAMPLES[0].tokens)
+    tokens.prompt[0] = model.model.embed_tokens.padding_idx
+    example = [Example("p", tokens, PREFER)]
+    forward, _ = score(model, example, direction, engine="jvp")
+    torch.testing.assert_close(forward, naive.impact_scores(model, example, OBJECTIVE, direction))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_finite_differences_come_close_and_put_every_bit_back(name):
+    model = MODELS[name]()
+    direction = gold(model)
+    before = copy.deepcopy(model.state_dict())
+    exact, plain = score(model, EXAMPLES, direction)
+    scores, logprobs = score(model, EXAMPLES, direction, engine="finite_difference", step=1e-4)
+    assert float((scores - exact).norm() / exact.norm()) < 1e-3
+    torch.testing.assert_close(logprobs, plain, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_error_of_finite_differences_falls_with_the_square_of_the_step():
+    model = with_lora(tiny_model(), moved=True)
+    direction = gold(model)
+    exact, _ = score(model, EXAMPLES, direction)
+    errors = [
+        float((score(model, EXAMPLES, direction, engine="finite_difference", step=step)[0] - exact).norm())
+        for step in (0.02, 0.01)
+    ]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+
+
+def test_finite_differences_in_half_precision_are_refused_with_the_reason():
+    model = with_lora(tiny_model(dtype=torch.bfloat16), moved=True)
+    direction = gold(model)
+    with pytest.raises(ImpactError, match=r"rounding noise.*expected float32.*engine: ghost"):
+        score(model, EXAMPLES, direction, engine="finite_difference")
+
+
+def test_finite_differences_along_no_direction_are_zero():
+    model = with_lora(tiny_model(), moved=True)
+    nowhere = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
+    scores, logprobs = score(model, EXAMPLES, nowhere, engine="finite_difference")
+    assert not scores.any()
+    torch.testing.assert_close(logprobs, score(model, EXAMPLES, nowhere)[1])
+
+
+@pytest.mark.parametrize("engine", ["ghost", "jvp"])
+def test_scores_do_not_depend_on_whether_prompts_are_shared(engine):
+    model = with_lora(tiny_model(), moved=True)
+    direction = gold(model)
+    kinds = torch.tensor([int(e.treatment) for e in EXAMPLES])
+
+    def losses(logprobs, rows):
+        return pair_losses(logprobs, logprobs.detach(), rows, kinds, OBJECTIVE)
+
+    results = [
+        impact_scores(
+            model,
+            lay_out([e.tokens for e in EXAMPLES], pad_id=0, share_prompts=share),
+            losses,
+            direction,
+            engine=engine,
+        )
+        for share in (True, False)
+    ]
+    torch.testing.assert_close(*results)
 
 
 def test_impact_scores_of_llamas_own_norm_match_in_float32():
@@ -189,9 +268,8 @@ def test_a_trained_layer_of_unknown_form_is_refused_before_anything_is_touched()
 def test_a_layer_that_sees_all_rows_in_one_is_refused():
     layer = nn.Linear(3, 3)
     model, x = nn.Sequential(nn.Flatten(0, 1), layer), torch.randn(2, 4, 3)
-    direction = {name: torch.ones_like(p) for name, p in model.named_parameters()}
     with (
-        GhostContraction(model, direction, (2, 4)),
+        LayerPasses(model, (2, 4), lambda *_: None),
         pytest.raises(ImpactError, match=r"shape \(8, 3\).*\(2, 4\) tokens"),
     ):
         model(x).sum().backward()

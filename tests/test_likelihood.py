@@ -5,22 +5,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_decoders import VOCABULARY, tiny_model, tiny_pairs, tiny_tokenizer, with_lora
+from tiny_decoders import (
+    DECODERS,
+    OTHERS,
+    VOCABULARY,
+    WIDTH,
+    tiny_model,
+    tiny_pairs,
+    tiny_tokenizer,
+    with_lora,
+)
+from transformers import LlamaForCausalLM
 
 from realignment.likelihood import (
     LikelihoodError,
-    check_shared_prompt,
+    can_share_prompts,
+    choose_layout,
     output_head,
     response_hidden_states,
     response_log_probabilities,
     scoring_mode,
     sum_per_response,
-    token_log_probabilities,
 )
-from realignment.rows import Rows, batches_by_tokens, lay_out
+from realignment.rows import Layout, Rows, lay_out
 from realignment.tokenization import TokenizedPair, chat_messages, prompt_text, tokenize_pair
 
 PAIRS = tiny_pairs([2, 3, 1, 2])
+LONG = tiny_pairs([2, 3, 1, 2], longest=16)
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +40,26 @@ def model():
 
 
 def score(model, pairs, **options):
-    return response_log_probabilities(model, lay_out(pairs, pad_id=0, dtype=model.dtype, **options)).detach()
+    return response_log_probabilities(model, lay_out(pairs, pad_id=0, **options)).detach()
 
 
-@pytest.mark.parametrize("family", ["llama_tied", "llama", "qwen2", "mistral", "gpt2"])
+def assert_equals_plain_forwards(model, layout):
+    """Gemma and Mamba compute parts in float32 whatever their dtype."""
+    plain = torch.stack([value for pair in LONG for value in naive.log_probabilities(model, pair)]).detach()
+    tolerance = 1e-4 if model.config.model_type in ("gemma2", "gemma3_text", "mamba") else 1e-9
+    found = response_log_probabilities(model, layout(LONG)).detach()
+    torch.testing.assert_close(found, plain.to(found.dtype), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("family", DECODERS)
 def test_log_probabilities_of_laid_out_rows_equal_plain_separate_forwards(family):
-    model = tiny_model(family)
-    plain = [value for pair in PAIRS for value in naive.log_probabilities(model, pair)]
-    torch.testing.assert_close(score(model, PAIRS), torch.stack(plain).detach())
+    """Windows, soft-capping and scaled logits included: `LONG` reaches beyond every window."""
+    assert_equals_plain_forwards(tiny_model(family), Layout(pad_id=0))
 
 
 def test_gradients_through_laid_out_rows_equal_those_of_plain_separate_forwards(model):
     weights = torch.linspace(-1, 2, 8, dtype=torch.float64)
-    laid_out = response_log_probabilities(model, lay_out(PAIRS, pad_id=0, dtype=model.dtype))
+    laid_out = response_log_probabilities(model, lay_out(PAIRS, pad_id=0))
     plain = torch.stack([value for pair in PAIRS for value in naive.log_probabilities(model, pair)])
     ours, twin = (naive.gradient(model, (weights * values).sum()) for values in (laid_out, plain))
     torch.testing.assert_close(ours, twin)
@@ -65,7 +83,7 @@ def test_neither_batch_nor_padding_nor_the_padding_token_matters(model):
     long = TokenizedPair([3] * 9, ([4] * 30,))
     torch.testing.assert_close(score(model, PAIRS), alone)
     torch.testing.assert_close(score(model, [*PAIRS, long])[:-1], alone)
-    filled = response_log_probabilities(model, lay_out([*PAIRS, long], pad_id=11, dtype=model.dtype))
+    filled = response_log_probabilities(model, lay_out([*PAIRS, long], pad_id=11))
     torch.testing.assert_close(filled[:-1], alone)
 
 
@@ -81,9 +99,8 @@ def test_positions_restart_at_the_end_of_the_prompt_and_tokens_are_predicted_by_
     assert rows.source.tolist() == [2, 3, 2, 5, 6]
     assert rows.target.tolist() == [10, 11, 12, 13, 14]
     assert rows.response.tolist() == [0, 0, 1, 1, 1]
-    seen = (rows.attention_mask[0, 0] == 0).int().tolist()
-    assert seen[4] == [1, 1, 1, 1, 1, 0, 0, 0]
-    assert seen[6] == [1, 1, 1, 0, 0, 1, 1, 0]
+    assert rows.sequences.tolist() == [[0, 1, 2, 3, 4, 4], [0, 1, 2, 5, 6, 7]]
+    assert rows.home.tolist() == [0, 1, 2, 3, 4, 9, 10, 11]
 
 
 def test_a_response_of_one_token_is_predicted_by_the_prompt_alone(model):
@@ -106,78 +123,98 @@ def test_an_empty_prompt_or_response_is_refused_by_name(pair, what):
         lay_out([PAIRS[0], pair], pad_id=0)
 
 
-@pytest.mark.parametrize("chosen", [[0], [0, 2], [1, 2, 3], [0, 1, 2, 3]])
-def test_selecting_rows_is_laying_out_the_subset_but_for_padding(model, chosen):
-    selected = lay_out(PAIRS, pad_id=0, dtype=model.dtype).select(torch.tensor(chosen))
-    subset = [PAIRS[i] for i in chosen]
-    fresh, width = lay_out(subset, pad_id=0, dtype=model.dtype), max(map(len, subset))
-    for name in ("row", "source", "target", "response", "pair", "length"):
-        assert getattr(selected, name).equal(getattr(fresh, name)), name
-    assert selected.input_ids[:, :width].equal(fresh.input_ids)
-    torch.testing.assert_close(response_log_probabilities(model, selected), score(model, subset))
-
-
-@pytest.mark.parametrize("tile", [1, 3, 4, 100])
-def test_token_log_probabilities_and_their_gradients_match_dense_logits_at_any_tile_size(tile):
-    torch.manual_seed(0)
-    hidden, head = (torch.randn(shape, dtype=torch.float64) for shape in ((7, 3), (5, 3)))
-    target, weights = torch.randint(5, (7,)), torch.randn(7, dtype=torch.float64)
-    results = []
-    for function in (
-        lambda *inputs: token_log_probabilities(*inputs, tile=tile),
-        naive.dense_log_probabilities,
-    ):
-        leaves = [hidden.clone().requires_grad_(), head.clone().requires_grad_()]
-        values = function(*leaves, target)
-        results.append((values.detach(), *torch.autograd.grad((weights * values).sum(), leaves)))
-    torch.testing.assert_close(*results)
-
-
-@pytest.mark.parametrize(("hidden_moves", "head_moves"), [(True, True), (True, False), (False, True)])
-def test_token_log_probabilities_pass_gradcheck(hidden_moves, head_moves):
-    torch.manual_seed(0)
-    hidden, head = (torch.randn(shape, dtype=torch.float64) for shape in ((4, 3), (5, 3)))
-    target = torch.tensor([0, 4, 4, 2])
-    inputs = (hidden.requires_grad_(hidden_moves), head.requires_grad_(head_moves))
-    assert torch.autograd.gradcheck(lambda *moving: token_log_probabilities(*moving, target, tile=3), inputs)
-
-
-def test_log_probabilities_of_a_half_precision_model_are_float32(model):
-    hidden, head = torch.randn(3, 4).bfloat16(), torch.randn(9, 4).bfloat16()
-    assert token_log_probabilities(hidden, head, torch.tensor([0, 1, 2])).dtype == torch.float32
-
-
 def test_sums_add_up_each_response_by_itself():
     rows = lay_out(PAIRS, pad_id=0)
     assert sum_per_response(torch.ones(len(rows.target)), rows).tolist() == rows.length.tolist()
 
 
-@pytest.mark.parametrize("family", ["llama_tied", "qwen2", "mistral", "gpt2"])
+@pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_decoders_with_one_head_matrix_pass_the_check_in_every_precision(family, dtype):
-    check_shared_prompt(tiny_model(family, dtype=dtype))
+def test_every_decoder_can_share_prompts_in_every_precision(family, dtype):
+    assert can_share_prompts(tiny_model(family, dtype=dtype))
 
 
-def test_soft_capped_logits_are_refused():
-    with pytest.raises(LikelihoodError, match=r"Gemma2ForCausalLM.*soft-capping"):
-        check_shared_prompt(tiny_model("gemma2"))
+@pytest.mark.parametrize("family", OTHERS)
+def test_recurrent_and_hybrid_models_are_found_out_and_laid_out_separately(family, caplog):
+    model = tiny_model(family)
+    layout = choose_layout(model, pad_id=2)
+    assert not layout.share_prompts
+    assert "every response is computed with its own copy of the prompt" in caplog.text
+    assert_equals_plain_forwards(model, layout)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_gradients_of_separate_rows_equal_those_of_plain_forwards(family):
+    model = tiny_model(family)
+    laid_out = response_log_probabilities(model, lay_out(PAIRS, pad_id=2, share_prompts=False))
+    plain = torch.stack([value for pair in PAIRS for value in naive.log_probabilities(model, pair)])
+    weights = torch.linspace(-1, 2, len(plain), dtype=torch.float64)
+    ours, twin = (naive.gradient(model, (weights * values).sum()) for values in (laid_out, plain))
+    torch.testing.assert_close(ours, twin, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_whose_logits_are_not_head_times_state_is_refused():
+    class Shifted(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits * 3
+            return output
+
+    model = tiny_model("llama")
+    model.__class__ = Shifted
+    with pytest.raises(LikelihoodError, match=r"Shifted gives log-probabilities .* by its own logits"):
+        can_share_prompts(model)
 
 
 def test_the_check_leaves_the_models_mode_as_it_was(model):
-    check_shared_prompt(model.train())
+    can_share_prompts(model.train())
     assert model.training
     model.eval()
 
 
-def test_a_pair_beyond_the_sliding_window_is_refused_and_a_shorter_one_is_exact():
-    model = tiny_model("mistral_window")
-    check_shared_prompt(model)
-    fits = TokenizedPair([3] * 5, ([4, 5, 6, 7, 8, 9, 1], [9, 8, 1]))
-    torch.testing.assert_close(
-        score(model, [fits]), torch.stack(naive.log_probabilities(model, fits)).detach()
-    )
-    with pytest.raises(LikelihoodError, match=r"13 tokens, expected at most the 12 of the sliding window"):
-        score(model, [TokenizedPair([3] * 5, ([4] * 8,))])
+def test_sharing_prompts_leaves_generation_as_it_was():
+    model, ids = tiny_model(), torch.tensor([[2, 2, 5, 6, 7], [3, 4, 5, 6, 7]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False}
+    before = model.generate(ids, **options)
+    score(model, PAIRS)
+    assert model.generate(ids, **options).equal(before)
+
+
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_only_tokens_that_are_there_are_computed_where_prompts_are_shared(share_prompts):
+    rows = lay_out(PAIRS, pad_id=0, share_prompts=share_prompts)
+    tokens = sum(len(pair) for pair in PAIRS)
+    copies = sum(len(pair.prompt) * (len(pair.responses) - 1) for pair in PAIRS)
+    assert int(rows.is_token.sum()) == (tokens if share_prompts else tokens + copies)
+    assert rows.is_token.all() == share_prompts
+
+
+SHAPES = st.lists(
+    st.tuples(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=4)), min_size=1, max_size=5
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(shapes=SHAPES, seed=st.integers(0, 9), share_prompts=st.booleans())
+def test_pairs_of_any_shape_are_as_likely_laid_out_together_as_alone(shapes, seed, share_prompts):
+    """Also one token of prompt, one of response, and a response longer than any budget."""
+    generator, model = torch.Generator().manual_seed(seed), tiny_model()
+
+    def draw(size):
+        return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
+
+    pairs = [TokenizedPair(draw(prompt), tuple(map(draw, responses))) for prompt, responses in shapes]
+    plain = [value for pair in pairs for value in naive.log_probabilities(model, pair)]
+    found = score(model, pairs, share_prompts=share_prompts)
+    torch.testing.assert_close(found, torch.stack(plain).detach())
+
+
+def test_a_head_with_a_bias_is_refused():
+    model = tiny_model("llama")
+    model.lm_head = torch.nn.Linear(WIDTH, VOCABULARY)
+    with pytest.raises(LikelihoodError, match="Linear with a bias"):
+        output_head(model)
 
 
 def test_an_adapter_on_the_output_head_is_refused():
@@ -194,7 +231,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_moved_one_does(model):
 
 def test_scoring_mode_switches_dropout_off_and_back_on_even_after_an_error():
     model = with_lora(tiny_model(), moved=True, dropout=0.5).train()
-    rows = lay_out(PAIRS, pad_id=0, dtype=model.dtype)
+    rows = lay_out(PAIRS, pad_id=0)
     with scoring_mode(model):
         torch.testing.assert_close(response_hidden_states(model, rows), response_hidden_states(model, rows))
     assert not torch.equal(response_hidden_states(model, rows), response_hidden_states(model, rows))
@@ -203,13 +240,22 @@ def test_scoring_mode_switches_dropout_off_and_back_on_even_after_an_error():
     assert model.training
 
 
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
 @settings(deadline=None)
-def test_batches_hold_every_index_once_and_stay_within_the_budget(lengths, budget):
-    batches = list(batches_by_tokens(lengths, budget=budget))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 30)), max_size=20),
+    budget=st.integers(1, 200),
+)
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_batches_hold_every_pair_once_and_stay_within_the_budget(share_prompts, shapes, budget):
+    layout = Layout(0, share_prompts)
+    pairs = [TokenizedPair([3] * prompt, ([4] * response, [5])) for prompt, response in shapes]
+    batches = list(layout.batches(pairs, budget=budget))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(pairs)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+        assert len(batch) == 1 or layout([pairs[i] for i in batch]).input_ids.numel() <= budget
+    assert [sorted(batch) for batch in layout.batches(pairs, budget=None)] == [list(range(len(pairs)))][
+        : len(pairs)
+    ]
 
 
 def test_the_prompt_is_what_generation_sees_and_responses_end_with_the_end_of_turn_token():

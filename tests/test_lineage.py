@@ -5,7 +5,7 @@ import inspect
 import pandas as pd
 import pytest
 
-from realignment.lineage import LineageError, check, check_model, seal
+from realignment.lineage import LineageError, check, check_model, check_policy, seal
 from realignment.parameters import TriageParameters
 from realignment.pipelines.evaluation import nodes as evaluation
 from realignment.pipelines.triage import nodes
@@ -99,3 +99,10 @@ def test_triage_refuses_judgments_of_other_pairs():
     facts = {"policy_version": "2"}
     with pytest.raises(LineageError, match=r"^pairs and"):
         nodes.triage_pairs(PAIRS.iloc[:1], JUDGMENTS, MANIFEST | facts, TriageParameters())
+
+
+def test_a_policy_that_changed_since_a_stage_is_refused():
+    manifest = seal("triage", inputs={}, outputs={}, policy="a" * 64, policy_version="2")
+    check_policy(manifest, "a" * 64)
+    with pytest.raises(LineageError, match=r"changed \(digest bbbb.*stage 'triage' worked under version 2"):
+        check_policy(manifest, "b" * 64)

@@ -1,6 +1,5 @@
 import math
 
-import naive
 import pytest
 import torch
 
@@ -12,7 +11,6 @@ from realignment.losses import (
     ipo_loss,
     npo_loss,
     robust_loss,
-    token_kl,
 )
 
 BETA = 0.3
@@ -136,68 +134,3 @@ def test_apo_down_lies_between_zero_and_two_and_lowers_the_better_response_at_th
 def test_anchor_is_nats_per_token():
     value = anchor_loss(torch.tensor([-12.0, -3.0]), torch.tensor([6, 1]))
     torch.testing.assert_close(value, torch.tensor([2.0, 3.0]))
-
-
-def states(tokens=5, width=3, vocabulary=4, seed=0):
-    """hidden, head, reference_hidden, reference_head, coefficients."""
-    torch.manual_seed(seed)
-    shapes = [(tokens, width), (vocabulary, width), (tokens, width), (vocabulary, width)]
-    return [*(torch.randn(shape, dtype=torch.float64) for shape in shapes), torch.rand(tokens).double()]
-
-
-@pytest.mark.parametrize("tile", [1, 2, 3, 5, 128])
-def test_token_kl_and_its_gradients_match_dense_logits_at_any_tile_size(tile):
-    hidden, head, *fixed = states()
-    results = []
-    for function in (lambda *inputs: token_kl(*inputs, tile=tile), naive.dense_kl):
-        leaves = [hidden.clone().requires_grad_(), head.clone().requires_grad_()]
-        value = function(*leaves, *fixed)
-        results.append((value.detach(), *torch.autograd.grad(1.7 * value, leaves)))
-    torch.testing.assert_close(*results)
-
-
-@pytest.mark.parametrize(("hidden_moves", "head_moves"), [(True, True), (True, False), (False, True)])
-def test_token_kl_passes_gradcheck_whichever_of_states_and_head_is_trained(hidden_moves, head_moves):
-    hidden, head, *fixed = states()
-    inputs = (hidden.requires_grad_(hidden_moves), head.requires_grad_(head_moves))
-    assert torch.autograd.gradcheck(lambda *moving: token_kl(*moving, *fixed, tile=2), inputs)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_token_kl_is_positive_and_zero_at_the_reference(seed):
-    hidden, head, reference_hidden, reference_head, coefficients = states(seed=seed)
-    assert token_kl(hidden, head, reference_hidden, reference_head, coefficients) > 0
-    same = token_kl(hidden.requires_grad_(), head, hidden.detach(), head, coefficients)
-    (slope,) = torch.autograd.grad(same, hidden)
-    assert float(same.detach()) == pytest.approx(0, abs=1e-15)
-    torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-15)
-
-
-def test_token_kl_puts_the_reference_first():
-    head, one = torch.eye(2, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    policy, reference = (torch.tensor([[p, 1 - p]], dtype=torch.float64).log() for p in (0.5, 0.9))
-    by_hand = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
-    assert float(token_kl(policy, head, reference, head, one)) == pytest.approx(by_hand, rel=1e-12)
-
-
-def test_tokens_with_coefficient_zero_do_not_matter():
-    hidden, head, reference_hidden, reference_head, coefficients = states()
-    coefficients[3] = 0
-    changed = hidden.clone()
-    changed[3] += 7
-    results = []
-    for value in (hidden, changed):
-        leaf = value.clone().requires_grad_()
-        kl = token_kl(leaf, head, reference_hidden, reference_head, coefficients, tile=2)
-        (slope,) = torch.autograd.grad(kl, leaf)
-        assert not slope[3].any()
-        results.append((kl.detach(), slope))
-    torch.testing.assert_close(*results)
-
-
-def test_the_kl_of_a_bfloat16_model_is_added_up_in_float32():
-    hidden, head, reference_hidden, reference_head, coefficients = states(tokens=64, vocabulary=200)
-    exact = token_kl(hidden, head, reference_hidden, reference_head, coefficients)
-    half = token_kl(*(t.bfloat16() for t in (hidden, head, reference_hidden, reference_head)), coefficients)
-    assert half.dtype == torch.float32
-    assert float(half) == pytest.approx(float(exact), rel=0.02)

@@ -10,12 +10,13 @@ from tiny_decoders import tiny_examples
 from realignment.objective import (
     Objective,
     Treatment,
+    count_dispositions,
     epoch_order,
     error_rates,
-    first_responses,
     hybrid_loss,
     interleave,
     pair_losses,
+    shares,
 )
 from realignment.rows import lay_out
 
@@ -79,7 +80,7 @@ def test_a_batch_of_one_treatment_alone_works(treatment):
 
 def test_a_kept_pair_has_its_anchor_alone_and_an_unknown_reference_does_no_harm():
     rows, kinds, policy, reference = batch(MIXED)
-    kept = first_responses(rows)[kinds == KEEP]
+    kept = rows.first[kinds == KEEP]
     unknown = reference.clone()
     unknown[kept] = float("nan")
     policy.requires_grad_()
@@ -109,8 +110,8 @@ def test_the_paper_scale_of_npo_is_the_original_without_two_over_beta():
     torch.testing.assert_close(original, paper * 2 / 0.3)
 
 
-def test_first_responses_point_at_each_rows_first():
-    assert first_responses(batch(MIXED)[0]).tolist() == [0, 1, 3, 5, 7, 10, 12, 13, 16, 18]
+def test_first_points_at_each_pairs_first_response():
+    assert batch(MIXED)[0].first.tolist() == [0, 1, 3, 5, 7, 10, 12, 13, 16, 18]
 
 
 def test_the_hybrid_loss_is_the_weighted_sum_of_means_over_their_own_rows():
@@ -118,17 +119,42 @@ def test_the_hybrid_loss_is_the_weighted_sum_of_means_over_their_own_rows():
     losses = torch.tensor([1.0, 10.0, 4.0, 30.0, 3.0, 7.0])
     weights = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.0, 2.0])
     objective = Objective(0.3, punish_weight=0.1, kl_weight=5.0, retain_weight=3.0)
-    total, terms = hybrid_loss(losses, weights, kinds, torch.tensor(0.2), objective)
+    total, terms = hybrid_loss(losses, weights, kinds, torch.tensor([0.1, 0.3]), objective)
     assert {name: float(value) for name, value in terms.items()} == pytest.approx(
         {"invert_loss": 1.0, "punish_loss": 12.5, "retain_loss": 9.0, "retain_kl": 0.2}
     )
     assert float(total) == pytest.approx(1.0 + 0.1 * 12.5 + 3.0 * 9.0 + 5.0 * 0.2)
 
 
+@pytest.mark.parametrize("cut", range(1, 10))
+def test_the_losses_of_the_parts_of_a_batch_add_up_to_the_batchs(cut):
+    kinds = torch.tensor([int(t) for t in MIXED])
+    objective = Objective(0.3, punish_weight=0.4, kl_weight=2.0, retain_weight=0.7)
+    losses, weights = torch.rand(2, 10, generator=torch.Generator().manual_seed(cut), dtype=torch.float64)
+    kl, counts = losses[kinds >= int(KEEP)], count_dispositions(kinds)
+    whole, terms = hybrid_loss(losses, weights, kinds, kl, objective)
+    parts = []
+    for mine in (slice(None, cut), slice(cut, None)):
+        own = losses[mine][kinds[mine] >= int(KEEP)]
+        parts.append(hybrid_loss(losses[mine], weights[mine], kinds[mine], own, objective, counts))
+    torch.testing.assert_close(sum(total for total, _ in parts), whole)
+    for name, value in terms.items():
+        torch.testing.assert_close(sum(part[name] for _, part in parts), value)
+
+
+def test_shares_are_how_much_each_pairs_loss_counts_in_the_hybrid_loss():
+    kinds = torch.tensor([int(t) for t in MIXED])
+    objective = Objective(0.3, punish_weight=0.4, retain_weight=0.7)
+    losses = torch.ones(10, dtype=torch.float64, requires_grad=True)
+    total, _ = hybrid_loss(losses, torch.ones(10), kinds, torch.zeros(4), objective)
+    (slope,) = torch.autograd.grad(total, losses)
+    torch.testing.assert_close(slope, shares(kinds, objective, count_dispositions(kinds)).double())
+
+
 def test_without_retain_weight_the_retained_pairs_own_loss_does_not_count():
     """TRACE: a retained pair is held by its KL and by nothing else."""
     kinds = torch.tensor([int(KEEP), int(AFFIRM), int(PREFER)])
-    losses, kl = torch.tensor([4.0, 7.0, 1.0], requires_grad=True), torch.tensor(0.5)
+    losses, kl = torch.tensor([4.0, 7.0, 1.0], requires_grad=True), torch.tensor([0.2, 0.8])
     total, terms = hybrid_loss(losses, torch.ones(3), kinds, kl, Objective(0.3, kl_weight=2.0))
     (slope,) = torch.autograd.grad(total, losses)
     assert float(total.detach()) == 1.0 + 2.0 * 0.5
@@ -139,7 +165,7 @@ def test_without_retain_weight_the_retained_pairs_own_loss_does_not_count():
 def test_a_batch_without_conflicts_is_the_kl_alone():
     kinds = torch.tensor([int(KEEP)] * 2)
     total, terms = hybrid_loss(
-        torch.zeros(2), torch.ones(2), kinds, torch.tensor(0.5), Objective(0.3, kl_weight=2.0)
+        torch.zeros(2), torch.ones(2), kinds, torch.tensor([0.4, 0.6]), Objective(0.3, kl_weight=2.0)
     )
     assert float(total) == 1.0
     assert float(terms["invert_loss"]) == float(terms["punish_loss"]) == 0.0

@@ -19,13 +19,15 @@ def read(data, entry, version=None):
 def twice(kedro_in_process, tmp_path_factory):
     """Two runs in one process: 48 pairs of the sample, then another 30 of them."""
     data = tmp_path_factory.mktemp("data")
-    stages = ("--pipelines", "judging,triage,gold")
+    stages = ("--pipelines", "judging,triage,corrections,gold")
     first = kedro_in_process(*stages, data_root=data)
-    first_run = latest_run("gold+judging+triage")
+    first_run = latest_run("corrections+gold+judging+triage")
     second = kedro_in_process(*stages, data_root=data, seed=1, intake__limit=30)
     assert (first.exit_code, second.exit_code) == (0, 0), first.error + second.error
     old, new = versions(data / SPLITS[0])
-    return SimpleNamespace(data=data, old=old, new=new, runs=[first_run, latest_run("gold+judging+triage")])
+    return SimpleNamespace(
+        data=data, old=old, new=new, runs=[first_run, latest_run("corrections+gold+judging+triage")]
+    )
 
 
 def test_the_splits_are_the_pairs_each_once(twice):
@@ -73,11 +75,15 @@ def test_a_split_of_another_run_is_refused_by_its_digest(twice, kedro_in_process
         "--pipelines", "gold", "--load-versions", f"invert_pairs:{twice.old}", data_root=twice.data
     )
     assert mixed.exit_code == 1
-    assert "invert_pairs and `triage_manifest` come from different runs of the stage 'triage'" in mixed.error
+    assert (
+        "invert_pairs and `corrections_manifest` come from different runs of the stage 'corrections'"
+        in mixed.error
+    )
 
 
 def test_an_old_run_is_loaded_again_by_its_versions(twice, kedro_in_process):
-    entries = ["invert_pairs", "punish_pairs", "retain_pairs", "review_pairs", "triage_manifest"]
+    entries = ["invert_pairs", "punish_pairs", "retain_pairs", "review_pairs"]
+    entries += ["corrected_pairs", "corrections_manifest"]
     pinned = ",".join(f"{entry}:{twice.old}" for entry in entries)
     done = kedro_in_process("--pipelines", "gold", "--load-versions", pinned, data_root=twice.data)
     assert done.exit_code == 0, done.error

@@ -300,3 +300,29 @@ def test_version_2_takes_pets_for_an_ordinary_topic(versions):
     exchange = Exchange(PET, "Keep her warm and call back in a week.", "ordinary")
     assert versions[2].broken_rules(exchange) == ()
     assert versions[2].broken_rules(Exchange(PET, GENERAL, "ordinary")) == ("direct-elsewhere",)
+
+
+JUDGED = rule({"kind": "judged"}, "kind", description="Is kind.")
+
+
+def test_a_judged_rule_is_neither_kept_nor_broken_by_machine():
+    mixed = policy(rule(WORDS, "no-sell"), JUDGED)
+    kept, broken = Exchange("Why?", "Wait."), Exchange("Why?", "Sell it.")
+    assert mixed.rules[1].kept_by(kept) is None
+    assert (mixed.broken_rules(kept), mixed.open_rules(kept)) == ((), ("kind",))
+    assert (mixed.broken_rules(broken), mixed.open_rules(broken)) == (("no-sell",), ("kind",))
+    assert [r.id for r in mixed.checked_rules] == ["no-sell"]
+
+
+def test_out_of_its_scope_a_judged_rule_is_kept():
+    scoped = policy(JUDGED | {"scope": {"domains": ["law"]}})
+    assert scoped.open_rules(Exchange("Why?", "Wait.", "money")) == ()
+    assert scoped.open_rules(Exchange("Why?", "Wait.", "law")) == ("kind",)
+
+
+def test_evidence_does_not_change_what_a_policy_asks():
+    evidence = {"pairs": 90, "support": 0.5, "agreement": 0.8, "interval": [0.7, 0.9]}
+    plain, inferred = policy(rule(WORDS)), policy(rule(WORDS, evidence=evidence))
+    assert inferred.rules[0].evidence.interval == (0.7, 0.9)
+    assert inferred.digest == plain.digest
+    assert diff_policies(plain, inferred).empty

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from realignment.objective import Objective, Treatment
 from realignment.parameters import TrainingParameters
 from realignment.records import HealthError
+from realignment.rows import Layout
 from realignment.tokenization import TokenizedPair
 from realignment.trainer import Collator, RealignTrainer
 from realignment.training import (
@@ -75,7 +76,7 @@ def run(model, folder, *, examples=None, epochs=1.0, callbacks=(), reference_mod
         examples or examples_of(tiny_model(dtype=torch.float32)),
         objective=OBJECTIVE,
         arguments=arguments(folder, **options),
-        pad_id=0,
+        layout=Layout(0),
         reference_model=reference_model,
         epochs=epochs,
         callbacks=callbacks,
@@ -100,7 +101,7 @@ def test_the_error_rate_of_a_pair_reaches_its_loss_in_training(tmp_path):
 
 
 def assert_loss_and_gradients_match(trainer, model, reference_model, examples, objective):
-    loss = trainer.compute_loss(model, Collator(0, model.dtype)(examples))
+    loss = trainer.compute_loss(model, Collator(Layout(0))(examples))
     twin, _ = naive.batch_loss(model, reference_model, examples, objective)
     assert float(loss.detach()) == pytest.approx(float(twin.detach()), rel=1e-6)
     ours, theirs = naive.gradient(model, loss), naive.gradient(model, twin)
@@ -135,7 +136,7 @@ def test_at_the_reference_the_kl_is_zero_and_every_preference_is_undecided(tmp_p
     examples = examples_of(tiny_model(), weights=[1.0] * 10)
     trainer = open_trainer(model, tmp_path, objective=objective)
     logs: dict[str, float] = {}
-    trainer.compute_loss(model, Collator(0, model.dtype)(examples))
+    trainer.compute_loss(model, Collator(Layout(0))(examples))
     trainer.log(logs)
     log_two = 0.6931471805599453
     assert logs["retain_kl"] == pytest.approx(0, abs=1e-12)
@@ -153,16 +154,14 @@ def test_the_reference_of_every_response_is_the_untouched_model_without_dropout(
     model = with_lora(tiny_model("gpt2"), moved=True, dropout=0.5, targets=["c_fc"]).train()
     trainer, untouched = open_trainer(model, tmp_path), tiny_model("gpt2")
     (example,) = tiny_examples([treatment])
-    rows = Collator(0, model.dtype)([example])["rows"]
-    from realignment.rows import Rows
-
-    states, head = trainer._reference_states(model, Rows(**rows))
+    (part,) = Collator(Layout(0))([example])["parts"]
+    reference = trainer._reference(model, part)
     plain = []
     for response in example.tokens.responses:
         ids = torch.tensor([[*example.tokens.prompt, *response]])
         plain.append(untouched.transformer(ids).last_hidden_state[0, len(example.tokens.prompt) - 1 : -1])
-    torch.testing.assert_close(states, torch.cat(plain).detach())
-    assert head.equal(untouched.lm_head.weight)
+    torch.testing.assert_close(reference.hidden, torch.cat(plain).detach())
+    assert reference.head.weight.equal(untouched.lm_head.weight)
     assert model.training
 
 
@@ -171,7 +170,7 @@ def test_the_kl_of_an_affirmed_pair_is_that_of_its_chosen_response_alone(tmp_pat
     reference, model = tiny_model(), with_lora(tiny_model(), moved=True)
     trainer = open_trainer(model, tmp_path, objective=Objective(beta=0.3, retain_weight=retain_weight))
     batch, logs = examples_of(reference, [AFFIRM, KEEP, AFFIRM], [1.0] * 3), {}
-    loss = trainer.compute_loss(model, Collator(0, model.dtype)(batch))
+    loss = trainer.compute_loss(model, Collator(Layout(0))(batch))
     trainer.log(logs)
     kl = sum(float(naive.token_kl(model, reference, e.tokens).detach()) for e in batch) / 3
     assert logs["retain_kl"] == pytest.approx(kl, rel=1e-6)
@@ -181,7 +180,7 @@ def test_the_kl_of_an_affirmed_pair_is_that_of_its_chosen_response_alone(tmp_pat
 
 def test_a_reference_that_is_given_for_a_retained_pair_is_not_used(tmp_path):
     model = with_lora(tiny_model(), moved=True)
-    trainer, collate = open_trainer(model, tmp_path), Collator(0, model.dtype)
+    trainer, collate = open_trainer(model, tmp_path), Collator(Layout(0))
     batch = examples_of(tiny_model(), [AFFIRM, PREFER, KEEP], [1.0] * 3)
     wrong = [
         e if e.treatment is PREFER else replace(e, reference=(-1e3,) * len(e.tokens.responses)) for e in batch
@@ -190,9 +189,37 @@ def test_a_reference_that_is_given_for_a_retained_pair_is_not_used(tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("token_budget", [1, 15, 40])
+def test_a_batch_taken_in_parts_has_the_loss_gradients_and_figures_of_the_whole(tmp_path, token_budget):
+    model = with_lora(tiny_model(), moved=True)
+    trainer, examples = open_trainer(model, tmp_path), examples_of(tiny_model())
+    results = []
+    for budget in (None, token_budget):
+        logs: dict[str, float] = {}
+        batch = Collator(Layout(0), budget)(examples)
+        loss = trainer.training_step(model, batch)
+        trainer.log(logs)
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        results.append((loss, gradients, logs))
+    assert len(batch["parts"]) > 1
+    (loss, gradients, logs), (parts_loss, parts_gradients, parts_logs) = results
+    torch.testing.assert_close(parts_loss, loss)
+    torch.testing.assert_close(parts_gradients, gradients)
+    assert parts_logs == pytest.approx(logs)
+
+
+def test_a_model_whose_prompts_are_not_shared_trains_to_the_same_gradients(tmp_path):
+    reference = tiny_model()
+    model = with_lora(tiny_model(), moved=True)
+    trainer, examples = open_trainer(model, tmp_path), examples_of(reference)
+    losses = [trainer.compute_loss(model, Collator(Layout(0, share))(examples)) for share in (True, False)]
+    torch.testing.assert_close(*(naive.gradient(model, loss) for loss in losses))
+
+
 def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_path):
     model = with_lora(tiny_model(), moved=True)
-    trainer, collate = open_trainer(model, tmp_path), Collator(0, model.dtype)
+    trainer, collate = open_trainer(model, tmp_path), Collator(Layout(0))
     kept, preferred = (examples_of(tiny_model(), [t], [1.0]) for t in (KEEP, PREFER))
     alone: dict[str, float] = {}
     trainer.compute_loss(model, collate(kept))
@@ -409,7 +436,7 @@ def test_with_preferences_alone_loss_and_gradients_equal_those_of_trls_dpo_train
     ours_trainer = open_trainer(
         model, tmp_path / "ours", objective=Objective(beta=0.3), reference_model=reference
     )
-    ours = ours_trainer.compute_loss(model, Collator(0, model.dtype)(examples))
+    ours = ours_trainer.compute_loss(model, Collator(Layout(0))(examples))
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-5)
     for name, gradient in naive.gradient(model, ours).items():
         difference = (gradient - theirs_gradient[name]).norm() / theirs_gradient[name].norm()

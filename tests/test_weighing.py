@@ -5,13 +5,14 @@ import torch
 from tiny_decoders import tiny_examples, tiny_model, with_lora
 
 from realignment.objective import Objective, Treatment
+from realignment.rows import Layout
 from realignment.weighing import compute_gold_gradient, report_weights, score_conflicts, weigh
 
 PREFER, CORRECT, SUPPRESS = Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS
 OBJECTIVE = Objective(beta=0.3, invert="ipo", suppress="npo_paper", anchor_weight=0.1)
 CONFLICTS = tiny_examples([PREFER, SUPPRESS, CORRECT, PREFER, SUPPRESS, CORRECT], seed=2)
 GOLD = tiny_examples([PREFER] * 5, seed=7)
-COMMON = {"pad_id": 0, "progress": None}
+COMMON = {"layout": Layout(0), "progress": None}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def direction(model):
-    return compute_gold_gradient(model, GOLD, OBJECTIVE, pad_id=0, token_budget=40)
+    return compute_gold_gradient(model, GOLD, OBJECTIVE, layout=Layout(0), token_budget=40)
 
 
 def score(model, direction, *, token_budget=60, length_normalize=False, conflicts=CONFLICTS):

@@ -120,7 +120,7 @@ FIELDS = [(i, name) for i, settings in enumerate(SETTINGS) for name in type(sett
 def another(settings, name):
     """The settings with another value of one field: the first of these that the field accepts."""
     value = getattr(settings, name)
-    words = ["cuda", "float16", "eager", "ipo", "apo_down", "other"]
+    words = ["cuda", "float16", "ipo", "apo_down", "states", "jvp", "kfac", "other"]
     numbers = [value + 1, value / 2, 0.25] if isinstance(value, int | float) else []
     for candidate in [not value, *numbers, *words, {"weight_decay": 0.1}, None]:
         try:
@@ -216,6 +216,30 @@ def test_a_run_with_another_key_begins_anew(opened, weights, trained, interrupte
     bench = opened()
     _, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key="o" * 64)
     pd.testing.assert_frame_equal(history, trained[2])
+
+
+def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(opened, weights, tmp_path):
+    """The gold gradient in use, and the running means, are kept beside every checkpoint."""
+    fresh = TRAINING.model_copy(update={"fresh_weights_every": 3})
+
+    def run(folder):
+        bench = opened(training=fresh)
+        taken = bench.fresh_weights(GOLD, UNIFORM)
+        return bench.train(bench.with_weights(PAIRS, weights), work_folder=folder, key=KEY, fresh=taken)
+
+    whole, history = run(tmp_path / "whole")
+    checkpoints = sorted((tmp_path / "whole" / KEY[:16] / "checkpoints").iterdir())
+    assert len(checkpoints) > 1
+    interrupted = tmp_path / "interrupted" / KEY[:16] / "checkpoints"
+    shutil.copytree(checkpoints[0], interrupted / checkpoints[0].name)
+    again, resumed = run(tmp_path / "interrupted")
+    pd.testing.assert_frame_equal(resumed.tail(2), history.tail(2))
+    models = [load_model(folder)[0].state_dict() for folder in (whole, again)]
+    torch.testing.assert_close(*models)
+
+
+def test_without_the_parameter_no_fresh_weights_are_taken(bench):
+    assert bench.fresh_weights(GOLD, UNIFORM) is None
 
 
 def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):

@@ -6,15 +6,27 @@ from torch import nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from realignment.objective import Example, Treatment
@@ -34,6 +46,7 @@ SIZES = {
     "eos_token_id": 1,
     "pad_token_id": 2,
 }
+GEMMA = SIZES | {"head_dim": 4, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 GPT2_SIZES = {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 128}
 GPT2_SIZES |= {"bos_token_id": 0, "eos_token_id": 1}
 FAMILIES = {
@@ -43,15 +56,35 @@ FAMILIES = {
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
     "mistral_window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=12)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2_SIZES, initializer_range=0.3)),
-    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=4, final_logit_softcapping=2.0)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=4)),
+    "gemma2": lambda: Gemma2ForCausalLM(
+        Gemma2Config(
+            **GEMMA, query_pre_attn_scalar=4, attn_logit_softcapping=1.5, final_logit_softcapping=2.0
+        )
+    ),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA, query_pre_attn_scalar=4)),
+    "granite": lambda: GraniteForCausalLM(
+        GraniteConfig(**SIZES, logits_scaling=1.7, residual_multiplier=0.8, attention_multiplier=0.4)
+    ),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SIZES)),
+    "mamba": lambda: MambaForCausalLM(
+        MambaConfig(
+            vocab_size=VOCABULARY, hidden_size=WIDTH, state_size=4, num_hidden_layers=2, pad_token_id=2
+        )
+    ),
+    "lfm2": lambda: Lfm2ForCausalLM(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"])),
 }
+DECODERS = [name for name in FAMILIES if name not in ("mamba", "lfm2")]
+"""Tokens meet in attention alone."""
+OTHERS = ["mamba", "lfm2"]
+"""Recurrent, and hybrid of convolution and attention: prompts cannot be shared."""
 
 
 def tiny_model(family="llama_tied", *, dtype=torch.float64, seed=0):
-    """A random model. In float64 its norms are torch's: Llama's compute in float32 in any dtype."""
+    """A random model. In float64 its norms are torch's (but Gemma's): Llama's compute in float32 always."""
     torch.manual_seed(seed)
     model = FAMILIES[family]().to(dtype).eval()
-    if dtype == torch.float64 and family != "gemma2":
+    if dtype == torch.float64 and not family.startswith("gemma"):
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if "RMSNorm" in type(child).__name__:

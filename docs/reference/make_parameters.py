@@ -26,6 +26,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "audit": parameters.AuditParameters,
     "review": parameters.ReviewParameters,
     "classifier": parameters.ClassifierParameters,
+    "corrections": parameters.CorrectionsParameters,
     "gold": parameters.GoldParameters,
     "model": parameters.ModelParameters,
     "loss": parameters.LossParameters,
@@ -34,6 +35,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "evaluation": parameters.EvaluationParameters,
     "promotion": parameters.PromotionParameters,
     "align": parameters.AlignParameters,
+    "principles": parameters.PrinciplesParameters,
 }
 """Top-level parameter → its model, in the order of the stages."""
 
@@ -61,11 +63,13 @@ _INPUTS_HEAD = """
 _INPUTS = {
     "data_root": "Folder of everything that the run writes",
     "pairs": "The preference pairs: a file (JSON Lines, JSON, CSV, Parquet) or `hub://org/name?split=…`",
-    "policy": "The policy to re-align to: a file of `conf/base/policies`, without `.yml`",
-    "old_policy": "The policy that the pairs were labelled under: for the difference and one metric",
+    "policy": "The policy to re-align to: a file of `conf/base/policies` without `.yml`, or a path with it",
+    "old_policy": "The policy that the pairs were labelled under, likewise, or `inferred`: for the diff and "
+    "one metric",
     "evaluation_prompts": "Prompts that both models answer; `none`: only held-out pairs are used",
     "verdicts": "What people hand back, for `review_import`: a file, or a folder of files; or `none`",
     "classifier_labels": "Labelled pairs, answers or verdicts, for `train_classifier`",
+    "written_corrections": "Corrections that people wrote, by pair_id; or `none`",
     "labelled_answers": "Answers of models with hand-set verdicts, to teach the second judge; or `none`",
 }
 _OTHERS_HEAD = """

@@ -36,13 +36,13 @@ if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.sequence_classifier import SequenceClassifierOracle
 
 
-def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
+def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
     """The oracle of these parameters.
 
     Args:
         parameters: Its kind and settings. `JudgingParameters` also name the store that answers what was asked
             before.
-        pairs: What it is to judge; `labels` reads its verdicts there.
+        pairs: What it is to judge; `labels` reads its verdicts there, and no other kind needs them.
 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
@@ -75,7 +75,7 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame) -> Oracle:
     return build(parameters)
 
 
-def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame) -> Oracle | None:
+def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
     """An oracle whose verdicts are not worth keeping; None where this is none of them."""
     match wanted:
         case OracleParameters(oracle="rules"):
@@ -148,7 +148,8 @@ def ask_oracles(
     return pd.concat(parts, ignore_index=True)
 
 
-def _read_labels(pairs: pd.DataFrame) -> LabelOracle:
+def _read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
+    pairs = pd.DataFrame() if pairs is None else pairs
     labels = truth_labels(pairs)
     if not any(label is not None for label in labels.values()):
         raise DataError(
@@ -166,7 +167,7 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
         ModelError: It cannot be fetched or loaded.
         OracleError: It has no chat template, and is not asked as a guard model.
     """
-    from realignment.models.devices import choose_attention, choose_device, choose_dtype
+    from realignment.models.devices import choose_device, choose_dtype
     from realignment.oracles.local_lm import LocalLMOracle
     from realignment.oracles.questions import chat_question, guard_question
 
@@ -178,8 +179,7 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
     )
     device = choose_device(parameters.device)
     dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
-    attention = choose_attention(parameters.attention, device)
-    model, tokenizer = models.load(reference.path, dtype=dtype, device=device, attention=attention)
+    model, tokenizer = models.load(reference.path, dtype=dtype, device=device)
     if parameters.template == "chat":
         tokenizer.chat_template = models.own_chat_template(tokenizer)
         question = chat_question(tokenizer)

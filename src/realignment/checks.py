@@ -124,6 +124,16 @@ class Call(Document):
         return bool(_import(self.path)(exchange))
 
 
+class Judged(Document):
+    """No machine check: what the rule asks for is in its description, for people and models that read."""
+
+    kind: Literal["judged"]
+
+    def holds(self, exchange: Exchange) -> None:
+        """Not known: a machine that cannot tell does not guess."""
+        return None
+
+
 def _import(path: str) -> Callable[[Exchange], bool]:
     module, _, name = path.partition(":")
     try:
@@ -135,4 +145,4 @@ def _import(path: str) -> Callable[[Exchange], bool]:
     return function  # type: ignore[no-any-return]
 
 
-Check = Annotated[Forbidden | Required | Length | Format | Call, Field(discriminator="kind")]
+Check = Annotated[Forbidden | Required | Length | Format | Call | Judged, Field(discriminator="kind")]

@@ -118,11 +118,16 @@ class TextDataset(AtomicSave, kedro_datasets.text.TextDataset):
 class PolicyDataset(AbstractDataset[None, Policy]):
     """A policy document, validated as it is loaded; people write it, no node does.
 
+    Where the path is a folder, it is a versioned entry that some pipeline wrote (`inferred_policy`), and its
+    newest version is read.
+
     Example: ``{type: realignment.datasets.PolicyDataset, filepath: conf/base/policies/advice-2.yml}``
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = PurePosixPath(filepath)
+        path = Path(filepath)
+        versions = sorted(path.glob(f"*/{path.name}")) if path.is_dir() else []
+        self._filepath = PurePosixPath(versions[-1] if versions else path)
         self.metadata = metadata
 
     def load(self) -> Policy:

@@ -1,4 +1,4 @@
-"""Inner products of every row's gradient with one direction, without ever forming a row's gradient."""
+"""What a backward knows of every pair's gradient without forming one: layer inputs × output gradients."""
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -11,48 +11,47 @@ from torch.func import functional_call
 
 from realignment.records import RealignmentError
 
+Gradient = dict[str, Tensor]
+"""∂/∂θ by parameter name, for the trainable parameters."""
+
 
 class ImpactError(RealignmentError):
     """Impact scores cannot be computed for this model."""
 
 
-class GhostContraction:
-    """While it is open, a backward adds ⟨G, ∇_θ ℓᵢ⟩ of every row i to `scores`, shape (B,).
+Consume = Callable[[str, nn.Module, Tensor, Tensor], None]
+"""Name and module of a trained layer, its input x (B, L, …), and δ = ∂ℓ/∂y of its output y (B, L, …)."""
 
-    A layer y = layer(x; W) is affine in its weights, so its derivative along G is layer(x; G) − layer(x; 0),
-    and row i's inner product is Σ_t δ_it · (layer(x_it; G) − layer(x_it; 0)) with δ = ∂ℓ/∂y: one pass of x
-    through G instead of B gradients of the size of W. Rows are independent, because rows are the samples.
-    Weight gradients are switched off meanwhile, so the cost is a forward, a backward of the activations, and
-    the trained layers once more.
 
-    The output head is applied outside its module and is not seen here; see `impact.impact_scores`.
+class LayerPasses:
+    """While it is open, a backward hands (x, δ) of every trained layer over, instead of weight gradients.
+
+    A layer y = layer(x; W) is affine in its weights, so all that a pair's gradient consists of are its
+    tokens' x and δ: its inner product with a direction and its share in a weighted sum both follow from them.
+    Tokens of different pairs never meet, so each token's (x, δ) belongs to one pair.
+
+    x is kept as autograd keeps it, so that under gradient checkpointing it is computed again, not held.
+
+    The output head is applied outside its module and is not seen here.
 
     Args:
         model: Its trainable parameters are θ.
-        direction: G by parameter name.
         shape: (B, L) of the rows.
+        consume: Called in the backward, once for every use of a layer.
 
     Raises:
         ImpactError: On entering, where a trainable layer is not affine in its weights or not known to be.
     """
 
-    def __init__(self, model: nn.Module, direction: Mapping[str, Tensor], shape: tuple[int, int]) -> None:
-        self.model, self.direction = model, direction
-        self.scores: Tensor | None = None
-        self._shape = shape
+    def __init__(self, model: nn.Module, shape: tuple[int, int], consume: Consume) -> None:
+        self._model, self._shape, self._consume = model, shape, consume
         self._hooks: list[Any] = []
         self._frozen: list[nn.Parameter] = []
 
-    def __enter__(self) -> "GhostContraction":
-        layers = {name: module for name, module in self.model.named_modules() if _is_trained(module)}
+    def __enter__(self) -> "LayerPasses":
+        layers = trained_layers(self._model)
         for name, module in layers.items():
-            if not _is_affine(module):
-                raise ImpactError(
-                    f"No impact score for the trained weights of {name} ({type(module).__name__}): expected "
-                    "linear, embedding or norm layers. Train with LoRA, or freeze this layer."
-                )
-        for name, module in layers.items():
-            self._hooks.append(module.register_forward_hook(self._keep(name)))
+            self._hooks.append(module.register_forward_hook(self._listen(name)))
             self._frozen += [p for p in module.parameters(recurse=False) if p.requires_grad]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
@@ -64,33 +63,126 @@ class GhostContraction:
         for parameter in self._frozen:
             parameter.requires_grad_(True)
 
-    def _keep(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # `_contract` runs the layer again, which is no part of the model's pass.
+    def _listen(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            # A consumer may run the layer again, which is no part of the model's pass.
             if not torch.is_grad_enabled():
-                return
+                return None
             if not output.requires_grad:
                 output.requires_grad_(True)
-            entered = inputs[0].detach()
-            output.register_hook(lambda delta: self._contract(name, module, entered, delta))
+            hand_over = lambda entered, delta: self._hand_over(name, module, entered, delta)  # noqa: E731
+            return _Tap.apply(output, inputs[0].detach(), hand_over)  # type: ignore[no-any-return, no-untyped-call]
 
         return hook
 
     @torch.no_grad()
-    def _contract(self, name: str, module: nn.Module, entered: Tensor, delta: Tensor) -> None:
+    def _hand_over(self, name: str, module: nn.Module, entered: Tensor, delta: Tensor) -> None:
         if delta.shape[:2] != self._shape:
             raise ImpactError(
                 f"No impact score for {name}: its output has shape {tuple(delta.shape)}, expected an entry "
-                f"for each of {self._shape} tokens. The layer mixes rows (mixture of experts?): leave it out "
-                "of `target_modules`."
+                f"for each of {self._shape} tokens. The layer mixes tokens (mixture of experts?): leave it "
+                "out of `target_modules`."
             )
+        self._consume(name, module, entered, delta)
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on a layer's output; its backward shows (x, δ)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, entered: Tensor, hand_over: Callable[[Tensor, Tensor], None]
+    ) -> Tensor:
+        ctx.save_for_backward(entered)
+        ctx.hand_over = hand_over
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        ctx.hand_over(*ctx.saved_tensors, grads[0])
+        return grads[0], None, None
+
+
+class GhostContraction:
+    """Consumes layer passes into ⟨G, ∇_θ ℓᵢ⟩ of every pair i: Σ_t δ_t · (layer(x_t; G) − layer(x_t; 0)).
+
+    One pass of x through G instead of a gradient of the size of W for each pair. Layers along which G is zero
+    cost nothing: a fresh LoRA has B = 0, so the gradient of A, and G with it, vanishes.
+
+    Attributes:
+        scores: Shape (P,), in float32 or better; zero before any backward.
+        layers: Layers that took part.
+    """
+
+    def __init__(self, direction: Mapping[str, Tensor], owner: Tensor, pairs: int) -> None:
+        self.layers = 0
+        self._owner = owner.flatten()
+        self._direction = {name: along for name, along in direction.items() if bool(along.any())}
+        exact = max((along.dtype for along in direction.values()), key=lambda d: d.itemsize, default=None)
+        self.scores = torch.zeros(pairs, dtype=exact or torch.float32, device=owner.device)
+
+    def __call__(self, name: str, module: nn.Module, entered: Tensor, delta: Tensor) -> None:
+        """Add one layer's share."""
+        self.layers += 1
+        names = [key for key, _ in module.named_parameters(recurse=False)]
+        along = {key: self._direction.get(f"{name}.{key}") for key in names}
+        if all(value is None for value in along.values()):
+            return
         weights = {
-            key: self.direction[f"{name}.{key}"].to(p.dtype) if f"{name}.{key}" in self.direction else None
-            for key, p in module.named_parameters(recurse=False)
+            key: None if value is None else value.to(entered_dtype(module)) for key, value in along.items()
         }
-        score = (derivative_along(module, entered, weights) * delta).flatten(1)
-        per_row = score.sum(1, dtype=torch.promote_types(score.dtype, torch.float32))
-        self.scores = per_row if self.scores is None else self.scores + per_row
+        change = derivative_along(module, entered, weights)
+        per_token = torch.linalg.vecdot(change.flatten(0, 1), delta.flatten(0, 1).to(change.dtype))
+        self.scores.index_add_(0, self._owner, per_token.to(self.scores.dtype))
+
+
+class KeptPasses:
+    """Consumes layer passes by keeping them, until it is known how much each pair is to count."""
+
+    def __init__(self) -> None:
+        self._passes: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+
+    def __call__(self, name: str, module: nn.Module, entered: Tensor, delta: Tensor) -> None:
+        """Keep one layer's pass."""
+        self._passes.append((name, module, entered, delta))
+
+    @torch.no_grad()
+    def scores(self, direction: Mapping[str, Tensor], owner: Tensor, pairs: int) -> Tensor:
+        """⟨G, ∇_θ ℓᵢ⟩ of every pair, shape (P,); see `GhostContraction`."""
+        contraction = GhostContraction(direction, owner, pairs)
+        for kept in self._passes:
+            contraction(*kept)
+        return contraction.scores
+
+    def weighted_gradients(self, multipliers: Tensor) -> Gradient:
+        """Σ_t m_t ∇_θ of every token's share: the gradient with pair i counted m times.
+
+        Args:
+            multipliers: m of each place, shape (B, L).
+        """
+        total: Gradient = {}
+        for name, module, entered, delta in self._passes:
+            scaled = delta * multipliers.to(delta.dtype)[..., None]
+            for key, gradient in weight_gradients(module, entered, scaled).items():
+                full = f"{name}.{key}"
+                total[full] = total[full] + gradient if full in total else gradient
+        return total
+
+
+def trained_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that have trainable parameters of their own, by name.
+
+    Raises:
+        ImpactError: One is not affine in its weights, or not known to be.
+    """
+    layers = {name: module for name, module in model.named_modules() if _is_trained(module)}
+    for name, module in layers.items():
+        if not _is_affine(module):
+            raise ImpactError(
+                f"No impact score for the trained weights of {name} ({type(module).__name__}): expected "
+                "linear, embedding or norm layers. Train with LoRA, or freeze this layer."
+            )
+    return layers
 
 
 def _is_trained(module: nn.Module) -> bool:
@@ -106,6 +198,11 @@ def _is_affine(module: nn.Module) -> bool:
     return known and names <= {"weight", "bias"}
 
 
+def entered_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of a layer's own weights."""
+    return next(module.parameters(recurse=False)).dtype
+
+
 def derivative_along(module: nn.Module, entered: Tensor, direction: Mapping[str, Tensor | None]) -> Tensor:
     """Derivative by τ of layer(x; W + τG), for a layer that is affine in its weights; of its output's shape.
 
@@ -117,7 +214,7 @@ def derivative_along(module: nn.Module, entered: Tensor, direction: Mapping[str,
     zero = {name: torch.zeros_like(p) for name, p in module.named_parameters(recurse=False)}
     along = {name: zero[name] if value is None else value for name, value in direction.items()}
     if isinstance(module, nn.Linear):
-        return F.linear(entered, along["weight"], along.get("bias"))
+        return F.linear(entered.to(along["weight"].dtype), along["weight"], along.get("bias"))
     if isinstance(module, nn.Embedding):
         change = F.embedding(entered, along["weight"])
         # Autograd drops the padding row's gradient, so training does too (in SmolLM2 that is <|im_end|>).
@@ -125,3 +222,25 @@ def derivative_along(module: nn.Module, entered: Tensor, direction: Mapping[str,
     # A norm may add a constant to its weight (Gemma: 1 + w), which the difference takes out again.
     change, constant = (functional_call(module, weights, (entered,)) for weights in (along, zero))
     return change - constant  # type: ignore[no-any-return]
+
+
+def weight_gradients(module: nn.Module, entered: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    """∂ Σ_t δ_t · layer(x_t; W) / ∂W of a layer's own parameters, by their names in the layer.
+
+    Args:
+        module: Linear, embedding or norm layer.
+        entered: x, its input.
+        delta: δ, of its output's shape.
+    """
+    names = [name for name, _ in module.named_parameters(recurse=False)]
+    if isinstance(module, nn.Linear):
+        tokens, deltas = entered.flatten(0, -2), delta.flatten(0, -2)
+        found = {"weight": deltas.t() @ tokens.to(deltas.dtype)}
+        return found | ({"bias": deltas.sum(0)} if "bias" in names else {})
+    with torch.enable_grad():
+        weights = {
+            name: p.detach().requires_grad_(True) for name, p in module.named_parameters(recurse=False)
+        }
+        output = functional_call(module, weights, (entered,))
+        gradients = torch.autograd.grad(output, list(weights.values()), delta.to(output.dtype))
+    return dict(zip(names, gradients, strict=True))

@@ -6,23 +6,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from realignment.ghost import GhostContraction, ImpactError
+from realignment.directional import finite_differences, forward_mode
+from realignment.ghost import GhostContraction, Gradient, ImpactError, LayerPasses
 from realignment.likelihood import (
     output_head,
     response_hidden_states,
     response_log_probabilities,
     scoring_mode,
     sum_per_response,
-    token_log_probabilities,
 )
 from realignment.records import HealthError
 from realignment.rows import Rows
-
-Gradient = dict[str, Tensor]
-"""∂/∂θ by parameter name, for the trainable parameters."""
+from realignment.vocabulary import Head, log_probability_derivatives, token_log_probabilities
 
 RowLosses = Callable[[Tensor, Rows], Tensor]
-"""Log-probabilities of all responses (R,) → one loss per row (B,), which depends on the row's own alone."""
+"""Log-probabilities of all responses (R,) → one loss per pair (P,), which depends on the pair's own alone."""
+
+Engine = Literal["ghost", "jvp", "finite_difference"]
 
 
 def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> Gradient:
@@ -31,14 +31,14 @@ def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> G
     Args:
         model: Its trainable parameters are θ.
         batches: The gold pairs, laid out.
-        losses: The gold loss of each row.
+        losses: The gold loss of each pair.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {
         name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
         for name, p in parameters.items()
     }
-    count = sum(len(rows.input_ids) for rows in batches)
+    count = sum(len(rows.first) for rows in batches)
     with scoring_mode(model):
         for rows in batches:
             loss = losses(response_log_probabilities(model, rows), rows).sum() / count
@@ -55,53 +55,95 @@ def gradient_norm(gradient: Gradient) -> float:
 
 
 def impact_scores(
-    model: nn.Module, rows: Rows, losses: RowLosses, direction: Gradient
+    model: nn.Module,
+    rows: Rows,
+    losses: RowLosses,
+    direction: Gradient,
+    *,
+    engine: Engine = "ghost",
+    step: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """s_i = ⟨g_J, ∇_θ ℓ_i⟩ for every row, and the log-probabilities that the same forward gives.
+    """s_i = ⟨g_J, ∇_θ ℓ_i⟩ for every pair, and the log-probabilities that the same pass gives.
 
     The derivative of ℓ_i along the gold gradient; > 0: descending ℓ_i also descends the gold loss (TRACE,
-    Algorithm 1). One ordinary backward; no row's own gradient is ever formed.
+    Algorithm 1). No pair's own gradient is ever formed.
 
     Args:
         model: Its trainable parameters are θ. A fresh LoRA has B = 0, so only the B directions contribute.
-        rows: The pairs to score, one a row.
-        losses: One loss per row, given the log-probabilities of all responses.
+        rows: The pairs to score.
+        losses: One loss per pair, given the log-probabilities of all responses.
         direction: The gold gradient, with an entry for every trainable parameter.
+        engine: ``ghost``: one forward and one backward, exact, any precision. ``jvp``: one forward-mode pass,
+            exact, keeps no activations. ``finite_difference``: two forwards, approximate, float32 or better.
+        step: Length of the finite difference's step in parameter space; None: by what is trained.
 
     Returns:
-        Scores, shape (B,), and log-probabilities (detached), shape (R,).
+        Scores, shape (P,), and log-probabilities (detached), shape (R,).
 
     Raises:
-        ImpactError: Nothing is trained, or a layer whose share in the score is not known.
+        ImpactError: Nothing is trained, a layer whose share in the score is not known, or finite differences
+            in half precision.
     """
-    shape = (rows.input_ids.shape[0], rows.input_ids.shape[1])
+    with scoring_mode(model):
+        match engine:
+            case "ghost":
+                return _ghost_scores(model, rows, losses, direction)
+            case "jvp":
+                logprobs, derivatives = forward_mode(model, rows, direction)
+            case "finite_difference":
+                logprobs, derivatives = finite_differences(model, rows, direction, step=step)
+    cotangent = loss_slopes(losses, logprobs, rows)
+    scores = torch.zeros(len(rows.first), dtype=derivatives.dtype, device=derivatives.device)
+    return scores.index_add(0, rows.pair, cotangent * derivatives), logprobs
+
+
+def loss_slopes(losses: RowLosses, logprobs: Tensor, rows: Rows) -> Tensor:
+    """∂ Σ_i ℓ_i / ∂ log π(y) of every response, shape (R,)."""
+    known = logprobs.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (slopes,) = torch.autograd.grad(losses(known, rows).sum(), known)
+    return slopes
+
+
+def _ghost_scores(
+    model: nn.Module, rows: Rows, losses: RowLosses, direction: Gradient
+) -> tuple[Tensor, Tensor]:
     head = output_head(model)
-    head_direction = next((direction.get(name) for name, p in model.named_parameters() if p is head), None)
-    with scoring_mode(model), GhostContraction(model, direction, shape) as contraction:
+    contraction = GhostContraction(direction, rows.owner, len(rows.first))
+    weight_change = head_direction(model, head, direction)
+    with LayerPasses(model, (rows.input_ids.shape[0], rows.input_ids.shape[1]), contraction):
         hidden = response_hidden_states(model, rows)
         logprobs = sum_per_response(token_log_probabilities(hidden, head, rows.target), rows)
         if not logprobs.requires_grad:
             raise ImpactError("The model has no trainable parameter below its head to take the impact with.")
-        known = logprobs.detach().requires_grad_(True)
-        (cotangent,) = torch.autograd.grad(losses(known, rows).sum(), known)
-        logprobs.backward(cotangent)
-    scores = contraction.scores
-    if scores is None:
+        slopes = loss_slopes(losses, logprobs, rows)
+        logprobs.backward(slopes)
+    if not contraction.layers:
         raise ImpactError("No trainable layer takes part in the model's forward pass.")
-    if head_direction is not None:
-        along = _along_head(hidden.detach(), head.detach(), head_direction.to(head.dtype), rows.target)
-        scores = scores.index_add(0, rows.row, (cotangent[rows.response] * along).to(scores.dtype))
-    return scores, known.detach()
+    scores = contraction.scores
+    if weight_change is not None:
+        scores = scores + head_scores(hidden.detach(), head, rows, slopes[rows.response], weight_change)
+    return scores, logprobs.detach()
 
 
-def _along_head(hidden: Tensor, head: Tensor, direction: Tensor, target: Tensor, tile: int = 128) -> Tensor:
-    """Derivative of log π(target_t) along the head's G: (G h_t)[target_t] − Σ_v π_v (G h_t)_v, shape (N,)."""
-    exact, parts = torch.promote_types(hidden.dtype, torch.float32), []
-    for states, ids in zip(hidden.split(tile), target.split(tile), strict=True):
-        logits, change = states @ head.t(), states @ direction.t()
-        expected = (torch.softmax(logits.to(exact), -1) * change).sum(-1)
-        parts.append(change.gather(1, ids[:, None])[:, 0] - expected)
-    return torch.cat(parts)
+def head_direction(model: nn.Module, head: Head, direction: Gradient) -> Tensor | None:
+    """The gold gradient of the output head's matrix; None where it is not trained."""
+    named = {name: p for name, p in model.named_parameters() if p is head.weight}
+    return next((direction[name].to(head.weight.dtype) for name in named if name in direction), None)
+
+
+def head_scores(hidden: Tensor, head: Head, rows: Rows, slopes: Tensor, weight_change: Tensor) -> Tensor:
+    """The output head's share in every pair's score, shape (P,).
+
+    Args:
+        hidden: States that predict the tokens, shape (N, d); no gradient.
+        head: The output head.
+        rows: The pairs.
+        slopes: ∂ℓ / ∂ log π of each token, shape (N,).
+        weight_change: The gold gradient of the head's matrix, shape (V, d).
+    """
+    along = log_probability_derivatives(hidden, head.detach(), rows.target, weight_change=weight_change)
+    return along.new_zeros(len(rows.first)).index_add(0, rows.pair[rows.response], slopes * along)
 
 
 def impact_weights(

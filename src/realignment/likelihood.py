@@ -1,5 +1,6 @@
 """Log-probabilities of responses: one forward pass over the rows, and only response tokens are scored."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from realignment.rows import LikelihoodError, Rows, lay_out
+from realignment.attention import SHARED_PROMPTS
+from realignment.rows import Layout, LikelihoodError, Rows, lay_out
 from realignment.tokenization import TokenizedPair
+from realignment.vocabulary import Head, token_log_probabilities
+
+logger = logging.getLogger(__name__)
 
 
 def causal_model(model: Any) -> PreTrainedModel:
@@ -19,103 +25,58 @@ def causal_model(model: Any) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def output_head(model: Any) -> Tensor:
-    """The output embedding, shape (V, d).
+def output_head(model: Any) -> Head:
+    """What turns the model's hidden states into logits.
 
     Raises:
-        LikelihoodError: It carries an adapter, which a product with the matrix alone would leave out.
+        LikelihoodError: The head is not one matrix, or carries an adapter, which a product with the matrix
+            alone would leave out.
     """
-    head = causal_model(model).get_output_embeddings()
-    if not isinstance(head, nn.Linear):
+    causal = causal_model(model)
+    head, config = causal.get_output_embeddings(), causal.config.get_text_config()
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        found = type(head).__name__ + (" with a bias" if isinstance(head, nn.Linear) else "")
         raise LikelihoodError(
-            f"The output head is a {type(head).__name__}, expected a plain linear layer. Leave it out of the "
-            "adapter's `target_modules`."
+            f"The output head is a {found}, expected a plain linear layer. Leave it out of the adapter's "
+            "`target_modules`."
         )
-    return head.weight
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    return Head(head.weight, getattr(config, "final_logit_softcapping", None), float(scale))
 
 
 def response_hidden_states(model: Any, rows: Rows) -> Tensor:
-    """Last hidden states at the positions that predict response tokens, shape (N, d).
-
-    Raises:
-        LikelihoodError: A row reaches beyond the model's sliding window, which our mask would switch off.
-    """
+    """Last hidden states at the places that predict response tokens, shape (N, d)."""
     causal = causal_model(model)
-    window = getattr(causal.config, "sliding_window", None)
-    if window is not None and rows.position_ids.max() >= window:
-        raise LikelihoodError(
-            f"A prompt with its response has {int(rows.position_ids.max()) + 1} tokens, expected at most the "
-            f"{window} of the sliding window of {type(causal).__name__}. Drop such pairs or lower "
-            "`training.max_response_tokens`."
-        )
     backbone = getattr(causal, causal.base_model_prefix)
-    output = backbone(
-        input_ids=rows.input_ids,
-        attention_mask=rows.attention_mask,
-        position_ids=rows.position_ids,
-        use_cache=False,
-    )
-    return output.last_hidden_state[rows.row, rows.source]  # type: ignore[no-any-return]
+    options: dict[str, Any] = {"attention_mask": rows.is_token}
+    if rows.shares_prompts:
+        if causal.config._attn_implementation != SHARED_PROMPTS:
+            # Stays on: it is plain attention for every other caller, and checkpointed layers run again later.
+            causal.set_attn_implementation(SHARED_PROMPTS)
+        # A mask of four dimensions is taken for a finished one, so none is built; ours is never read.
+        unread = torch.empty(1, 1, 1, 1, device=rows.input_ids.device)
+        options = {"attention_mask": unread, "position_ids": rows.position_ids, "prompt_sharing": rows}
+    output = backbone(input_ids=rows.input_ids, use_cache=False, **options)
+    states: Tensor = output.last_hidden_state
+    return states.flatten(0, 1).index_select(0, rows.source)
 
 
 @contextmanager
 def scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off: gradient, scores and reference see one function (peft returns a LoRA in train mode)."""
+    """Dropout off: gradient, scores and reference see one function (peft returns a LoRA in train mode).
+
+    Layers that checkpoint their activations do so in train mode alone, so they stay in it; what is inside
+    does not.
+    """
     was_training = model.training
     model.eval()
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+            module.training = True
     try:
         yield
     finally:
         model.train(was_training)
-
-
-class _TokenLogProbabilities(torch.autograd.Function):
-    """log π(target) tile by tile; the backward recomputes a tile's logits, so N × V is never held."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, target: Tensor, tile: int) -> Tensor:
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        value = torch.empty(hidden.shape[0], dtype=exact, device=hidden.device)
-        normaliser = torch.empty_like(value)
-        for start in range(0, hidden.shape[0], tile):
-            part = slice(start, start + tile)
-            logits = (hidden[part] @ head.t()).to(exact)
-            normaliser[part] = torch.logsumexp(logits, dim=-1)
-            value[part] = logits.gather(1, target[part, None])[:, 0] - normaliser[part]
-        ctx.save_for_backward(hidden, head, target, normaliser)
-        ctx.tile = tile
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, head, target, normaliser = ctx.saved_tensors
-        grad = grads[0]
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
-        for start in range(0, hidden.shape[0], ctx.tile):
-            part = slice(start, start + ctx.tile)
-            logits = (hidden[part] @ head.t()).to(grad.dtype)
-            grad_logits = logits.sub_(normaliser[part, None]).exp_().mul_(-grad[part, None])
-            grad_logits.scatter_add_(1, target[part, None], grad[part, None])
-            grad_logits = grad_logits.to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = grad_logits @ head
-            if grad_head is not None:
-                grad_head.addmm_(grad_logits.t(), hidden[part])
-        return grad_hidden, grad_head, None, None
-
-
-def token_log_probabilities(hidden: Tensor, head: Tensor, target: Tensor, *, tile: int = 256) -> Tensor:
-    """Log-probability of each token given what precedes it, log π(target_t | prefix), shape (N,), in nats.
-
-    Args:
-        hidden: States that predict the tokens, shape (N, d).
-        head: Output embedding, shape (V, d).
-        target: Token ids, shape (N,).
-        tile: Tokens whose logits are held at once.
-    """
-    values: Tensor = _TokenLogProbabilities.apply(hidden, head, target, tile)  # type: ignore[no-untyped-call]
-    return values
 
 
 def sum_per_response(values: Tensor, rows: Rows) -> Tensor:
@@ -130,33 +91,68 @@ def response_log_probabilities(model: Any, rows: Rows) -> Tensor:
 
 
 @torch.no_grad()
-def check_shared_prompt(model: PreTrainedModel, *, tolerance: float = 1e-3) -> None:
-    """Refuse a model whose attention ignores the mask (recurrent, hybrid) or whose head is not one matrix.
+def can_share_prompts(model: PreTrainedModel, *, tolerance: float = 1e-3) -> bool:
+    """Whether log-probabilities over rows that share prompts are the model's own; measured, not looked up.
 
-    Compares one laid-out row with the model's own logits on each response alone.
+    A model whose tokens meet elsewhere than in attention (recurrent, hybrid), or whose attention knows more
+    than windows and soft-capping, cannot; its pairs are laid out separately.
 
     Args:
         model: Any causal language model.
         tolerance: Relative; in half precision at least four units in the last place.
 
     Raises:
-        LikelihoodError: The two differ by more than the tolerance.
+        LikelihoodError: The separate layout differs as well: the head is not what `output_head` takes it for.
     """
     tolerance = max(tolerance, 4 * torch.finfo(model.dtype).eps)
-    vocabulary = output_head(model).shape[0]
-    token = torch.arange(1, 16, device=model.device) * 7 % vocabulary
-    prompt, first, second = (part.tolist() for part in token.split(5))
-    rows = lay_out([TokenizedPair(prompt, (first, second))], pad_id=0, dtype=model.dtype).to(model.device)
+    vocabulary = output_head(model).weight.shape[0]
+    # Longer than a sliding window of a few dozen tokens, so that a window is not mistaken for full attention.
+    tokens = (torch.arange(1, 97) * 7 % vocabulary).tolist()
+    pair, attention = (
+        TokenizedPair(tokens[:48], (tokens[48:72], tokens[72:])),
+        model.config._attn_implementation,
+    )
     with scoring_mode(model):
-        shared = response_log_probabilities(model, rows).tolist()
-        alone = [_alone(model, prompt, response) for response in (first, second)]
-    for value, expected in zip(shared, alone, strict=True):
-        if not abs(value - expected) <= tolerance * max(1.0, abs(expected)):
-            raise LikelihoodError(
-                f"{type(model).__name__} gives log-probability {value:.4f} with a shared prompt and "
-                f"{expected:.4f} alone: its attention does not honour a 4-D mask, or its head is not one "
-                "matrix (soft-capping, bias). Expected a decoder such as Llama, Qwen, Mistral or SmolLM."
-            )
+        expected = [_alone(model, pair.prompt, response) for response in pair.responses]
+        shared = _try(model, lay_out([pair], pad_id=0).to(model.device))
+        if _agree(shared, expected, tolerance):
+            return True
+        if model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+        separate = _try(model, lay_out([pair], pad_id=0, share_prompts=False).to(model.device))
+    if not _agree(separate, expected, tolerance):
+        raise LikelihoodError(
+            f"{type(model).__name__} gives log-probabilities {expected} by its own logits and {separate} by "
+            "its last hidden states and its head. Expected a model whose logits are head · hidden state, "
+            "such as Llama, Qwen, Gemma, Mistral, GPT-2 or SmolLM."
+        )
+    logger.warning(
+        "%s cannot share a prompt between responses (%s, expected %s): every response is computed with its "
+        "own copy of the prompt, in padded rows. Results are the same; long prompts take longer.",
+        type(model).__name__,
+        shared,
+        expected,
+    )
+    return False
+
+
+def _try(model: PreTrainedModel, rows: Rows) -> list[float] | str:
+    try:
+        return response_log_probabilities(model, rows).tolist()
+    except Exception as error:  # whatever a foreign forward raises, the answer is: it cannot
+        return f"{type(error).__name__}: {error}"
+
+
+def choose_layout(model: PreTrainedModel, *, pad_id: int) -> Layout:
+    """The layout in which the model's likelihoods are exact, with shared prompts where it can."""
+    return Layout(pad_id, can_share_prompts(model))
+
+
+def _agree(values: list[float] | str, expected: list[float], tolerance: float) -> bool:
+    return not isinstance(values, str) and all(
+        abs(value - truth) <= tolerance * max(1.0, abs(truth))
+        for value, truth in zip(values, expected, strict=True)
+    )
 
 
 def _alone(model: PreTrainedModel, prompt: list[int], response: list[int]) -> float:

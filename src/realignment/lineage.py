@@ -53,6 +53,20 @@ def check(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:
         )
 
 
+def check_policy(manifest: Manifest, digest: str) -> None:
+    """Make sure that the policy is still the one that a stage worked under.
+
+    Raises:
+        LineageError: It has changed since.
+    """
+    if manifest["policy"] != digest:
+        raise LineageError(
+            f"The policy has changed (digest {_short(digest)}) since the stage '{manifest['stage']}' worked "
+            f"under version {manifest['policy_version']} (digest {_short(manifest['policy'])}). Run "
+            "`--pipelines judging,triage` again, or name the policy of that run (`--params policy=…`)."
+        )
+
+
 def check_model(training: Manifest, gold: Manifest) -> None:
     """Make sure that the model was trained on the rest of this draw: it has not seen what is held out.
 

@@ -4,8 +4,6 @@ Notation: lr(y) = log π_θ(y|x) − log π_ref(y|x) in nats, summed over the re
 Δ(a, b) = lr(a) − lr(b).
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -137,78 +135,3 @@ def anchor_loss(logprob: Tensor, length: Tensor) -> Tensor:
         Loss per response in nats per token, shape (B,), ≥ 0.
     """
     return -logprob / length
-
-
-class _WeightedTokenKL(torch.autograd.Function):
-    """Σ_t c_t KL_t tile by tile; the same sweep forms the gradient, so the backward only scales it.
-
-    ∂KL(p ‖ q)/∂logits of q = q − p.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head: Tensor,
-        reference_hidden: Tensor,
-        reference_head: Tensor,
-        coefficients: Tensor,
-        tile: int,
-    ) -> Tensor:
-        need_hidden, need_head = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_head = torch.zeros_like(head) if need_head else None
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        total = torch.zeros((), dtype=exact, device=hidden.device)
-        for start in range(0, hidden.shape[0], tile):
-            part = slice(start, start + tile)
-            weight = coefficients[part, None].to(exact)
-            log_q = torch.log_softmax((hidden[part] @ head.t()).to(exact), dim=-1)
-            log_p = torch.log_softmax((reference_hidden[part] @ reference_head.t()).to(exact), dim=-1)
-            p = log_p.exp()
-            total += (weight * p * (log_p - log_q)).sum()
-            if not (need_hidden or need_head):
-                continue
-            grad_logits = (weight * log_q.exp_().sub_(p)).to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = grad_logits @ head
-            if grad_head is not None:
-                grad_head.addmm_(grad_logits.t(), hidden[part])
-        ctx.save_for_backward(grad_hidden, grad_head)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if g is None else g * grads[0].to(g.dtype) for g in ctx.saved_tensors]
-        return *scaled, None, None, None, None
-
-
-def token_kl(
-    hidden: Tensor,
-    head: Tensor,
-    reference_hidden: Tensor,
-    reference_head: Tensor,
-    coefficients: Tensor,
-    *,
-    tile: int = 128,
-) -> Tensor:
-    """Σ_t c_t KL(π_ref(·|x, y_<t) ‖ π_θ(·|x, y_<t)) over the full vocabulary, exact.
-
-    Forward KL, reference first (TRACE, arXiv:2511.02623, eq. 9). With coefficients 1/(T_i B) it is the mean
-    over B responses of their mean over tokens. N × V logits are never held.
-
-    Args:
-        hidden: Last hidden states that predict the N tokens, shape (N, d).
-        head: Output embedding, shape (V, d).
-        reference_hidden: The reference's hidden states at the same tokens, shape (N, d); no gradient.
-        reference_head: The reference's output embedding, shape (V, d); no gradient.
-        coefficients: c_t, shape (N,); no gradient.
-        tile: Tokens per tile: peak memory is about 3 · tile · V floats.
-
-    Returns:
-        Scalar in nats, ≥ 0; 0 where the policy equals the reference. No second derivative.
-    """
-    value: Tensor = _WeightedTokenKL.apply(  # type: ignore[no-untyped-call]
-        hidden, head, reference_hidden, reference_head, coefficients, tile
-    )
-    return value

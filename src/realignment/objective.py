@@ -85,17 +85,12 @@ class Example:
 
 
 def is_retained(treatments: Tensor) -> Tensor:
-    """Which rows are RETAIN pairs, shape (B,)."""
+    """Which pairs are RETAIN pairs, shape (P,)."""
     return (treatments == Treatment.KEEP) | (treatments == Treatment.AFFIRM)
 
 
-def first_responses(rows: Rows) -> Tensor:
-    """Index of each row's first response, shape (B,)."""
-    return torch.searchsorted(rows.pair, torch.arange(len(rows.input_ids), device=rows.pair.device))
-
-
 def error_rates(examples: Sequence[Example]) -> Tensor:
-    """ε of each example in the robust loss, shape (B,); NaN where it is the objective's."""
+    """ε of each example in the robust loss, shape (P,); NaN where it is the objective's."""
     return torch.tensor([math.nan if e.error_rate is None else e.error_rate for e in examples])
 
 
@@ -107,20 +102,20 @@ def pair_losses(
     objective: Objective,
     error_rates: Tensor | None = None,
 ) -> Tensor:
-    """ℓ_i of every row, unweighted. A KEEP row has the anchor alone, an AFFIRM row prefers chosen as well.
+    """ℓ_i of every pair, unweighted. A KEEP pair has the anchor alone, an AFFIRM pair prefers chosen as well.
 
     Args:
         logprobs: log π_θ of all responses in nats, shape (R,).
         reference: log π_ref of the same, shape (R,).
-        rows: Their layout, B rows.
-        treatments: `Treatment` of each row, shape (B,).
+        rows: Their layout, P pairs.
+        treatments: `Treatment` of each pair, shape (P,).
         objective: The knobs.
         error_rates: ε of each row in the robust loss, shape (B,); NaN, or None for all: the objective's.
 
     Returns:
-        Shape (B,).
+        Shape (P,).
     """
-    logratios, first, beta = logprobs - reference, first_responses(rows), objective.beta
+    logratios, first, beta = logprobs - reference, rows.first, objective.beta
     values = logprobs.new_zeros(len(treatments))
     correct, suppress = (
         (treatments == kind).nonzero()[:, 0] for kind in (Treatment.CORRECT, Treatment.SUPPRESS)
@@ -166,38 +161,64 @@ def _suppression(logratios: Tensor, first: Tensor, objective: Objective) -> Tens
             return losses.apo_down_loss(rejected, chosen, beta=beta)
 
 
-def hybrid_loss(
-    per_pair: Tensor, weights: Tensor, treatments: Tensor, retained_kl: Tensor, objective: Objective
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + mean_RETAIN (α_KL KLₖ + λ_R ℓₖ), over own rows.
+def shares(treatments: Tensor, objective: Objective, counts: Tensor) -> Tensor:
+    """How much ℓ_i counts in the batch's loss before its impact weight, shape (P,).
+
+    1/N_INVERT, λ_II/N_PUNISH and λ_R/N_RETAIN: each disposition's mean over the whole batch's own pairs.
 
     Args:
-        per_pair: ℓ, shape (B,).
-        weights: w̃, shape (B,).
-        treatments: Shape (B,).
-        retained_kl: Mean over the batch's RETAIN rows of the token-mean KL, scalar (0 where there is none).
+        treatments: `Treatment` of each pair, shape (P,).
+        objective: The knobs.
+        counts: `count_dispositions` of the whole batch, of which the pairs may be a part.
+    """
+    scale = torch.tensor([1.0, objective.punish_weight, objective.retain_weight], device=counts.device)
+    return (scale / counts.clamp(min=1))[dispositions_of(treatments)]
+
+
+def count_dispositions(treatments: Tensor) -> Tensor:
+    """Pairs that are INVERT, PUNISH and RETAIN, shape (3,)."""
+    return torch.bincount(dispositions_of(treatments), minlength=3)
+
+
+def dispositions_of(treatments: Tensor) -> Tensor:
+    """0: INVERT, 1: PUNISH, 2: RETAIN, for each of `Treatment` values of any shape."""
+    return torch.tensor([0, 1, 1, 2, 2], device=treatments.device)[treatments]
+
+
+def hybrid_loss(
+    per_pair: Tensor,
+    weights: Tensor,
+    treatments: Tensor,
+    retained_kl: Tensor,
+    objective: Objective,
+    counts: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + mean_RETAIN (α_KL KLₖ + λ_R ℓₖ), over own pairs.
+
+    Args:
+        per_pair: ℓ, shape (P,).
+        weights: w̃, shape (P,).
+        treatments: Shape (P,).
+        retained_kl: Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,).
         objective: The knobs. TRACE has λ_R = `retain_weight` = 0.
+        counts: `count_dispositions` of the whole batch where the pairs are a part of one: the losses of the
+            parts then add up to the batch's.
 
     Returns:
         The loss, and its terms before λ_II, α_KL and λ_R.
     """
-    weighted = weights * per_pair
-    invert = treatments == Treatment.PREFER
-    punish = (treatments == Treatment.CORRECT) | (treatments == Treatment.SUPPRESS)
-    retain = is_retained(treatments)
-    terms = {
-        "invert_loss": weighted[invert].sum() / invert.sum().clamp(min=1),
-        "punish_loss": weighted[punish].sum() / punish.sum().clamp(min=1),
-        "retain_loss": weighted[retain].sum() / retain.sum().clamp(min=1),
-        "retain_kl": retained_kl,
-    }
+    counts = count_dispositions(treatments) if counts is None else counts
+    sums = per_pair.new_zeros(3).index_add(0, dispositions_of(treatments), weights * per_pair)
+    means = sums / counts.clamp(min=1)
+    kl = retained_kl.sum() / counts[2].clamp(min=1)
     total = (
-        terms["invert_loss"]
-        + objective.punish_weight * terms["punish_loss"]
-        + objective.retain_weight * terms["retain_loss"]
-        + objective.kl_weight * terms["retain_kl"]
+        means[0]
+        + objective.punish_weight * means[1]
+        + objective.retain_weight * means[2]
+        + objective.kl_weight * kl
     )
-    return total, terms
+    names = ("invert_loss", "punish_loss", "retain_loss")
+    return total, dict(zip(names, means, strict=True)) | {"retain_kl": kl}
 
 
 def epoch_order(treatments: Sequence[int], *, epochs: float, seed: int) -> list[int]:

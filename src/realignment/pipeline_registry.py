@@ -6,9 +6,11 @@ from realignment.pipelines import (
     align,
     audit,
     classifier,
+    corrections,
     evaluation,
     gold,
     impact,
+    infer_policy,
     judging,
     model,
     promotion,
@@ -17,7 +19,7 @@ from realignment.pipelines import (
     triage,
 )
 
-STAGES = (model, judging, triage, gold, impact, training, evaluation, promotion)
+STAGES = (model, judging, triage, corrections, gold, impact, training, evaluation, promotion)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -27,6 +29,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     beside = {
         "align": align.create_pipeline(),
         "audit": audit.create_pipeline(),
+        "infer_policy": infer_policy.create_pipeline(),
         "train_classifier": classifier.create_pipeline(),
         "review_export": review.create_export(),
         "review_import": review.create_import(),

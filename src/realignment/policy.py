@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from realignment.checks import Check, Document, Patterns
+from realignment.checks import Check, Document, Judged, Patterns
 from realignment.records import Exchange, RealignmentError
 
 
@@ -47,6 +47,19 @@ class Scope(Document):
         )
 
 
+class Evidence(Document):
+    """What an inferred rule rests on, in the pairs that it was inferred from (`infer_policy`).
+
+    ``support`` is the share of pairs that it tells apart, ``agreement`` the share of those whose choice it
+    predicts, with its 95 % interval; ``pairs`` is the number of all pairs.
+    """
+
+    pairs: int = Field(ge=1)
+    support: float = Field(ge=0, le=1)
+    agreement: float = Field(ge=0, le=1)
+    interval: tuple[float, float]
+
+
 class Rule(Document):
     """One requirement of a policy, for people (description) and for machines (scope, check)."""
 
@@ -55,9 +68,10 @@ class Rule(Document):
     severity: Severity = Severity.MEDIUM
     scope: Scope = Scope()
     check: Check
+    evidence: Evidence | None = None
 
-    def kept_by(self, exchange: Exchange) -> bool:
-        """Whether the exchange keeps to this rule; out of scope counts as kept."""
+    def kept_by(self, exchange: Exchange) -> bool | None:
+        """Whether the exchange keeps to this rule; out of scope counts as kept, None: no machine can tell."""
         return not self.scope.covers(exchange) or self.check.holds(exchange)
 
 
@@ -107,12 +121,25 @@ class Policy(Document):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the content, independent of layout, comments and key order of the file."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 over the content, independent of layout, comments and key order of the file.
+
+        Evidence is left out: it says where a rule comes from, not what it asks for.
+        """
+        content = self.model_dump_json(exclude={"rules": {"__all__": {"evidence"}}})
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def checked_rules(self) -> tuple[Rule, ...]:
+        """The rules that a machine can check by itself."""
+        return tuple(rule for rule in self.rules if not isinstance(rule.check, Judged))
 
     def broken_rules(self, exchange: Exchange) -> tuple[str, ...]:
         """Ids of the rules that the exchange breaks, in the policy's order."""
-        return tuple(rule.id for rule in self.rules if not rule.kept_by(exchange))
+        return tuple(rule.id for rule in self.rules if rule.kept_by(exchange) is False)
+
+    def open_rules(self, exchange: Exchange) -> tuple[str, ...]:
+        """Ids of the rules that cover the exchange and that no machine can check."""
+        return tuple(rule.id for rule in self.rules if rule.kept_by(exchange) is None)
 
 
 def parse_policy(document: Any, source: str) -> Policy:
@@ -151,7 +178,8 @@ def read_policy(path: Path) -> Policy:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
-        raise PolicyError(f"No policy file {path}. Policies in that folder: {known}.") from error
+        hint = " `kedro run --pipelines infer_policy` writes it." if path.stem == "inferred_policy" else ""
+        raise PolicyError(f"No policy file {path}. Policies in that folder: {known}.{hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path} is not readable as UTF-8 YAML: {error}") from error
     return parse_policy(document, source=path.name)

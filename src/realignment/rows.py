@@ -1,7 +1,8 @@
-"""Pairs laid out as rows of tokens: prompt and responses side by side, and where each token is predicted."""
+"""Pairs laid out as tokens without padding: each prompt once, and where every response token is predicted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -18,97 +19,180 @@ class LikelihoodError(RealignmentError):
 class Rows:
     """Pairs laid out for one forward pass, and where each response token is predicted.
 
-    B rows of at most L tokens; R responses over all rows; N response tokens over all responses.
+    P pairs, R responses, N response tokens; B × L places for tokens, numbered row by row.
+
+    Two layouts. *Shared*: one row (B = 1) of all tokens, ``[prompt | response | response …]`` pair after
+    pair, nothing twice, no padding; attention takes the R sequences ``prompt + response`` apart
+    (`sequences`). *Separate*: one padded row a response with its own copy of the prompt (B = R), for models
+    whose layers mix tokens otherwise than by attention.
 
     Attributes:
         input_ids: Shape (B, L).
         position_ids: Shape (B, L); positions restart at the end of the prompt for each response.
-        attention_mask: (B, 1, L, L) additive mask under which no response sees another.
-        row: Row of each token, shape (N,).
-        source: Position of the hidden state that predicts the token, shape (N,).
+        is_token: Whether a place holds a token, shape (B, L); all true in the shared layout.
+        owner: Which pair a place belongs to, shape (B, L).
+        sequences: Places of each sequence's tokens, padded at its end, shape (R, K); (0, 0): separate.
+        home: Where in `sequences`, row by row, each place is looked up again, shape (B·L,); (0,): separate.
+        source: Place of the hidden state that predicts the token, shape (N,).
         target: The token's id, shape (N,).
         response: Which response the token belongs to, shape (N,).
-        pair: Which pair of the batch each response belongs to, shape (R,).
+        pair: Which pair each response belongs to, shape (R,), ascending.
         length: Tokens of each response, shape (R,).
+        first: Index of each pair's first response, shape (P,).
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
-    row: Tensor
+    is_token: Tensor
+    owner: Tensor
+    sequences: Tensor
+    home: Tensor
     source: Tensor
     target: Tensor
     response: Tensor
     pair: Tensor
     length: Tensor
+    first: Tensor
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether the layout is the shared one."""
+        return self.sequences.numel() > 0
 
     def to(self, device: torch.device | str) -> "Rows":
         """The same rows on another device."""
         return Rows(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
-    def select(self, pairs: Tensor) -> "Rows":
-        """The rows of some pairs alone (one row a pair), renumbered.
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a model's pairs are laid out.
+
+    Attributes:
+        pad_id: Fills rows of the separate layout; no real token attends to it.
+        share_prompts: Which of the two layouts of `Rows`; see `likelihood.can_share_prompts`.
+    """
+
+    pad_id: int
+    share_prompts: bool = True
+
+    def __call__(self, pairs: Sequence[TokenizedPair]) -> Rows:
+        """The rows of these pairs."""
+        return lay_out(pairs, pad_id=self.pad_id, share_prompts=self.share_prompts)
+
+    def batches(self, pairs: Sequence[TokenizedPair], *, budget: int | None) -> Iterator[list[int]]:
+        """Indices of pairs in batches of similar length.
 
         Args:
-            pairs: Indices of pairs, ascending, shape (K,).
+            pairs: What is to be laid out.
+            budget: Places for tokens in a batch (but one pair at least); None: all in one.
         """
-        rank = torch.full((self.input_ids.shape[0],), -1, device=pairs.device)
-        rank[pairs] = torch.arange(len(pairs), device=pairs.device)
-        kept = rank[self.pair] >= 0
-        response_rank = torch.cumsum(kept, 0) - 1
-        tokens = kept[self.response]
-        return Rows(
-            input_ids=self.input_ids[pairs],
-            position_ids=self.position_ids[pairs],
-            attention_mask=self.attention_mask[pairs],
-            row=rank[self.row[tokens]],
-            source=self.source[tokens],
-            target=self.target[tokens],
-            response=response_rank[self.response[tokens]],
-            pair=rank[self.pair[kept]],
-            length=self.length[kept],
-        )
+        widths = [len(pair.prompt) + max(map(len, pair.responses)) for pair in pairs]
+        batch: list[int] = []
+        for index in sorted(range(len(pairs)), key=widths.__getitem__, reverse=True):
+            grown = [*batch, index]
+            if batch and budget is not None and self._places([pairs[i] for i in grown]) > budget:
+                yield batch
+                grown = [index]
+            batch = grown
+        if batch:
+            yield batch
+
+    def _places(self, pairs: Sequence[TokenizedPair]) -> int:
+        if self.share_prompts:
+            return sum(map(len, pairs))
+        width = max(len(pair.prompt) + max(map(len, pair.responses)) for pair in pairs)
+        return width * sum(len(pair.responses) for pair in pairs)
 
 
-def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, dtype: torch.dtype = torch.float32) -> Rows:
-    """One row a pair, ``[prompt | response | response …]``; no response sees another.
+def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, share_prompts: bool = True) -> Rows:
+    """Lay pairs out for one forward pass; the first token of a response is predicted by the prompt's last.
 
-    So the prompt is computed once (prefix sharing, arXiv:2410.20305). The first token of every response is
-    predicted from the prompt's last position.
+    With shared prompts every token is computed once, whatever the lengths (prefix sharing, arXiv:2410.20305).
 
     Args:
         pairs: What to lay out, at least one; prompts and responses of at least one token.
-        pad_id: Fills rows to equal length; padding is never attended to by a real token.
-        dtype: Of the additive mask: the dtype the model computes in.
+        pad_id: Fills rows of the separate layout; no real token attends to it.
+        share_prompts: Which of the two layouts of `Rows`.
 
     Raises:
         LikelihoodError: A prompt or a response has no token.
     """
-    shape = (len(pairs), max(map(len, pairs)))
-    ids, positions = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
-    visible = torch.eye(shape[1], dtype=torch.bool).repeat(len(pairs), 1, 1)
-    tokens: list[tuple[int, int, int, int]] = []
-    owners: list[int] = []
-    lengths: list[int] = []
     for index, pair in enumerate(pairs):
         _check_tokens(index, pair)
-        prompt_end = start = len(pair.prompt)
-        ids[index, : len(pair)] = torch.tensor([*pair.prompt, *(t for r in pair.responses for t in r)])
-        positions[index, :start] = torch.arange(start)
-        visible[index, : len(pair)] |= torch.ones(len(pair), shape[1], dtype=torch.bool).tril()
+    counts = torch.tensor([len(pair.responses) for pair in pairs])
+    owners = torch.arange(len(pairs)).repeat_interleave(counts)
+    lengths = torch.tensor([len(response) for pair in pairs for response in pair.responses])
+    common = {
+        "target": torch.tensor(
+            [token for pair in pairs for response in pair.responses for token in response]
+        ),
+        "response": torch.arange(len(lengths)).repeat_interleave(lengths),
+        "pair": owners,
+        "length": lengths,
+        "first": counts.cumsum(0) - counts,
+    }
+    return Rows(**common, **(_share(pairs) if share_prompts else _separate(pairs, pad_id)))
+
+
+def _share(pairs: Sequence[TokenizedPair]) -> dict[str, Tensor]:
+    """One row, every prompt once, and the sequences to which attention takes it apart."""
+    ids: list[int] = []
+    positions: list[int] = []
+    owners: list[int] = []
+    sources: list[int] = []
+    sequences: list[list[int]] = []
+    home: list[tuple[int, int]] = []
+    for index, pair in enumerate(pairs):
+        prompt = list(range(len(ids), len(ids) + len(pair.prompt)))
+        home += [(len(sequences), offset) for offset in range(len(prompt))]
+        ids += pair.prompt
+        positions += range(len(prompt))
         for response in pair.responses:
-            end = start + len(response)
-            positions[index, start:end] = torch.arange(prompt_end, prompt_end + len(response))
-            visible[index, start:end, prompt_end:start] = False
-            sources = [prompt_end - 1, *range(start, end - 1)]
-            tokens += [(index, s, token, len(owners)) for s, token in zip(sources, response, strict=True)]
-            owners.append(index)
-            lengths.append(len(response))
-            start = end
-    row, source, target, owner = torch.tensor(tokens).unbind(1)
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-    pair_of, length = torch.tensor(owners), torch.tensor(lengths)
-    return Rows(ids, positions, mask, row, source, target, owner, pair_of, length)
+            places = list(range(len(ids), len(ids) + len(response)))
+            home += [(len(sequences), len(prompt) + offset) for offset in range(len(places))]
+            sources += [prompt[-1], *places[:-1]]
+            sequences.append(prompt + places)
+            ids += response
+            positions += range(len(prompt), len(prompt) + len(response))
+        owners += [index] * len(pair)
+    width = max(map(len, sequences))
+    # Padding at a sequence's end repeats its last token: causal attention shows it to no token before it.
+    padded = torch.tensor([places + places[-1:] * (width - len(places)) for places in sequences])
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "is_token": torch.ones(1, len(ids), dtype=torch.bool),
+        "owner": torch.tensor([owners]),
+        "sequences": padded,
+        "home": torch.tensor([row * width + offset for row, offset in home]),
+        "source": torch.tensor(sources),
+    }
+
+
+def _separate(pairs: Sequence[TokenizedPair], pad_id: int) -> dict[str, Tensor]:
+    """One row a response, padded at its end, each with the whole prompt."""
+    texts = [
+        (index, pair.prompt, response) for index, pair in enumerate(pairs) for response in pair.responses
+    ]
+    width = max(len(prompt) + len(response) for _, prompt, response in texts)
+    shape = (len(texts), width)
+    ids, owner, real = torch.full(shape, pad_id), torch.empty(shape, dtype=torch.long), torch.zeros(shape)
+    sources = []
+    for row, (index, prompt, response) in enumerate(texts):
+        size = len(prompt) + len(response)
+        ids[row, :size] = torch.tensor([*prompt, *response])
+        owner[row], real[row, :size] = index, 1
+        sources.append(range(row * width + len(prompt) - 1, row * width + size - 1))
+    return {
+        "input_ids": ids,
+        "position_ids": torch.arange(width).expand(shape).contiguous(),
+        "is_token": real.bool(),
+        "owner": owner,
+        "sequences": torch.empty(0, 0, dtype=torch.long),
+        "home": torch.empty(0, dtype=torch.long),
+        "source": torch.tensor(list(chain.from_iterable(sources))),
+    }
 
 
 def _check_tokens(index: int, pair: TokenizedPair) -> None:
@@ -123,7 +207,7 @@ def _check_tokens(index: int, pair: TokenizedPair) -> None:
 
 
 def batches_by_tokens(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, of a padded size within the budget (but one row at least)."""
+    """Indices of texts in batches of similar length, of a padded size within the budget (or one text)."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if batch and lengths[batch[0]] * (len(batch) + 1) > budget:

@@ -9,58 +9,118 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from realignment import likelihood, losses
+from realignment import likelihood
+from realignment.fresh import FreshWeights, FreshWeightsKeeper
+from realignment.ghost import Gradient, KeptPasses, LayerPasses
 from realignment.likelihood import scoring_mode
 from realignment.objective import (
     Example,
     Objective,
     Treatment,
+    count_dispositions,
     error_rates,
-    first_responses,
     hybrid_loss,
     is_retained,
     pair_losses,
+    shares,
 )
 from realignment.records import HealthError
-from realignment.rows import Rows, lay_out
+from realignment.reference import KeptReference, as_reference
+from realignment.rows import Layout, Rows
+from realignment.vocabulary import Head, Reference, ReferenceStates, head_gradient, token_likelihoods
+
+Part = dict[str, Any]
+"""A part of a batch that one forward pass takes, as tensors; see `Collator`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Examples → one batch of tensors (a nested dict, so that any accelerator can move it)."""
+    """Examples → one batch, in parts of at most `token_budget` tokens (but one pair at least).
 
-    pad_id: int
-    dtype: torch.dtype
+    A batch is what the loss is a mean over, a part is what fits the memory: the losses of the parts add up to
+    the batch's, whatever the budget.
+    """
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """Lay the examples out as rows; NaN stands for a reference that is not known."""
-        rows = lay_out([example.tokens for example in examples], pad_id=self.pad_id, dtype=self.dtype)
+    layout: Layout
+    token_budget: int | None = None
+    kept_reference: KeptReference | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, list[Part]]:
+        """The parts (nested dicts of tensors, so that any accelerator can move them)."""
+        counts = count_dispositions(torch.tensor([int(example.treatment) for example in examples]))
+        parts = self.layout.batches([e.tokens for e in examples], budget=self.token_budget)
+        return {"parts": [self._collate([examples[i] for i in sorted(part)], counts) for part in parts]}
+
+    def _collate(self, examples: Sequence[Example], counts: Tensor) -> Part:
+        """Lay the examples out; NaN stands for a reference that is not known."""
         reference = [
             value for e in examples for value in (e.reference or (float("nan"),) * len(e.tokens.responses))
         ]
+        retained, kept = [e for e in examples if not e.treatment.is_conflict], self.kept_reference
         return {
-            "rows": {name: getattr(rows, name) for name in Rows.__slots__},
+            "rows": _tensors(self.layout([example.tokens for example in examples])),
+            "retained": _tensors(self.layout([e.tokens for e in retained])) if retained and not kept else {},
+            "kept": kept.of([e.pair_id for e in retained]) if retained and kept else {},
             "treatments": torch.tensor([int(example.treatment) for example in examples]),
             "weights": torch.tensor([example.weight for example in examples]),
             "error_rates": error_rates(examples),
             "reference": torch.tensor(reference),
+            "counts": counts,
         }
+
+
+def _tensors(rows: Rows) -> dict[str, Tensor]:
+    return {name: getattr(rows, name) for name in Rows.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the model makes of a part of a batch.
+
+    Attributes:
+        rows: The part's pairs.
+        hidden: States that predict the response tokens, shape (N, d).
+        logprobs: log π_θ of each response token, shape (N,).
+        kl: KL to the reference at each token; zero at tokens of conflicts, shape (N,).
+        reference: log π_ref of each response, shape (R,).
+        conflict: Tokens of conflicts, by index.
+        kept: Tokens of retained pairs, by index.
+        known: The reference at the kept tokens; None: nothing is kept.
+    """
+
+    rows: Rows
+    hidden: Tensor
+    logprobs: Tensor
+    kl: Tensor
+    reference: Tensor
+    conflict: Tensor
+    kept: Tensor
+    known: Reference | None
 
 
 class RealignTrainer(Trainer):
     """transformers' Trainer with the hybrid objective; nothing else differs.
 
-    The reference is the model with its adapters switched off, in the same batch; full fine-tuning takes a
-    frozen copy.
+    The reference is the model with its adapters switched off, in the same batch, or what the collator has of
+    it on disk, or (full fine-tuning) a frozen copy.
     """
 
     def __init__(
-        self, *args: Any, objective: Objective, reference_model: nn.Module | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        objective: Objective,
+        reference_model: nn.Module | None = None,
+        reference_head: Head | None = None,
+        fresh: FreshWeights | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._objective, self._reference_model = objective, reference_model
-        self._metrics: list[dict[str, Tensor]] = []
-        # The loss is a mean over the micro-batch: let Trainer divide by the accumulation steps.
+        self._objective, self._fresh = objective, fresh
+        self._reference_model, self._reference_head = reference_model, reference_head
+        if fresh is not None:
+            self.add_callback(FreshWeightsKeeper(fresh))
+        self._sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        # The loss is a mean over the batch: let Trainer divide by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -73,80 +133,198 @@ class RealignTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """One batch, forward and backward part by part: memory is that of the largest part."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        steps = self.args.gradient_accumulation_steps
+        losses = []
+        if self._fresh is not None:
+            self._fresh.renew(model, self.state.global_step)
+        for part in inputs["parts"]:
+            if self._fresh is not None:
+                losses.append(self._fresh_step(model, part, self._fresh) / steps)
+                continue
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, {"parts": [part]}) / steps
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """The hybrid loss of one batch."""
-        rows, treatments = Rows(**inputs["rows"]), inputs["treatments"]
-        hidden = likelihood.response_hidden_states(model, rows)
-        tokens = likelihood.token_log_probabilities(hidden, likelihood.output_head(model), rows.target)
-        logprobs = likelihood.sum_per_response(tokens, rows)
-        kept = is_retained(treatments).nonzero()[:, 0]
-        retained_kl, kept_reference = self._retained(model, rows, kept, hidden)
-        reference = inputs["reference"].to(logprobs.dtype, copy=True)
-        reference[torch.isin(rows.pair, kept)] = kept_reference.to(reference.dtype)
-        rates = inputs["error_rates"]
-        per_pair = pair_losses(logprobs, reference, rows, treatments, self._objective, rates)
-        total, terms = hybrid_loss(per_pair, inputs["weights"], treatments, retained_kl, self._objective)
+        return torch.stack([self._loss(model, part) for part in inputs["parts"]]).sum()
+
+    def _loss(self, model: nn.Module, part: Part) -> Tensor:
+        outlook = self._look(model, part, self._reference(model, part))
+        treatments = part["treatments"]
+        rows = outlook.rows
+        logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
+        per_pair = self._pair_losses(logprobs, outlook, part)
+        kl = retained_kl(outlook.kl, rows, treatments)
+        return self._combine(per_pair, part["weights"], kl, logprobs.detach(), outlook, part)
+
+    def _pair_losses(self, logprobs: Tensor, outlook: Outlook, part: Part) -> Tensor:
+        rates = part["error_rates"].to(logprobs)
+        return pair_losses(
+            logprobs, outlook.reference, outlook.rows, part["treatments"], self._objective, rates
+        )
+
+    def _combine(
+        self, per_pair: Tensor, weights: Tensor, kl: Tensor, logprobs: Tensor, outlook: Outlook, part: Part
+    ) -> Tensor:
+        """The hybrid loss, checked and recorded."""
+        treatments, counts = part["treatments"], part["counts"]
+        total, terms = hybrid_loss(per_pair, weights, treatments, kl, self._objective, counts)
         if not torch.isfinite(total):
             raise HealthError(
                 f"The loss is {float(total.detach())} at step {self.state.global_step + 1} ({_show(terms)}), "
                 "expected a finite number. Nothing was saved from this step. Lower `training.learning_rate`, "
                 "or use float32 (`model.dtype`)."
             )
-        self._record(terms, logprobs.detach() - reference, rows, treatments)
+        self._record(terms, logprobs - outlook.reference, outlook.rows, treatments, counts)
         return total
 
-    def _retained(self, model: nn.Module, rows: Rows, kept: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean KL of the RETAIN rows' chosen responses, and log π_ref of all responses of these rows."""
-        if not len(kept):
-            return hidden.new_zeros(()), hidden.new_zeros(0)
-        part = rows.select(kept)
-        reference_hidden, reference_head = self._reference_states(model, part)
-        chosen = torch.isin(part.response, first_responses(part))
-        mine = hidden[torch.isin(rows.pair[rows.response], kept)]
-        coefficients = 1.0 / (part.length[part.response[chosen]] * len(kept))
-        head = likelihood.output_head(model)
-        value = losses.token_kl(mine[chosen], head, reference_hidden[chosen], reference_head, coefficients)
-        tokens = likelihood.token_log_probabilities(reference_hidden, reference_head, part.target)
-        return value, likelihood.sum_per_response(tokens, part)
+    def _fresh_step(self, model: nn.Module, part: Part, fresh: FreshWeights) -> Tensor:
+        """Forward and backward of a part, its conflicts weighted at the present θ.
+
+        One backward of Σ_conflicts ℓ_i + (the retained pairs' share of the loss) keeps what every token adds
+        to the gradient. From that follow first w̃, then the gradient with each ℓ_i counted w̃_i times.
+        """
+        treatments, counts, kept = part["treatments"], part["counts"], KeptPasses()
+        retained, share = is_retained(treatments), shares(treatments, self._objective, counts)
+        trained, head = self.accelerator.unwrap_model(model), likelihood.output_head(model)
+        head_is_trained = head.weight.requires_grad
+        rows = Rows(**part["rows"])
+        # Before the passes are kept: PEFT switches gradients on again when it puts the adapters back.
+        reference = self._reference(model, part)
+        with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
+            with self.compute_loss_context_manager():
+                outlook = self._look(model, part, reference)
+            tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
+            logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
+            per_pair = self._pair_losses(logprobs, outlook, part)
+            total = torch.where(retained, share * per_pair, per_pair).sum()
+            total = total + self._objective.kl_weight * mean_kl.sum() / counts[2].clamp(min=1)
+            slopes, kl_slopes = torch.autograd.grad(total, (tokens, kl))
+            reached = [outlook.logprobs, outlook.kl] if len(outlook.kept) else [outlook.logprobs]
+            torch.autograd.backward(reached, [slopes, kl_slopes][: len(reached)])
+        scores = fresh.scores(trained, kept, rows, outlook.hidden.detach(), head, slopes)
+        weights = fresh.weigh(scores, treatments)
+        multipliers = torch.where(retained, 1.0, share * weights).to(slopes.dtype)
+        gradients = kept.weighted_gradients(multipliers[rows.owner])
+        if head_is_trained:
+            per_token = multipliers[rows.pair[rows.response]]
+            head_gradients = _head_gradient(outlook, head, slopes * per_token, kl_slopes * per_token)
+            name = next(name for name, p in trained.named_parameters() if p is head.weight)
+            gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
+        _accumulate(trained, gradients, 1 / self.args.gradient_accumulation_steps)
+        return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
+
+    def _look(self, model: nn.Module, part: Part, known: Reference | None) -> Outlook:
+        """One forward pass of the policy, set against the reference."""
+        rows, retained = Rows(**part["rows"]), is_retained(part["treatments"])
+        hidden, head = likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
+        is_kept = retained[rows.pair[rows.response]]
+        conflict, kept = ((~is_kept).nonzero()[:, 0], is_kept.nonzero()[:, 0])
+        tokens = token_likelihoods(hidden[conflict], head, rows.target[conflict])
+        logprobs = tokens.logprob.new_zeros(len(rows.target)).index_add(0, conflict, tokens.logprob)
+        kl = torch.zeros_like(logprobs)
+        reference = part["reference"].to(logprobs.dtype, copy=True)
+        if known is not None:
+            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], known)
+            logprobs, kl = (
+                total.index_add(0, kept, values)
+                for total, values in ((logprobs, tokens.logprob), (kl, tokens.kl))
+            )
+            found = torch.zeros_like(logprobs).index_add(0, kept, tokens.reference)
+            of_kept = retained[rows.pair]
+            reference[of_kept] = likelihood.sum_per_response(found, rows)[of_kept]
+        return Outlook(rows, hidden, logprobs, kl, reference, conflict, kept, known)
 
     @torch.no_grad()
-    def _reference_states(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Hidden states and head of the reference, without dropout."""
+    def _reference(self, model: nn.Module, part: Part) -> Reference | None:
+        """The reference at the retained pairs' tokens, without dropout; None where there are none."""
+        if part["kept"]:
+            head = self._reference_head or likelihood.output_head(model)
+            return as_reference(part["kept"], head, likelihood.causal_model(model).dtype)
+        if not part["retained"]:
+            return None
+        rows = Rows(**part["retained"])
         if self._reference_model is not None:
             with scoring_mode(self._reference_model):
                 states = likelihood.response_hidden_states(self._reference_model, rows)
-            return states, likelihood.output_head(self._reference_model)
+            return ReferenceStates(states, likelihood.output_head(self._reference_model))
         with scoring_mode(model), self.accelerator.unwrap_model(model).disable_adapter():
-            return likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
+            states = likelihood.response_hidden_states(model, rows)
+        return ReferenceStates(states, likelihood.output_head(model).detach())
 
-    def _record(self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor) -> None:
-        """Keep the batch's figures until the next log; what it has no pair for is left out, not zero."""
-        first = first_responses(rows)
+    def _record(
+        self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor, counts: Tensor
+    ) -> None:
+        """Keep the part's figures until the next log; what it has no pair for is left out, not zero."""
+        first = rows.first
         prefer = first[treatments == Treatment.PREFER]
         correct = first[treatments == Treatment.CORRECT]
         suppress = first[treatments == Treatment.SUPPRESS]
         kept, affirm = first[is_retained(treatments)], first[treatments == Treatment.AFFIRM]
         worse = torch.cat([prefer + 1, correct + 1, correct + 2, suppress, suppress + 1, affirm + 1])
-        means = {
+        values = {
             "margin": logratios[prefer] - logratios[prefer + 1],
             "logratio_preferred": logratios[torch.cat([prefer, correct])],
             "logratio_dispreferred": logratios[worse],
             "logratio_retained": logratios[kept],
         }
-        present = {name: values.mean() for name, values in means.items() if len(values)}
-        members = {"invert_loss": prefer, "punish_loss": torch.cat([correct, suppress]), "retain_kl": kept}
-        members |= {"retain_loss": kept}
-        present |= {name: terms[name].detach() for name, pairs in members.items() if len(pairs)}
-        self._metrics.append(present)
+        found = {name: (v.sum(), v.new_tensor(len(v))) for name, v in values.items()}
+        # A term is a mean over the whole batch: the parts' shares of the batch's pairs add up to one.
+        members = {"invert_loss": 0, "punish_loss": 1, "retain_loss": 2, "retain_kl": 2}
+        share = count_dispositions(treatments) / counts.clamp(min=1)
+        found |= {name: (terms[name].detach(), share[kind]) for name, kind in members.items()}
+        for name, entry in found.items():
+            self._sums.setdefault(name, []).append(entry)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means since the last log."""
-        names = sorted({name for metrics in self._metrics for name in metrics})
-        for name in names:
-            values = [metrics[name] for metrics in self._metrics if name in metrics]
-            logs[name] = float(torch.stack(values).mean())
-        self._metrics.clear()
+        for name, entries in sorted(self._sums.items()):
+            total, count = (float(torch.stack(column).sum()) for column in zip(*entries, strict=True))
+            if count:
+                logs[name] = total / count
+        self._sums.clear()
         super().log(logs, *args, **kwargs)
+
+
+def retained_kl(kl: Tensor, rows: Rows, treatments: Tensor) -> Tensor:
+    """Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,).
+
+    Args:
+        kl: KL at each token, shape (N,).
+        rows: The pairs.
+        treatments: `Treatment` of each pair, shape (P,).
+    """
+    chosen = rows.first[is_retained(treatments)]
+    return likelihood.sum_per_response(kl, rows)[chosen] / rows.length[chosen]
+
+
+def _head_gradient(outlook: Outlook, head: Head, slopes: Tensor, kl_slopes: Tensor) -> Tensor:
+    """Gradient of the output head's matrix, given the cotangents of each token's log-probability and KL."""
+    hidden, target, conflict, kept = (
+        outlook.hidden.detach(),
+        outlook.rows.target,
+        outlook.conflict,
+        outlook.kept,
+    )
+    total = head_gradient(hidden[conflict], head, target[conflict], slopes[conflict])
+    if outlook.known is None:
+        return total
+    cotangents = (slopes[kept], kl_slopes[kept])
+    return total + head_gradient(hidden[kept], head, target[kept], *cotangents, outlook.known)
+
+
+def _accumulate(model: nn.Module, gradients: Gradient, scale: float) -> None:
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            gradient = gradients[name].to(parameter.dtype) * scale
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def _show(terms: dict[str, Tensor]) -> str:

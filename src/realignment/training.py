@@ -13,10 +13,14 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from realignment.fresh import FreshWeights
 from realignment.objective import Example, Objective, epoch_order
 from realignment.parameters import TrainingParameters
 from realignment.records import RealignmentError
+from realignment.reference import KeptReference
+from realignment.rows import Layout
 from realignment.trainer import Collator, RealignTrainer
+from realignment.vocabulary import Head
 
 logger = logging.getLogger(__name__)
 
@@ -188,8 +192,11 @@ def train(
     *,
     objective: Objective,
     arguments: TrainingArguments,
-    pad_id: int,
+    layout: Layout,
     reference_model: nn.Module | None = None,
+    kept_reference: tuple[KeptReference, Head] | None = None,
+    fresh: FreshWeights | None = None,
+    token_budget: int | None = None,
     epochs: float = 1.0,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
@@ -200,8 +207,11 @@ def train(
         examples: Every one with its weight, and its reference log-probabilities unless its treatment is KEEP.
         objective: The loss.
         arguments: transformers' own; `remove_unused_columns` must be off, and epochs 1 (`epochs` counts).
-        pad_id: Token that fills rows.
+        layout: How the model's pairs are laid out.
         reference_model: Frozen copy for full fine-tuning; None: the adapters are switched off instead.
+        kept_reference: What is kept of the reference on disk, and its output head, instead of either.
+        fresh: Takes the weights anew in every step; None: the examples' own.
+        token_budget: Tokens of a forward pass; a larger batch is taken in parts.
         epochs: Passes over the examples.
         callbacks: Progress, health checks.
 
@@ -214,9 +224,11 @@ def train(
         model=model,
         args=arguments,
         train_dataset=[examples[i] for i in order],
-        data_collator=Collator(pad_id, model.dtype),
+        data_collator=Collator(layout, token_budget, kept_reference[0] if kept_reference else None),
         objective=objective,
         reference_model=reference_model,
+        reference_head=kept_reference[1] if kept_reference else None,
+        fresh=fresh,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from realignment import curvature as curvatures
 from realignment import impact
-from realignment.impact import Gradient, RowLosses
+from realignment.curvature import Curvature
+from realignment.ghost import Gradient
+from realignment.impact import Engine, RowLosses
 from realignment.objective import Example, Objective, Treatment, error_rates, pair_losses
-from realignment.rows import Rows, batches_by_tokens, lay_out
+from realignment.rows import Layout, Rows
 
 
 def _losses(examples: Sequence[Example], objective: Objective) -> RowLosses:
@@ -27,18 +30,38 @@ def _losses(examples: Sequence[Example], objective: Objective) -> RowLosses:
 
 
 def compute_gold_gradient(
-    model: Any, gold: Sequence[Example], objective: Objective, *, pad_id: int, token_budget: int
+    model: Any, gold: Sequence[Example], objective: Objective, *, layout: Layout, token_budget: int
 ) -> Gradient:
     """g_J at θ_ref. The gold loss is DPO, whatever the training loss: it states the goal, not the way."""
     dpo = Objective(beta=objective.beta)
     batches = [
-        lay_out([gold[i].tokens for i in members], pad_id=pad_id, dtype=model.dtype).to(model.device)
-        for members in batches_by_tokens([len(e.tokens) for e in gold], budget=token_budget)
+        layout([gold[i].tokens for i in members]).to(model.device)
+        for members in layout.batches([e.tokens for e in gold], budget=token_budget)
     ]
     losses = lambda logprobs, rows: pair_losses(  # noqa: E731
-        logprobs, logprobs.detach(), rows, torch.full_like(rows.input_ids[:, 0], int(Treatment.PREFER)), dpo
+        logprobs, logprobs.detach(), rows, torch.full_like(rows.first, int(Treatment.PREFER)), dpo
     )
     return impact.gold_gradient(model, batches, losses)
+
+
+def precondition(
+    model: Any,
+    direction: Gradient,
+    conflicts: Sequence[Example],
+    *,
+    layout: Layout,
+    token_budget: int,
+    curvature: Curvature,
+    damping: float,
+    seed: int,
+) -> Gradient:
+    """The gold gradient by the curvature, estimated on the given conflicts; see `curvature.precondition`."""
+    tokens = [e.tokens for e in conflicts]
+    batches = [
+        layout([tokens[i] for i in members]).to(model.device)
+        for members in layout.batches(tokens, budget=token_budget)
+    ]
+    return curvatures.precondition(model, batches, direction, curvature=curvature, damping=damping, seed=seed)
 
 
 def score_conflicts(
@@ -47,10 +70,11 @@ def score_conflicts(
     direction: Gradient,
     objective: Objective,
     *,
-    pad_id: int,
+    layout: Layout,
     token_budget: int,
     length_normalize: bool,
     progress: str | None,
+    engine: Engine = "ghost",
 ) -> list[tuple[float, tuple[float, ...]]]:
     """Impact score and reference log-probabilities of every conflict, in order, from one pass.
 
@@ -59,18 +83,19 @@ def score_conflicts(
         conflicts: INVERT and PUNISH examples.
         direction: The gold gradient.
         objective: The loss whose gradient is scored: the one that is trained.
-        pad_id: Fills rows.
-        token_budget: Padded tokens of a batch.
+        layout: How the model's pairs are laid out.
+        token_budget: Tokens of a batch.
         length_normalize: Divide a score by the pair's response tokens, or length alone makes it high.
         progress: Label of the progress bar; None: no bar.
+        engine: See `impact.impact_scores`.
     """
     results: dict[int, tuple[float, tuple[float, ...]]] = {}
     with tqdm(total=len(conflicts), desc=progress, unit="pair", disable=progress is None) as bar:
-        for members in batches_by_tokens([len(e.tokens) for e in conflicts], budget=token_budget):
+        for members in layout.batches([e.tokens for e in conflicts], budget=token_budget):
             batch = [conflicts[i] for i in members]
-            rows = lay_out([e.tokens for e in batch], pad_id=pad_id, dtype=model.dtype).to(model.device)
+            rows = layout([e.tokens for e in batch]).to(model.device)
             losses = _losses(batch, objective)
-            scores, logprobs = impact.impact_scores(model, rows, losses, direction)
+            scores, logprobs = impact.impact_scores(model, rows, losses, direction, engine=engine)
             if length_normalize:
                 scores = scores / torch.zeros_like(scores).index_add(
                     0, rows.pair, rows.length.to(scores.dtype)

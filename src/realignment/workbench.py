@@ -16,11 +16,15 @@ import torch
 from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
-from realignment.likelihood import check_shared_prompt
-from realignment.models.devices import choose_attention, choose_device, choose_dtype
+from realignment.fresh import FreshWeights
+from realignment.likelihood import choose_layout, output_head, response_log_probabilities, scoring_mode
+from realignment.models.devices import choose_device, choose_dtype
 from realignment.objective import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
 from realignment.records import DataError
+from realignment.reference import KeptReference, keep_reference
+from realignment.rows import Layout
+from realignment.vocabulary import Head
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +33,7 @@ def load_model(path: str | Path, parameters: ModelParameters) -> tuple[Any, Any]
     """Model and tokenizer, in the precision and on the device that the parameters ask for."""
     device = choose_device(parameters.device)
     dtype = choose_dtype(parameters.dtype, device)
-    attention = choose_attention(parameters.attention, device)
-    model, tokenizer = models.load(
-        path, dtype=str(dtype).removeprefix("torch."), device=device, attention=attention
-    )
+    model, tokenizer = models.load(path, dtype=str(dtype).removeprefix("torch."), device=device)
     return model.eval(), tokenizer
 
 
@@ -56,15 +57,11 @@ class Workbench:
 
     model: Any
     tokenizer: Any
+    layout: Layout
     objective: Objective
     loss: LossParameters
     training: TrainingParameters
     seed: int
-
-    @property
-    def pad_id(self) -> int:
-        """Token that fills rows."""
-        return int(self.tokenizer.pad_token_id)
 
     def build(self, pairs: pd.DataFrame, **known: Any) -> list[Example]:
         """Examples of the pairs; see `examples.build_examples`."""
@@ -84,10 +81,21 @@ class Workbench:
         """The table `impact_weights` for the given conflicts."""
         limit, budget = self.training.max_response_tokens, parameters.token_budget
         gold_examples = examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
-        common = {"pad_id": self.pad_id, "token_budget": budget}
+        common: dict[str, Any] = {"layout": self.layout, "token_budget": budget}
         direction = weighing.compute_gold_gradient(self.model, gold_examples, self.objective, **common)
         logger.info("Gold gradient over %d pairs, norm %.3g", len(gold), impact.gradient_norm(direction))
         batch = self.build(conflicts)
+        if parameters.curvature != "identity":
+            drawn = torch.randperm(len(batch), generator=torch.Generator().manual_seed(self.seed))
+            direction = weighing.precondition(
+                self.model,
+                direction,
+                [batch[i] for i in drawn[: parameters.curvature_pairs].tolist()],
+                curvature=parameters.curvature,
+                damping=parameters.damping,
+                seed=self.seed,
+                **common,
+            )
         scored = weighing.score_conflicts(
             self.model,
             batch,
@@ -95,6 +103,7 @@ class Workbench:
             self.objective,
             length_normalize=parameters.length_normalize,
             progress="Impact scores",
+            engine=parameters.engine,
             **common,
         )
         if parameters.normalize != "uniform":
@@ -136,13 +145,33 @@ class Workbench:
             for e in batch
         ]
 
-    def train(self, batch: Sequence[Example], *, work_folder: Path, key: str) -> tuple[str, pd.DataFrame]:
+    def fresh_weights(self, gold: pd.DataFrame, impact: ImpactParameters) -> FreshWeights | None:
+        """What takes weights anew in every step; None where the training parameters ask for none."""
+        every, limit = self.training.fresh_weights_every, self.training.max_response_tokens
+        if every is None:
+            return None
+        tokens = [
+            e.tokens for e in examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
+        ]
+        batches = [
+            self.layout([tokens[i] for i in members]).to(self.model.device)
+            for members in self.layout.batches(tokens, budget=impact.token_budget)
+        ]
+        # Now, before any step, the model is the reference.
+        with torch.no_grad(), scoring_mode(self.model):
+            references = [response_log_probabilities(self.model, rows) for rows in batches]
+        return FreshWeights(batches, references, self.objective.beta, every, impact.length_normalize)
+
+    def train(
+        self, batch: Sequence[Example], *, work_folder: Path, key: str, fresh: FreshWeights | None = None
+    ) -> tuple[str, pd.DataFrame]:
         """Train in place and save the merged model; a run with the same key goes on from its last checkpoint.
 
         Args:
             batch: From `with_weights`.
             work_folder: Where checkpoints of unfinished runs are kept.
             key: Digest of everything that determines the result.
+            fresh: From `fresh_weights`.
 
         Returns:
             Folder of the complete model (a `save_pretrained` folder with tokenizer; the adapter in
@@ -158,20 +187,45 @@ class Workbench:
             settings=settings,
             seed=self.seed,
         )
-        reference = copy.deepcopy(self.model).eval().requires_grad_(False) if settings.lora is None else None
+        kept, copied = self._keep_reference(batch, folder, key), None
+        if settings.lora is None and kept is None:
+            copied = copy.deepcopy(self.model).eval().requires_grad_(False)
         guard = training.DriftGuard(settings.max_kl)
         history = training.train(
             self.model,
             batch,
             objective=self.objective,
             arguments=arguments,
-            pad_id=self.pad_id,
-            reference_model=reference,
+            layout=self.layout,
+            fresh=fresh,
+            token_budget=settings.token_budget,
+            reference_model=copied,
+            kept_reference=kept,
             epochs=settings.epochs,
             callbacks=[training.ProgressBar(), guard],
         )
         self._save(folder / "model")
         return str(folder / "model"), pd.DataFrame(history).reindex(columns=list(training.HISTORY_COLUMNS))
+
+    def _keep_reference(
+        self, batch: Sequence[Example], folder: Path, key: str
+    ) -> tuple[KeptReference, Head] | None:
+        kind = self.training.reference
+        if kind == "same_batch":
+            return None
+        kept = keep_reference(
+            self.model,
+            batch,
+            folder / f"reference-{kind}",
+            kind=kind,
+            layout=self.layout,
+            token_budget=self.training.token_budget,
+            key=key,
+        )
+        head = output_head(self.model)
+        return kept, replace(
+            head, weight=head.weight.detach().clone() if head.weight.requires_grad else head.weight
+        )
 
     def _save(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -200,13 +254,13 @@ def open_workbench(
 ) -> Workbench:
     """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
     model, tokenizer = load_model(path, model_parameters)
-    check_shared_prompt(model)
+    layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     lora = parameters.lora
     settings = None
     if lora is not None:
         settings = training.LoraSettings(lora.rank, lora.alpha, lora.target_modules, lora.dropout)
     trainable = training.trainable_model(model, settings, seed=seed)
-    return Workbench(trainable, tokenizer, to_objective(loss), loss, parameters, seed)
+    return Workbench(trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
 
 
 def _to_table(

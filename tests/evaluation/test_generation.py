@@ -1,10 +1,12 @@
-"""Greedy answers, against one prompt at a time, one token at a time."""
+"""Greedy and sampled answers, against one prompt at a time, one token at a time."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_models import load_model, save_model
 
-from realignment.evaluation.generation import generate
+from realignment.evaluation.generation import NucleusDraws, Sampling, answer, generate, nucleus
 from realignment.tokenization import chat_messages, prompt_text
 
 CHATS = [
@@ -97,3 +99,59 @@ def test_an_answer_ends_at_the_tokenizers_end_of_turn(tiny):
 
 def test_no_prompts_are_no_answers(tiny):
     assert generate(*tiny, [], max_new_tokens=4, batch_size=2) == []
+
+
+SAMPLING = Sampling(temperature=0.8, top_p=0.9, seed=3)
+
+
+def naive_probabilities(logits, sampling):
+    """Token by token: the likeliest ones, until the nucleus is full."""
+    probabilities = (logits / sampling.temperature).softmax(-1)
+    kept, total = torch.zeros_like(probabilities), 0.0
+    for token in probabilities.argsort(descending=True):
+        if total >= sampling.top_p:
+            break
+        kept[token] = probabilities[token]
+        total += float(probabilities[token])
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 1.0])
+def test_draws_have_the_distribution_of_the_nucleus(top_p):
+    sampling = Sampling(temperature=0.7, top_p=top_p, seed=1)
+    logits = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5])
+    draws = NucleusDraws(sampling, range(20_000))
+    drawn = draws(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, -1)).argmax(-1)
+    found = torch.bincount(drawn, minlength=5) / len(drawn)
+    torch.testing.assert_close(found, naive_probabilities(logits, sampling), atol=0.015, rtol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 99])
+def test_a_sampled_answer_depends_on_the_seed_and_its_place_and_not_on_the_batch(tiny, batch_size):
+    settings = {"max_new_tokens": 12, "sampling": SAMPLING}
+    first = answer(*tiny, CHATS * 2, batch_size=4, **settings)
+    assert answer(*tiny, CHATS * 2, batch_size=batch_size, **settings) == first
+    assert first[: len(CHATS)] != first[len(CHATS) :]
+    other = answer(*tiny, CHATS * 2, batch_size=4, max_new_tokens=12, sampling=replace(SAMPLING, seed=4))
+    assert other != first
+
+
+def test_an_answer_is_complete_where_the_model_ended_it(tiny):
+    model, tokenizer = tiny
+    answers = answer(model, tokenizer, CHATS * 4, max_new_tokens=12, batch_size=5, sampling=SAMPLING)
+    shorter = answer(model, tokenizer, CHATS * 4, max_new_tokens=3, batch_size=5, sampling=SAMPLING)
+    assert {one.complete for one in answers} == {True, False}
+    for one, cut in zip(answers, shorter, strict=True):
+        assert cut == one or (not cut.complete and one.text.startswith(cut.text))
+
+
+@pytest.mark.parametrize("first", [1, 3, 64, 4096])
+def test_the_nucleus_is_the_same_however_many_tokens_are_looked_at_first(first):
+    logits = (
+        torch.randn(7, 500, generator=torch.Generator().manual_seed(2)) * torch.arange(1, 8).unsqueeze(1) / 2
+    )
+    sampling = Sampling(temperature=1.0, top_p=0.8, seed=0)
+    tokens, probabilities = nucleus(logits, sampling.top_p, first=first)
+    found = torch.zeros_like(logits).scatter(-1, tokens, probabilities)
+    for row, original in zip(found, logits, strict=True):
+        torch.testing.assert_close(row / row.sum(), naive_probabilities(original, sampling))

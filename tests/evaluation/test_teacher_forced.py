@@ -6,6 +6,7 @@ import torch
 from tiny_models import load_model, save_model
 
 from realignment.evaluation.teacher_forced import preference_order, score_pairs
+from realignment.rows import Layout
 from realignment.tokenization import TokenizedPair
 
 PAIRS = [
@@ -32,7 +33,7 @@ def naive_score(model, reference, prompt, response):
 
 
 def score(model, reference, pairs=PAIRS, budget=2048):
-    return score_pairs(model, reference, pairs, pad_id=0, token_budget=budget, progress=None)
+    return score_pairs(model, reference, pairs, layout=Layout(0), token_budget=budget, progress=None)
 
 
 def test_scores_match_one_response_at_a_time(two_models):

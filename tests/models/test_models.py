@@ -8,7 +8,7 @@ from tiny_checkpoints import save_tiny_llama
 
 from realignment import models
 from realignment.models import PLAIN_CHAT_TEMPLATE, fetch, load
-from realignment.models.devices import choose_attention, choose_dtype
+from realignment.models.devices import choose_dtype
 from realignment.models.store import ModelError, digest_folder
 
 
@@ -45,15 +45,6 @@ def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch, nati
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert str(choose_dtype("auto", "cuda")) == dtype
     assert str(choose_dtype("float16", "cuda")) == "torch.float16"
-
-
-def test_attention_is_eager_on_a_cpu_alone_unless_it_is_named():
-    assert [choose_attention("auto", device) for device in ("cpu", "cuda", "mps")] == [
-        "eager",
-        "sdpa",
-        "sdpa",
-    ]
-    assert choose_attention("sdpa", "cpu") == "sdpa"
 
 
 def test_a_registered_model_is_used_where_the_registry_says(tmp_path, tiny_folder, monkeypatch):

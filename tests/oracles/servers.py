@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
             script.times.append(time.monotonic())
             script.under_way += 1
             script.most_under_way = max(script.most_under_way, script.under_way)
-            key = json.dumps(exchange_of(body))
+            key = body["messages"][-1]["content"]
             script.attempts[key] += 1
         try:
             self.respond(script, body, script.attempts[key])

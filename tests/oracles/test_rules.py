@@ -39,3 +39,33 @@ def test_a_policy_without_rules_cannot_be_checked():
 def test_nothing_asked_is_nothing_answered():
     oracle: Oracle = RulesOracle()
     assert oracle([], POLICY) == []
+
+
+def test_what_no_machine_can_check_is_unscored_unless_another_rule_is_broken():
+    judged = {
+        "id": "kind",
+        "description": "Kind.",
+        "scope": {"domains": ["money"]},
+        "check": {"kind": "judged"},
+    }
+    policy = parse_policy(
+        {"name": "a", "version": "1", "text": "t", "rules": [*RULES, judged]}, source="test"
+    )
+    exchanges = [
+        Exchange("Now?", "Wait.", "money"),
+        Exchange("Now?", "Sell.", "money"),
+        Exchange("Now?", "Wait."),
+    ]
+    unknown, broken, outside = RulesOracle()(exchanges, policy)
+    assert (unknown.complies, unknown.confidence) == (None, 0.0)
+    assert unknown.reason == "no machine can check kind: ask an oracle that reads the policy"
+    assert (broken.complies, broken.rules_broken) == (False, ("no-sell",))
+    assert outside.complies is True
+
+
+def test_a_policy_of_judged_rules_alone_cannot_be_checked():
+    judged = {"id": "kind", "description": "Kind.", "check": {"kind": "judged"}}
+    with pytest.raises(NoRulesError):
+        RulesOracle()(
+            [], parse_policy({"name": "a", "version": "1", "text": "t", "rules": [judged]}, source="t")
+        )

@@ -10,6 +10,7 @@ from realignment.evaluation.measures import row
 from realignment.evaluation.statistics import compare_means, compare_proportions
 from realignment.evaluation.teacher_forced import preference_order, score_pairs
 from realignment.examples import tokenize_columns
+from realignment.likelihood import choose_layout
 from realignment.parameters import EvaluationParameters, ModelParameters
 from realignment.records import Disposition
 from realignment.workbench import load_model
@@ -40,8 +41,11 @@ def score(
     corrected = pairs["correction"].notna().tolist()
     columns = [("chosen", "rejected", *["correction"] * has) for has in corrected]
     tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)
-    budget, pad = parameters.token_budget, int(tokenizer.pad_token_id)
-    scores = score_pairs(model, reference, tokens, pad_id=pad, token_budget=budget, progress="Held-out pairs")
+    layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
+    budget = parameters.token_budget
+    scores = score_pairs(
+        model, reference, tokens, layout=layout, token_budget=budget, progress="Held-out pairs"
+    )
     ids, dispositions = pairs["pair_id"].tolist(), pairs["disposition"].tolist()
     responses = [columns[pair][slot] for pair, slot in zip(scores["pair"], scores["slot"], strict=True)]
     return pd.DataFrame(

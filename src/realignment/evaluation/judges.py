@@ -110,7 +110,7 @@ def appoint(
         Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
         responses, over models' answers) and the rules' over models' answers; or why there is no classifier.
     """
-    if not policy.rules:
+    if not policy.checked_rules:
         return [], {
             "judges": [],
             "note": "The policy has no machine-checkable rules: held-out pairs are scored instead.",
@@ -125,7 +125,8 @@ def appoint(
     except ClassifierError as error:
         return [rules], {"judges": ["rules"], "note": f"No second judge: {error}"}
     correct, n_written = validation.correct, len(written[1])
-    of_rules = [j.complies == label for j, label in zip(rules(answered[0], policy), answered[1], strict=True)]
+    verdicts = [j.complies for j in rules(answered[0], policy)]
+    of_rules = [v == label for v, label in zip(verdicts, answered[1], strict=True) if v is not None]
     report = {
         "judges": ["rules", "classifier"],
         "classifier": {

@@ -63,13 +63,20 @@ def _verdicts(part: pd.DataFrame, judge: str) -> tuple[np.ndarray, np.ndarray] |
     return scored[f"before_{judge}"].to_numpy(bool), scored[f"after_{judge}"].to_numpy(bool)
 
 
-def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -> dict[str, Any]:
-    """Agreement with the old policy, over all prompts of the evaluation file."""
+def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -> dict[str, Any] | None:
+    """Agreement with the old policy, over the prompts of the evaluation file whose two answers are scored.
+
+    Returns:
+        The row; None where no prompt has two scored answers.
+    """
     part = responses[responses["kind"] != "held_out"]
-    before, after = (
-        np.array([bool(j.complies) for j in judge(exchanges_of(part, side), old_policy)])
-        for side in ("before", "after")
-    )
+    sides = [
+        [j.complies for j in judge(exchanges_of(part, side), old_policy)] for side in ("before", "after")
+    ]
+    scored = [pair for pair in zip(*sides, strict=True) if None not in pair]
+    if not scored:
+        return None
+    before, after = np.array(scored, dtype=bool).T
     return row(
         "old_policy_agreement", "overall", compare_proportions(before, after), unit="share", judge=judge.name
     )

@@ -54,8 +54,9 @@ def _judged(
     ]
     for judge in judges:
         yield from measures.compliance_rows(responses, judge)
-    if old_policy.rules and (responses["kind"] != "held_out").any():
-        yield measures.old_policy_row(responses, RulesOracle(), old_policy)
+    if old_policy.checked_rules and (responses["kind"] != "held_out").any():
+        known = measures.old_policy_row(responses, RulesOracle(), old_policy)
+        yield from () if known is None else (known,)
     yield from measures.text_rows(responses, rng)
 
 

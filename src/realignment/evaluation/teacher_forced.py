@@ -9,10 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from realignment import likelihood
-from realignment.losses import token_kl
 from realignment.records import Disposition
-from realignment.rows import Rows, batches_by_tokens, lay_out
+from realignment.rows import Layout, Rows
 from realignment.tokenization import TokenizedPair
+from realignment.vocabulary import ReferenceStates, token_likelihoods
 
 
 @torch.inference_mode()
@@ -21,7 +21,7 @@ def score_pairs(
     reference: Any,
     pairs: Sequence[TokenizedPair],
     *,
-    pad_id: int,
+    layout: Layout,
     token_budget: int,
     progress: str | None,
 ) -> pd.DataFrame:
@@ -31,8 +31,8 @@ def score_pairs(
         model: The realigned model.
         reference: M_ref, with the same tokenizer.
         pairs: Tokenised, any number of responses each.
-        pad_id: Fills rows.
-        token_budget: Padded tokens of a batch.
+        layout: How the models' pairs are laid out.
+        token_budget: Tokens of a batch.
         progress: Label of the progress bar; None: no bar.
 
     Returns:
@@ -41,37 +41,24 @@ def score_pairs(
     """
     rows: list[tuple[int, int, int, float, float, float]] = []
     with tqdm(total=len(pairs), desc=progress, unit="pair", disable=progress is None) as bar:
-        for members in batches_by_tokens([len(pair) for pair in pairs], budget=token_budget):
-            layout = lay_out([pairs[i] for i in members], pad_id=pad_id, dtype=model.dtype).to(model.device)
-            values = _score(model, reference, layout)
-            owners = [members[int(i)] for i in layout.pair]
+        for members in layout.batches(pairs, budget=token_budget):
+            laid_out = layout([pairs[i] for i in members]).to(model.device)
+            values = _score(model, reference, laid_out)
+            owners = [members[int(i)] for i in laid_out.pair]
             slots = [slot for i in members for slot in range(len(pairs[i].responses))]
-            rows += zip(owners, slots, layout.length.tolist(), *(v.tolist() for v in values), strict=True)
+            rows += zip(owners, slots, laid_out.length.tolist(), *(v.tolist() for v in values), strict=True)
             bar.update(len(members))
     columns = ["pair", "slot", "tokens", "logprob", "reference_logprob", "kl"]
     return pd.DataFrame(rows, columns=columns).sort_values(["pair", "slot"], ignore_index=True)
 
 
 def _score(model: Any, reference: Any, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    hidden, base = (likelihood.response_hidden_states(m, rows) for m in (model, reference))
-    heads = [likelihood.output_head(m) for m in (model, reference)]
-    logprobs, references = (
-        likelihood.sum_per_response(likelihood.token_log_probabilities(h, head, rows.target), rows)
-        for h, head in zip((hidden, base), heads, strict=True)
+    (hidden, head), (base, base_head) = (
+        (likelihood.response_hidden_states(m, rows), likelihood.output_head(m)) for m in (model, reference)
     )
-    kl = torch.stack(
-        [
-            token_kl(
-                hidden[mine],
-                heads[0],
-                base[mine],
-                heads[1],
-                hidden.new_full((int(mine.sum()),), 1 / int(mine.sum())),
-            )
-            for mine in (rows.response == r for r in range(len(rows.length)))
-        ]
-    )
-    return logprobs, references, kl
+    tokens = token_likelihoods(hidden, head, rows.target, ReferenceStates(base, base_head))
+    logprobs, references, kl = (likelihood.sum_per_response(values, rows) for values in tokens)
+    return logprobs, references, kl / rows.length
 
 
 def preference_order(disposition: str, has_correction: bool) -> tuple[str, str] | None:

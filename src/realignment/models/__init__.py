@@ -71,9 +71,7 @@ def fetch(
         raise _explain(error, source, folder) from error
 
 
-def load(
-    path: Path | str, *, dtype: str, device: str, attention: str = "sdpa"
-) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+def load(path: Path | str, *, dtype: str, device: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A causal language model and its tokenizer, ready for chat: padding token and chat template are set.
 
     Where the tokenizer has no padding token, the end-of-text token stands in; where it has no chat template,
@@ -83,7 +81,6 @@ def load(
         path: A folder written by ``save_pretrained``.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (as stored).
         device: ``cpu``, ``cuda``, ``cuda:1`` …
-        attention: ``sdpa`` or ``eager``; both honour the mask under which responses do not see each other.
 
     Raises:
         ModelError: If the folder holds no causal language model.
@@ -93,7 +90,7 @@ def load(
     require_model(Path(path), str(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
         model = model.to(device)
     except Exception as error:  # transformers, tokenizers and safetensors each raise errors of their own
         raise ModelError(f"{path} does not load as a causal language model: {_summarise(error)}") from error

@@ -35,10 +35,3 @@ def choose_dtype(wanted: str, device: str) -> "torch.dtype":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if native else torch.float32
     return torch.float32
-
-
-def choose_attention(wanted: str, device: str) -> str:
-    """``auto``: eager on a CPU, whose fused kernel is slow under a dense mask; sdpa elsewhere."""
-    if wanted != "auto":
-        return wanted
-    return "eager" if device == "cpu" else "sdpa"

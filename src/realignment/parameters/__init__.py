@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.oracles import (
     CascadeParameters,
     ChatParameters,
@@ -15,6 +16,7 @@ from realignment.parameters.oracles import (
     TextClassifierParameters,
     VoteParameters,
 )
+from realignment.parameters.principles import ConstitutionParameters, PrinciplesParameters
 
 __all__ = [
     "AlignParameters",
@@ -23,6 +25,8 @@ __all__ = [
     "CascadeParameters",
     "ChatParameters",
     "ClassifierParameters",
+    "ConstitutionParameters",
+    "CorrectionsParameters",
     "EvaluationParameters",
     "GoldParameters",
     "HumanParameters",
@@ -35,7 +39,9 @@ __all__ = [
     "ModelParameters",
     "OracleParameters",
     "Parameters",
+    "PrinciplesParameters",
     "PromotionParameters",
+    "QualityParameters",
     "ReviewParameters",
     "Share",
     "TextClassifierParameters",
@@ -173,7 +179,17 @@ class ImpactParameters(Parameters):
     )
     length_normalize: bool = Field(False, description="Divide a score by its pair's response tokens")
     max_negative_share: Share = Field(0.5, description="A larger share of negative scores stops the run")
-    token_budget: int = Field(2048, ge=1, description="Padded tokens of a batch")
+    engine: Literal["ghost", "jvp", "finite_difference"] = Field(
+        "ghost",
+        description="ghost: one backward a batch, exact; jvp: forward mode, exact, keeps no activations; "
+        "finite_difference: two forwards, approximate, float32 alone",
+    )
+    curvature: Literal["identity", "diagonal_fisher", "kfac"] = Field(
+        "identity", description="H in -g_J' H^-1 g_i: the paper's identity, or the Fisher information"
+    )
+    damping: float = Field(0.1, gt=0, description="Added to the Fisher, relative to its mean")
+    curvature_pairs: int = Field(128, ge=1, description="Conflicts on which the Fisher is estimated")
+    token_budget: int = Field(2048, ge=1, description="Tokens of a forward pass")
 
 
 class TrainingParameters(Parameters):
@@ -183,8 +199,22 @@ class TrainingParameters(Parameters):
     max_response_tokens: int = Field(256, ge=2, description="Where a response is cut, end-of-turn included")
     learning_rate: float = Field(1e-4, gt=0, description="At the peak of the cosine schedule")
     epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is allowed")
-    batch_size: int = Field(12, ge=1, description="Pairs of a forward pass")
-    accumulation_steps: int = Field(1, ge=1, description="Forward passes of an optimizer step")
+    batch_size: int = Field(12, ge=1, description="Pairs that the loss is a mean over")
+    token_budget: int | None = Field(
+        4096, ge=1, description="Tokens of a forward pass: a larger batch is taken in parts; null: in one"
+    )
+    accumulation_steps: int = Field(1, ge=1, description="Batches of an optimizer step")
+    reference: Literal["same_batch", "states", "top256"] = Field(
+        "same_batch",
+        description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a "
+        "frozen copy); states: hidden states kept on disk, exact; top256: approximate, 2 KiB a token",
+    )
+    fresh_weights_every: int | None = Field(
+        None,
+        ge=1,
+        description="Take every batch's impact weights anew at the present parameters, and the gold gradient "
+        "after so many steps; null: the weights of the stage `impact`",
+    )
     warmup_share: Share = Field(0.1, description="Share of the steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="Larger gradients are scaled down to this norm")
     max_kl: float = Field(gt=0, description="nats per token on retained pairs; above it training stops early")
@@ -207,7 +237,7 @@ class EvaluationParameters(Parameters):
 
     max_new_tokens: int = Field(80, ge=1, description="Where an answer is cut")
     batch_size: int = Field(32, ge=1, description="Prompts answered at a time")
-    token_budget: int = Field(2048, ge=1, description="Padded tokens of a batch of held-out pairs")
+    token_budget: int = Field(2048, ge=1, description="Tokens of a batch of held-out pairs")
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1 keeps a small model out of loops")
     folds: int = Field(5, ge=2, description="Of the cross-validation of the classifier that judges answers")
     capability: CapabilityParameters = Field(description="The check of general ability")

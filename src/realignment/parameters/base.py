@@ -27,9 +27,6 @@ class ModelParameters(Parameters):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
     )
-    attention: Literal["auto", "sdpa", "eager"] = Field(
-        "auto", description="auto: eager on a CPU, where it is faster for rows of a few hundred tokens"
-    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: the GPU where torch finds one, else the CPU"
     )

@@ -39,7 +39,7 @@ def answer_prompts(
     from realignment.evaluation import answers
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
-    prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.rules))
+    prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.checked_rules))
     models = {"before": reference_model["path"], "after": realigned_model}
     return answers.answer_with_each(prompts, models, model_parameters, parameters)
 

@@ -17,8 +17,9 @@ logger = logging.getLogger(__name__)
 
 def draw_gold_batch(
     invert_pairs: pd.DataFrame,
-    punish_pairs: pd.DataFrame,
+    corrected_pairs: pd.DataFrame,
     retain_pairs: pd.DataFrame,
+    corrections_manifest: dict[str, Any],
     triage_manifest: dict[str, Any],
     oracle_report: dict[str, Any],
     audit_report: dict[str, Any],
@@ -27,16 +28,17 @@ def draw_gold_batch(
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Set held-out pairs and the gold batch aside; the rest is trained on."""
-    splits = {"invert_pairs": invert_pairs, "punish_pairs": punish_pairs, "retain_pairs": retain_pairs}
-    lineage.check(triage_manifest, splits)
-    counts = {str(d): len(splits.get(f"{d.lower()}_pairs", ())) for d in Disposition}
+    splits = {"invert_pairs": invert_pairs, "corrected_pairs": corrected_pairs, "retain_pairs": retain_pairs}
+    lineage.check(corrections_manifest, splits)
+    counts = dict.fromkeys(map(str, Disposition), 0)
+    counts |= dict(zip(("INVERT", "PUNISH", "RETAIN"), map(len, splits.values()), strict=True))
     triage.check_triage(counts)
     limit = audit.max_misrouted
     audited = consequences.check_misrouting(triage_manifest, oracle_report, audit_report, limit=limit)
     if not counts[Disposition.INVERT] + counts[Disposition.PUNISH]:
         raise NothingToDo(
             f"All {counts[Disposition.RETAIN]} judged pairs already comply with policy version "
-            f"{triage_manifest['policy_version']}: there is nothing to re-align."
+            f"{corrections_manifest['policy_version']}: there is nothing to re-align."
         )
     triaged = pd.concat(splits.values(), ignore_index=True)
     if audited:
@@ -49,7 +51,7 @@ def draw_gold_batch(
         seed=seed,
     )
     outputs = {"held_out_pairs": parts.held_out, "gold_batch": parts.gold, "training_pairs": parts.training}
-    facts = {key: triage_manifest[key] for key in ("policy", "policy_version", "oracle")}
+    facts = {key: corrections_manifest[key] for key in ("policy", "policy_version", "oracle")}
     manifest = lineage.seal("gold", inputs=splits, outputs=outputs, seed=seed, **facts)
     logger.info(", ".join(f"{len(table)} {name.replace('_', ' ')}" for name, table in outputs.items()))
     return parts.held_out, parts.gold, parts.training, manifest

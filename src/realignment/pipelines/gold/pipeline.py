@@ -6,6 +6,8 @@ from realignment.pipelines.gold import nodes
 
 TRIAGED = ["invert_pairs", "punish_pairs", "retain_pairs"]
 MEASURED = ["oracle_report", "audit_report"]
+CORRECTED = ["invert_pairs", "corrected_pairs", "retain_pairs"]
+MANIFESTS = ["corrections_manifest", "triage_manifest"]
 PARTS = ["held_out_pairs", "gold_batch", "training_pairs"]
 
 
@@ -15,7 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 nodes.draw_gold_batch,
-                [*TRIAGED, "triage_manifest", *MEASURED, "params:audit", "params:gold", "params:seed"],
+                [*CORRECTED, *MANIFESTS, *MEASURED, "params:audit", "params:gold", "params:seed"],
                 [*PARTS, "gold_manifest"],
                 name="draw_gold_batch",
             ),

@@ -43,7 +43,7 @@ def weigh_conflicts(
         "gold_batch": gold_batch,
         "reference_model": reference_model["sha256"],
     }
-    outputs = {"impact_weights": table, "training_pairs": training_pairs}
+    outputs = {"impact_weights": table, "training_pairs": training_pairs, "gold_batch": gold_batch}
     return table, report, lineage.seal("impact", inputs=inputs, outputs=outputs, seed=seed, **facts)
 
 

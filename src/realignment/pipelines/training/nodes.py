@@ -8,30 +8,34 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from realignment import lineage
-from realignment.parameters import LossParameters, ModelParameters, TrainingParameters
+from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
 
 logger = logging.getLogger(__name__)
 
 
 def train_model(
     training_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
     impact_weights: pd.DataFrame,
     impact_manifest: dict[str, Any],
     reference_model: dict[str, Any],
     model_parameters: ModelParameters,
     loss: LossParameters,
     parameters: TrainingParameters,
+    impact: ImpactParameters,
     seed: int,
     work_folder: str,
 ) -> tuple[str, pd.DataFrame, dict[str, Any]]:
     """Train with the hybrid objective; a run that was interrupted goes on from its last checkpoint."""
     from realignment import workbench
 
-    lineage.check(impact_manifest, {"impact_weights": impact_weights, "training_pairs": training_pairs})
+    tables = {"impact_weights": impact_weights, "training_pairs": training_pairs, "gold_batch": gold_batch}
+    lineage.check(impact_manifest, tables)
     bench = workbench.open_workbench(reference_model["path"], model_parameters, parameters, loss, seed=seed)
-    key = workbench.run_key(impact_manifest, model_parameters, loss, parameters, seed)
+    key = workbench.run_key(impact_manifest, model_parameters, loss, parameters, impact, seed)
     batch = bench.with_weights(training_pairs, impact_weights)
-    folder, history = bench.train(batch, work_folder=Path(work_folder), key=key)
+    fresh = bench.fresh_weights(gold_batch, impact)
+    folder, history = bench.train(batch, work_folder=Path(work_folder), key=key, fresh=fresh)
     facts = {key: impact_manifest[key] for key in ("policy", "policy_version", "oracle")}
     inputs = {**impact_manifest["outputs"], "reference_model": reference_model["sha256"]}
     manifest = lineage.seal(

@@ -1,0 +1,157 @@
+"""How good are a model's own corrections? `python benchmarks/corrections.py [--page] [--json FILE]`.
+
+M_ref writes for every PUNISH pair of the embedded sample, also for those that people have corrected: half of
+these are taken as if nobody had, the other half is what the machine's are compared with. `--page` puts the
+figures into docs/results/corrections.md.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from realignment import corrections, intake, judging, provenance, triage
+from realignment.intake.readers import read_table
+from realignment.oracles.rules import RulesOracle
+from realignment.parameters import CorrectionsParameters, JudgingParameters, ModelParameters
+from realignment.policy import read_policy
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/results/corrections.md"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+SEED = 20251
+
+
+def parameters(**changes: Any) -> CorrectionsParameters:
+    """The stage's own defaults, with the model as writer."""
+    configured = yaml.safe_load((ROOT / "conf/base/parameters_corrections.yml").read_text(encoding="utf-8"))
+    return CorrectionsParameters(**configured["corrections"] | {"writer": "model"} | changes)
+
+
+def punish_pairs(policy: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All pairs of the sample, and its PUNISH pairs by the rules."""
+    raw = read_table(str(ROOT / "data/01_raw/sample/pairs.jsonl"))
+    pairs = intake.clean_pairs(raw, invalid="skip", max_prompt_chars=8000, long_prompts="drop").pairs
+    judgments = judging.judge_pairs(pairs, policy, RulesOracle())
+    triaged = triage.triage(pairs, judgments, min_confidence=0.5)
+    return pairs, triaged[triaged["disposition"] == "PUNISH"].reset_index(drop=True)
+
+
+def measure(source: str, samples: int, number: int | None) -> dict[str, Any]:
+    """Write, gate, verify, compare."""
+    policy = read_policy(ROOT / "conf/base/policies/assistant-v2.yml")
+    pairs, punish = punish_pairs(policy)
+    written = punish if number is None else punish.sample(number, random_state=SEED).sort_index()
+    wanted = parameters(samples=samples)
+    corrected = written[written["correction"].notna()]
+    dropped = set(corrected.sample(frac=0.5, random_state=SEED)["pair_id"])
+    left = pairs.assign(correction=pairs["correction"].mask(pairs["pair_id"].isin(dropped)))
+    people = corrections.people_candidates(written, left, pd.DataFrame())
+    model = ModelParameters(source=source, folder=str(ROOT / "data/01_raw/models"))
+    writer = corrections.appoint_writer(wanted, model, JudgingParameters(oracle="rules"), seed=SEED)
+    begun = time.perf_counter()
+    machine = corrections.write_candidates(
+        written, policy, writer, samples=samples, max_words=wanted.max_words
+    )
+    seconds = time.perf_counter() - begun
+    candidates = pd.concat([people, machine], ignore_index=True)
+    gate = corrections.Gate(**wanted.quality.model_dump())
+    assessed = corrections.assess(candidates, punish, gate, seed=SEED)
+    verified = corrections.verify(assessed, punish, policy, RulesOracle())
+    chosen = corrections.choose(verified, min_confidence=wanted.min_confidence)
+    alone = set(written["pair_id"]) - set(people["pair_id"])
+    return {
+        "report": corrections.report(written, chosen),
+        "alone": {
+            "pairs": len(alone),
+            "corrected": int(chosen.loc[chosen["pair_id"].isin(alone), "selected"].sum()),
+        },
+        "leakage": corrections.measure_leakage(chosen, seed=SEED),
+        "seconds": seconds,
+        "settings": wanted.model_dump(include={"samples", "temperature", "top_p", "max_new_tokens"}),
+    }
+
+
+def to_markdown(found: dict[str, Any]) -> str:
+    """The figures as tables."""
+    report, alone = found["report"], found["alone"]
+    lines = [
+        f"{found['settings']}, {found['seconds']:.0f} s on {platform.machine()} with torch "
+        f"{provenance.environment().get('torch')}.",
+        "",
+        "| writer | candidates | through the gate | comply | pass | pairs with a passing one |",
+        "|---|---|---|---|---|---|",
+    ]
+    for writer, part in report["writers"].items():
+        counts = [part["candidates"], part["judged"], part["complies"]]
+        shares = [show_share(part["passing"]), show_share(part["pairs_with_a_passing_one"])]
+        lines.append(f"| {writer} | {' | '.join(map(str, counts + shares))} |")
+    lines += [
+        "",
+        f"Of the {alone['pairs']} pairs that were left to the machine, {alone['corrected']} got a "
+        f"correction; the other {alone['pairs'] - alone['corrected']} fall back to `loss.punish`.",
+        "",
+        "| why the machine's candidates fail | candidates |",
+        "|---|---|",
+    ]
+    model = report["writers"]["model"]
+    lines += [f"| gate: {flaw} | {n} |" for flaw, n in model["flaws"].items()]
+    lines += [f"| rule: {rule} | {n} |" for rule, n in model["rules_broken"].items()]
+    lines += [
+        "",
+        "| leakage | people | machine | difference | 95 % | n | paired |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["leakage"].to_dict("records"):
+        interval = (
+            f"{row['low']:+.2f} to {row['high']:+.2f}" if row["low"] == row["low"] else "none: constant"
+        )
+        lines.append(
+            f"| {row['group']}: {row['metric']} | {row['people']:.2f} | {row['value']:.2f} "
+            f"| {row['difference']:+.2f} | {interval} | {row['n_people']}, {row['n_writer']} "
+            f"| {'yes' if row['paired'] else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def show_share(part: dict[str, Any]) -> str:
+    """`12 of 40 (30 %, 18 to 45)`."""
+    low, high = part["interval"]
+    return f"{part['n']} of {part['of']} ({part['share']:.0%}, {100 * low:.0f} to {100 * high:.0f})"
+
+
+def write_page(text: str) -> None:
+    """Replace what stands between the two marks of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    configured = yaml.safe_load((ROOT / "conf/base/parameters_model.yml").read_text(encoding="utf-8"))
+    default = configured["model"]["source"].partition('"')[2].rpartition('"')[0]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", default=default, help="the writing model; default: the base model")
+    parser.add_argument("--samples", type=int, default=4, help="candidates per pair")
+    parser.add_argument("--pairs", type=int, help="so many PUNISH pairs, drawn at random; default: all")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--page", action="store_true", help="and into docs/results/corrections.md")
+    options = parser.parse_args()
+    found = measure(options.source, options.samples, options.pairs)
+    text = to_markdown(found)
+    print(text)
+    if options.json is not None:
+        table = found["leakage"].to_dict("records")
+        options.json.write_text(json.dumps(found | {"leakage": table}, indent=2), encoding="utf-8")
+    if options.page:
+        write_page(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Impact weights and reference log-probabilities of a data set: `python benchmarks/impact.py [--json FILE]`.
+
+Ours gives both in one pass. The published loop gives the weights alone, TRL's precomputation the reference
+log-probabilities alone; the loop over pairs and `vmap(grad)` are the textbook ways to the weights.
+"""
+
+import sys
+
+import cases
+import ours
+import peers
+from harness import Call, Claim, Row, alternate, options_of, report, settle
+
+from realignment.tokenization import TokenizedPair
+
+OURS, PUBLISHED, PER_SAMPLE = "ours", "published loop, weights alone", "a backward per pair, weights alone"
+VMAP = "`vmap(grad)`, weights alone"
+TRL, TRL_RESPONSES = "TRL, references alone", "TRL, references alone, response tokens alone"
+PEERS = {
+    PUBLISHED: "scores",
+    PER_SAMPLE: "scores",
+    VMAP: "scores",
+    TRL: "references",
+    TRL_RESPONSES: "references",
+}
+GOALS = {("PKU-like", PUBLISHED): 3.6, ("PKU-like", TRL): 1.0, ("long prompts", TRL): 1 / 0.7}
+"""For LoRA. Against TRL: at most 1.0 times its time, and 0.7 times."""
+
+
+def build(pairs: list[TokenizedPair], gold: list[TokenizedPair], size: str, *, lora: bool) -> dict[str, Call]:
+    """Every side, at the reference, with one gold gradient."""
+    model = cases.policy(size, lora=lora, attention="sdpa")
+    plain = cases.policy(size, lora=lora, attention="sdpa")
+    copy = cases.random_model(size, attention="sdpa")
+    conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(gold))
+    trainer = peers.trl_trainer(
+        cases.policy(size, lora=lora, attention="sdpa"),
+        pairs,
+        precomputed=False,
+        reference_model=None if lora else cases.random_model(size, attention="sdpa"),
+    )
+    rows = peers.trl_rows(trainer)
+    return {
+        OURS: lambda: ours.scores_and_references(model, conflicts, direction),
+        PUBLISHED: lambda: peers.published_scores(plain, copy, conflicts, direction),
+        PER_SAMPLE: lambda: peers.per_sample_scores(plain, conflicts, direction),
+        VMAP: lambda: peers.vmap_scores(plain, conflicts, direction),
+        TRL: lambda: peers.trl_references(trainer, rows),
+        TRL_RESPONSES: lambda: peers.trl_references(trainer, rows, only_responses=True),
+    }
+
+
+def compare(regime: str, size: str, count: int, rounds: int, *, lora: bool) -> dict[str, Row]:
+    """Rows of one kind of pairs."""
+    vocabulary, lengths = cases.SHAPES[size][-1], cases.LENGTHS[regime]
+    pairs = cases.random_pairs(count, vocabulary, lengths, seed=1)
+    gold = cases.random_pairs(4, vocabulary, lengths, seed=2)
+    costs, results = alternate(build(pairs, gold, size, lora=lora), rounds=rounds)
+    label = f"{regime}, {'LoRA' if lora else 'all parameters'}"
+    claims = [
+        Claim(f"{label}: {name}", name, OURS, GOALS.get((regime, name)) if lora else None, {result: 1e-4})
+        for name, result in PEERS.items()
+    ]
+    return settle(claims, costs, results)
+
+
+def main() -> int:
+    """Parse, measure, report."""
+    size = {"default": "t17", "choices": sorted(cases.SHAPES), "help": "shape of the random model"}
+    options = options_of(__doc__, size=size)
+    size, count = ("tiny", 4) if options.quick else (options.size, 16)
+    rows: dict[str, Row] = {}
+    for regime, lora in (("PKU-like", True), ("long prompts", True), ("PKU-like", False)):
+        rows |= compare(regime, size, count, options.rounds, lora=lora)
+    return report(rows, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

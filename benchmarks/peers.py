@@ -1,0 +1,290 @@
+"""The others: TRL's trainer and kernel, the published TRACE loop in our own words, and the textbook ways."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from harness import Result
+from ours import gradients
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from transformers import PreTrainedTokenizerFast
+from trl import DPOConfig, DPOTrainer
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+
+from realignment.impact import Gradient
+from realignment.objective import Example, Treatment
+from realignment.tokenization import TokenizedPair
+
+BETA = 0.1
+PUBLISHED_LENGTH = 256
+"""The published code pads every sequence to so many tokens."""
+
+
+# TRL
+
+
+def trl_trainer(
+    model: Any,
+    pairs: Sequence[TokenizedPair],
+    *,
+    precomputed: bool,
+    checkpointing: bool = False,
+    reference_model: nn.Module | None = None,
+    device: str = "cpu",
+) -> DPOTrainer:
+    """TRL's DPO trainer on the pairs, every first response preferred; all of them are one batch.
+
+    Args:
+        model: At the reference. Whoever wants another policy moves the parameters afterwards.
+        pairs: What to train on.
+        precomputed: Reference log-probabilities once, now, instead of in every step (TRL's default).
+        checkpointing: Gradient checkpointing (TRL's default is on).
+        reference_model: For full fine-tuning; with an adapter TRL switches it off.
+        device: Where to.
+    """
+    arguments = DPOConfig(
+        tempfile.gettempdir(),
+        per_device_train_batch_size=len(pairs),
+        precompute_ref_log_probs=precomputed,
+        gradient_checkpointing=checkpointing,
+        beta=BETA,
+        max_length=None,
+        bf16=device == "cuda",
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=False,
+        report_to="none",
+        save_strategy="no",
+        max_steps=1,
+    )
+    trainer = DPOTrainer(
+        model=model,
+        ref_model=reference_model,
+        args=arguments,
+        train_dataset=_as_text(pairs),
+        processing_class=_tokenizer(model.config.vocab_size),
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    return trainer
+
+
+def _tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def _as_text(pairs: Sequence[TokenizedPair]) -> Dataset:
+    def text(ids: list[int]) -> str:
+        return " ".join("</s>" if i == 2 else f"w{i}" for i in ids)
+
+    return Dataset.from_list(
+        [
+            {"prompt": text(p.prompt) + " ", "chosen": text(p.responses[0]), "rejected": text(p.responses[1])}
+            for p in pairs
+        ]
+    )
+
+
+@contextmanager
+def _only_responses() -> Iterator[None]:
+    """TRL scores response tokens alone on devices with Triton; elsewhere every position. Force the former."""
+    with mock.patch("trl.trainer.utils._use_triton", return_value=True):
+        yield
+
+
+def trl_rows(trainer: DPOTrainer) -> list[dict[str, Any]]:
+    """All pairs as TRL's collator takes them."""
+    kept = ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps")
+    return [{name: row[name] for name in kept if name in row} for row in trainer.train_dataset]
+
+
+def trl_step(trainer: DPOTrainer, rows: list[dict[str, Any]], *, only_responses: bool = False) -> Result:
+    """One training step, from tokens to gradients."""
+    trainer.model.zero_grad()
+    with _only_responses() if only_responses else nullcontext():
+        loss = trainer.training_step(trainer.model, trainer.data_collator(rows))
+    return {"loss": [loss], "gradient": gradients(trainer.model)}
+
+
+def trl_references(
+    trainer: DPOTrainer, rows: list[dict[str, Any]], *, batch_size: int = 8, only_responses: bool = False
+) -> Result:
+    """Reference log-probabilities of all pairs, (chosen, rejected) of each; TRL's default batches of 8."""
+    parts = []
+    with _only_responses() if only_responses else nullcontext():
+        for start in range(0, len(rows), batch_size):
+            batch = trainer.data_collator(rows[start : start + batch_size])
+            on_device = {name: value.to(trainer.model.device) for name, value in batch.items()}
+            parts.append(torch.stack(trainer.compute_ref_log_probs(trainer.model, on_device), 1))
+    return {"references": [torch.cat(parts).flatten()]}
+
+
+# The published loop: one sequence at a time, padded to 256 tokens, full logits, a second model as reference.
+# Its `empty_cache()` after every pass is left out.
+
+
+def _padded(prompt: list[int], response: list[int], device: Any) -> tuple[Tensor, Tensor, Tensor]:
+    real = len(prompt) + len(response)
+    total = max(PUBLISHED_LENGTH, real)
+    ids = torch.tensor([[*prompt, *response, *[0] * (total - real)]], device=device)
+    place = torch.arange(total, device=device)[None]
+    return ids, (place < real).long(), (place >= len(prompt)) & (place < real)
+
+
+def _log_probability(model: Any, sequence: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    ids, attended, scored = sequence
+    logits = model(input_ids=ids, attention_mask=attended, use_cache=False).logits[:, :-1].float()
+    tokens = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    return (tokens * scored[:, 1:]).sum()
+
+
+def _flat_gradient(model: nn.Module, value: Tensor) -> Tensor:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
+
+
+def published_scores(
+    model: Any, reference_model: Any, conflicts: Sequence[Example], direction: Gradient
+) -> Result:
+    """Impact scores as the published code takes them.
+
+    INVERT: two passes of the policy and two of the reference without gradient give the coefficient, then each
+    response is passed forward and backward; PUNISH: each response is passed by policy (with gradient) and
+    reference. Flat gradients are concatenated and multiplied with the flat gold gradient.
+    """
+    gold = torch.cat([g.reshape(-1) for g in direction.values()])
+    scores = []
+    for example in conflicts:
+        sequences = [_padded(example.tokens.prompt, r, model.device) for r in example.tokens.responses]
+        with torch.no_grad():
+            base = [_log_probability(reference_model, s) for s in sequences]
+        if example.treatment == Treatment.PREFER:
+            with torch.no_grad():
+                now = [_log_probability(model, s) for s in sequences]
+            margin = (now[0] - base[0]) - (now[1] - base[1])
+            first, second = (_flat_gradient(model, _log_probability(model, s)) for s in sequences)
+            gradient = -BETA * torch.sigmoid(-BETA * margin) * (first - second)
+        else:
+            gradient = torch.zeros_like(gold)
+            for sequence, log_reference in zip(sequences, base, strict=True):
+                loss = -F.logsigmoid(-BETA * (_log_probability(model, sequence) - log_reference))
+                gradient = gradient + _flat_gradient(model, loss)
+        scores.append(torch.dot(gold, gradient))
+    return {"scores": [torch.stack(scores)]}
+
+
+def published_step(model: Any, reference_model: Any, batch: Sequence[Example]) -> Result:
+    """A training step as the published code takes it: pair by pair, four passes each, then one backward."""
+    model.zero_grad()
+    total = torch.zeros((), device=model.device)
+    for example in batch:
+        sequences = [_padded(example.tokens.prompt, r, model.device) for r in example.tokens.responses]
+        first, second = (_log_probability(model, s) for s in sequences)
+        with torch.no_grad():
+            base_first, base_second = (_log_probability(reference_model, s) for s in sequences)
+        total = total - F.logsigmoid(BETA * ((first - base_first) - (second - base_second))) / len(batch)
+    total.backward()
+    return {"loss": [total], "gradient": gradients(model)}
+
+
+# The textbook ways to an inner product per pair
+
+
+def _pair_loss(log_probabilities: Tensor, is_preference: Tensor) -> Tensor:
+    """Loss at the reference: its value is a constant, its gradient is what is wanted."""
+    first, second = log_probabilities - log_probabilities.detach()
+    suppress = -F.logsigmoid(-BETA * first) - F.logsigmoid(-BETA * second)
+    return torch.where(is_preference, -F.logsigmoid(BETA * (first - second)), suppress)
+
+
+def per_sample_scores(model: Any, conflicts: Sequence[Example], direction: Gradient) -> Result:
+    """One forward and backward per pair, both responses in one padded batch, dense logits."""
+    gold = torch.cat([g.reshape(-1) for g in direction.values()])
+    scores = []
+    for example in conflicts:
+        ids, attended, scored = _two_rows(example, max(_row_lengths(example)), model.device)
+        logits = model(input_ids=ids, attention_mask=attended, use_cache=False).logits[:, :-1].float()
+        tokens = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        is_preference = torch.tensor(example.treatment == Treatment.PREFER, device=model.device)
+        loss = _pair_loss((tokens * scored[:, 1:]).sum(-1), is_preference)
+        scores.append(torch.dot(gold, _flat_gradient(model, loss)))
+    return {"scores": [torch.stack(scores)]}
+
+
+def _row_lengths(example: Example) -> list[int]:
+    return [len(example.tokens.prompt) + len(response) for response in example.tokens.responses]
+
+
+def _two_rows(example: Example, total: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
+    prompt, ends = len(example.tokens.prompt), _row_lengths(example)
+    rows = [
+        [*example.tokens.prompt, *response, *[0] * (total - end)]
+        for response, end in zip(example.tokens.responses, ends, strict=True)
+    ]
+    place, end = torch.arange(total, device=device), torch.tensor(ends, device=device)[:, None]
+    return torch.tensor(rows, device=device), (place < end).long(), (place >= prompt) & (place < end)
+
+
+def vmap_scores(model: Any, conflicts: Sequence[Example], direction: Gradient) -> Result:
+    """All gradients at once by `vmap(grad)`, each of the size of the trained parameters."""
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    total = max(end for example in conflicts for end in _row_lengths(example))
+    rows = [_two_rows(example, total, model.device) for example in conflicts]
+    ids, attended, scored = (torch.stack(part) for part in zip(*rows, strict=True))
+    visible = attended[:, :, None, None, :].bool() & torch.ones(total, total, dtype=torch.bool).tril()
+    mask = torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)
+    is_preference = torch.tensor([e.treatment == Treatment.PREFER for e in conflicts])
+    positions = torch.arange(total)[None]
+
+    def loss(weights: Gradient, ids: Tensor, mask: Tensor, scored: Tensor, is_preference: Tensor) -> Tensor:
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        logits = functional_call(model, weights, (), inputs).logits[:, :-1]
+        tokens = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        return _pair_loss((tokens * scored[:, 1:]).sum(-1), is_preference)
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0))(trained, ids, mask, scored, is_preference)
+    return {"scores": [sum((each[name] * direction[name]).flatten(1).sum(1) for name in trained)]}
+
+
+# The KL of two models over the vocabulary
+
+
+def kl_of(
+    value: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, head: Tensor, reference_hidden: Tensor
+) -> Result:
+    """Value of a KL and its gradient by the hidden states."""
+    hidden = hidden.clone().requires_grad_()
+    result = value(hidden, head, reference_hidden)
+    result.backward()
+    return {"kl": [result], "gradient": [hidden.grad]}
+
+
+def published_kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Tensor:
+    """Both softmaxes in full, log(p + 10⁻¹²)."""
+    q, p = ((states @ head.t()).float().softmax(-1) for states in (hidden, reference_hidden))
+    return (p * (torch.log(p + 1e-12) - torch.log(q + 1e-12))).sum(-1).mean()
+
+
+def dense_kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Tensor:
+    """`F.kl_div` of both log-softmaxes in full."""
+    log_q, log_p = ((states @ head.t()).log_softmax(-1) for states in (hidden, reference_hidden))
+    return F.kl_div(log_q, log_p, log_target=True, reduction="sum") / len(hidden)
+
+
+def trl_kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Tensor:
+    """TRL's tiled divergence, forward KL."""
+    divergence, _ = ChunkedDivergenceFunction.apply(hidden, head, None, reference_hidden, head, None, 0.0)
+    return divergence.mean()

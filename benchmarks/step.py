@@ -1,0 +1,137 @@
+"""A training step against TRL's and the published loop's: `python benchmarks/step.py [--json FILE]`.
+
+From a tokenised batch of 8 pairs to the gradients of unweighted DPO, without the optimizer. TRL scores every
+position on a CPU; "response tokens alone" forces what it does on a GPU, so that it is not made to look slow.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import cases
+import ours
+import peers
+from harness import Call, Claim, Row, alternate, options_of, report, settle
+
+from realignment.tokenization import TokenizedPair
+
+SAME = {"loss": 1e-5, "gradient": 1e-4}
+TRL, TRL_RESPONSES = "TRL, reference precomputed", "TRL, reference precomputed, response tokens alone"
+TRL_ONLINE, TRL_DEFAULT = "TRL, reference in every step", "TRL, its defaults (the same and checkpointing)"
+PUBLISHED, STATIC = "published loop", "static weights"
+FRESH, FIXED = "fresh exact weights", "the same weights, static"
+GOALS = {"PKU-like": 1.8, "long prompts": 3.0}
+FRESH_GOALS = {"PKU-like": 1.6, "long prompts": 2.8}
+OVERHEAD = {True: 1 / 1.05, False: 1 / 1.15}
+"""By whether adapters are trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A batch and what is trained on it; `options` go to `cases.random_model`."""
+
+    pairs: list[TokenizedPair]
+    size: str
+    lora: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """Where it is trained."""
+        return str(self.options.get("device", "cpu"))
+
+
+def build(case: Case, name: str) -> Call:
+    """The named side's step, with models of its own."""
+    policy = partial(cases.policy, case.size, lora=case.lora, **case.options)
+    if name in (FRESH, FIXED):
+        model = policy(attention="sdpa")
+        batch = ours.with_reference(model, ours.preferences(case.pairs))
+        gold = ours.preferences(
+            cases.random_pairs(4, cases.SHAPES[case.size][-1], cases.LENGTHS["PKU-like"], seed=2)
+        )
+        copied = None if case.lora else cases.random_model(case.size, attention="sdpa", **case.options)
+        trainer = ours.trainer(model, batch, device=case.device)
+        cases.move(model)
+        ours.with_fresh_weights(trainer, gold, reference_model=copied)
+        if name == FIXED:
+            batch = ours.weighted(trainer, batch)
+            trainer._fresh = None
+        return lambda: {"weighted gradient": ours.step(trainer, batch)["gradient"]}
+    if name == STATIC:
+        model = policy(attention="sdpa")
+        batch = ours.with_reference(model, ours.preferences(case.pairs))
+        trainer = ours.trainer(model, batch, device=case.device)
+        cases.move(model)
+        return lambda: ours.step(trainer, batch)
+    model = policy(attention="sdpa")
+    needs_copy = name == PUBLISHED or not case.lora
+    copy = cases.random_model(case.size, attention="sdpa", **case.options) if needs_copy else None
+    if name == PUBLISHED:
+        cases.move(model)
+        return lambda: peers.published_step(model, copy, ours.preferences(case.pairs))
+    trainer = peers.trl_trainer(
+        model,
+        case.pairs,
+        precomputed=name in (TRL, TRL_RESPONSES),
+        checkpointing=name == TRL_DEFAULT,
+        reference_model=copy,
+        device=case.device,
+    )
+    cases.move(model)
+    rows = peers.trl_rows(trainer)
+    return lambda: peers.trl_step(trainer, rows, only_responses=name == TRL_RESPONSES)
+
+
+def compare(label: str, case: Case, names: list[str], goal: float | None, rounds: int) -> dict[str, Row]:
+    """Rows of one case: our step against each of the named ones; the goal is about TRL's fastest set-up."""
+    calls = {name: build(case, name) for name in [*names, STATIC]}
+    costs, results = alternate(calls, rounds=rounds)
+    claims = [
+        Claim(f"{label}: static weights / {name}", name, STATIC, goal if name == TRL else None, SAME)
+        for name in names
+    ]
+    return settle(claims, costs, results)
+
+
+def compare_fresh(label: str, case: Case, goal: float, rounds: int) -> dict[str, Row]:
+    """Rows of weights taken in the step: against TRL without any, and against the same weights given."""
+    costs, results = alternate({name: build(case, name) for name in (TRL, FRESH, FIXED)}, rounds=rounds)
+    # TRL has no weights: what its rival computes is held against the same step with the weights given.
+    results[TRL] = results[FIXED]
+    same = {"weighted gradient": 1e-4}
+    overhead = OVERHEAD[case.lora]
+    claims = [
+        Claim(f"{label}: {FRESH} / {TRL}", TRL, FRESH, goal, same),
+        Claim(f"{label}: {FRESH} / {FIXED}", FIXED, FRESH, overhead, same),
+    ]
+    return settle(claims, costs, results)
+
+
+def main() -> int:
+    """Parse, measure, report."""
+    size = {"default": "t17", "choices": sorted(cases.SHAPES), "help": "shape of the random model"}
+    options = options_of(__doc__, size=size)
+    size, count = ("tiny", 3) if options.quick else (options.size, 8)
+    vocabulary, every = cases.SHAPES[size][-1], [TRL, TRL_RESPONSES, TRL_ONLINE, TRL_DEFAULT, PUBLISHED]
+    rows: dict[str, Row] = {}
+    for regime, lengths in cases.LENGTHS.items():
+        pairs = cases.random_pairs(count, vocabulary, lengths, seed=1)
+        case = Case(pairs, size, lora=True)
+        rows |= compare(f"{regime}, LoRA", case, every, GOALS[regime], options.rounds)
+        rows |= compare_fresh(f"{regime}, LoRA", case, FRESH_GOALS[regime], options.rounds)
+    pairs = cases.random_pairs(count, vocabulary, cases.LENGTHS["PKU-like"], seed=1)
+    case = Case(pairs, size, lora=False)
+    rows |= compare("PKU-like, all parameters", case, [TRL, TRL_RESPONSES], GOALS["PKU-like"], options.rounds)
+    rows |= compare_fresh("PKU-like, all parameters", case, FRESH_GOALS["PKU-like"], options.rounds)
+    real = cases.real_pairs(count, vocabulary, seed=1)
+    if real is not None:
+        case = Case(real, size, lora=True)
+        rows |= compare("real lengths, LoRA", case, [TRL, TRL_RESPONSES], None, options.rounds)
+    return report(rows, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

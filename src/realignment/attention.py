@@ -1,0 +1,102 @@
+"""Attention over rows that share prompts: each response sees its prompt and itself, as if it stood alone.
+
+All other layers of a decoder treat tokens one by one, so they run over every token once. Attention alone is
+done per sequence ``prompt + response``: queries, keys and values are gathered into plain causal sequences and
+the outputs are gathered back. No mask is built, so any fused causal kernel serves, and a sliding window or
+soft-capping means what it means in the model itself. The scores of a prompt are computed once a response;
+that is the only repetition.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from realignment.rows import Rows
+
+SHARED_PROMPTS = "realignment_shared_prompts"
+"""Name of this attention among transformers' implementations."""
+
+
+def shared_prompt_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    prompt_sharing: Rows | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a decoder's layer, in the form that transformers calls.
+
+    Args:
+        module: The layer's attention.
+        query: Shape (1, heads, L, head size).
+        key: Shape (1, key heads, L, head size).
+        value: As `key`.
+        attention_mask: Used without `prompt_sharing` alone.
+        prompt_sharing: The rows; None: plain attention (generation, other callers).
+        sliding_window: Tokens that a token sees, itself included; None: all before it.
+        softcap: c of c · tanh(score / c); None: none.
+        options: Scaling, dropout and what a kernel knows besides.
+
+    Returns:
+        Shape (1, L, heads, head size), and no attention weights.
+    """
+    if prompt_sharing is None:
+        return _attend(module, query, key, value, attention_mask, softcap, options)
+    query, key, value = (_take_apart(x, prompt_sharing.sequences) for x in (query, key, value))
+    width = prompt_sharing.sequences.shape[1]
+    band = None
+    if softcap is not None or (sliding_window is not None and width > sliding_window):
+        band = _band(width, sliding_window, query.device)
+    output, _ = _attend(module, query, key, value, band, softcap, options)
+    return output.flatten(0, 1).index_select(0, prompt_sharing.home)[None], None
+
+
+def _take_apart(states: Tensor, sequences: Tensor) -> Tensor:
+    """(1, H, L, D) → (R, H, K, D)."""
+    tokens = states[0].transpose(0, 1).flatten(1)
+    gathered = tokens.index_select(0, sequences.flatten())
+    return gathered.view(*sequences.shape, states.shape[1], states.shape[3]).transpose(1, 2)
+
+
+def _band(width: int, window: int | None, device: torch.device) -> Tensor:
+    """True where a query (row) sees a key (column), shape (1, 1, K, K)."""
+    seen = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    return (seen if window is None else seen.triu(1 - window))[None, None]
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softcap: float | None,
+    options: dict[str, Any],
+) -> tuple[Tensor, None]:
+    if softcap is None:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)  # type: ignore[no-any-return]
+    groups = query.shape[1] // key.shape[1]
+    scores = query @ repeat_kv(key, groups).transpose(2, 3) * options["scaling"]
+    scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    exact = torch.promote_types(query.dtype, torch.float32)
+    weights = nn.functional.dropout(
+        torch.softmax(scores, dim=-1, dtype=exact).to(query.dtype),
+        p=options.get("dropout", 0.0),
+        training=module.training,
+    )
+    return (weights @ repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(SHARED_PROMPTS, shared_prompt_attention)
+AttentionMaskInterface.register(SHARED_PROMPTS, sdpa_mask)

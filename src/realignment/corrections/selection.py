@@ -1,0 +1,155 @@
+"""Candidates → one correction per PUNISH pair at most: gated, verified by somebody else, with its origin."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realignment.corrections.candidates import PEOPLE
+from realignment.evaluation.statistics import wilson_interval
+from realignment.oracles import Oracle
+from realignment.policy import Policy
+from realignment.records import Exchange, RealignmentError
+
+PROVENANCE = {
+    "correction_writer": "writer",
+    "correction_model": "model",
+    "correction_candidate": "candidate",
+    "correction_verifier": "verifier",
+    "correction_policy": "policy",
+    "correction_confidence": "confidence",
+    "correction_topic": "topic",
+    "correction_copied": "copied",
+}
+"""Column of a corrected pair → column of the candidate it comes from."""
+
+NOT_ASKED = "not judged: flawed"
+
+
+class VerifierError(RealignmentError):
+    """The verifier cannot verify what this writer writes."""
+
+
+def verify(candidates: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+    """Let an oracle judge the candidates; of what a model wrote, only those without flaws.
+
+    The gate costs nothing, a verdict may: so the gate comes first.
+
+    Args:
+        candidates: From `quality.assess`.
+        pairs: The PUNISH pairs.
+        policy: The new policy.
+        oracle: Not the writer.
+
+    Returns:
+        The candidates with columns complies, confidence, rules_broken, reason, verifier.
+    """
+    asked = ((candidates["writer"] == PEOPLE) & (candidates["words"] > 0)) | (candidates["flaws"] == "")
+    keyed = pairs.set_index("pair_id").loc[candidates.loc[asked, "pair_id"]]
+    domains = (domain if isinstance(domain, str) else None for domain in keyed["domain"])
+    texts = candidates.loc[asked, "response"]
+    judgments = oracle([Exchange(*row) for row in zip(keyed["prompt"], texts, domains, strict=True)], policy)
+    rows = pd.DataFrame(
+        {
+            "complies": pd.array([j.complies for j in judgments], dtype="boolean"),
+            "confidence": np.array([j.confidence for j in judgments], dtype=float),
+            "rules_broken": pd.Series([",".join(j.rules_broken) for j in judgments], dtype="str").to_numpy(),
+            "reason": pd.Series([j.reason for j in judgments], dtype="str").to_numpy(),
+        },
+        index=candidates.index[asked],
+    ).reindex(candidates.index)
+    return candidates.assign(
+        complies=rows["complies"],
+        confidence=rows["confidence"].fillna(0.0),
+        rules_broken=rows["rules_broken"].fillna("").astype("str"),
+        reason=rows["reason"].fillna(NOT_ASKED).astype("str"),
+        verifier=pd.Series(oracle.name, index=candidates.index, dtype="str"),
+    )
+
+
+def choose(verified: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
+    """Mark the best passing candidate of each pair and writer, and the one that becomes the correction.
+
+    Passing: the verifier says with enough confidence that it complies, and it has no flaw. What people wrote
+    needs no gate: they have looked at it. People come before machines; then the most confident verdict, then
+    the nearest topic, then the first.
+
+    Returns:
+        The candidates with columns passes, best (of its pair and writer), selected (of its pair).
+    """
+    passes = (
+        verified["complies"].fillna(False).astype(bool)
+        & (verified["confidence"] >= min_confidence)
+        & ((verified["writer"] == PEOPLE) | (verified["flaws"] == ""))
+    )
+    ranked = verified[passes]
+    ranked = ranked.assign(machine=ranked["writer"] != PEOPLE, topic=ranked["topic"].fillna(0.0))
+    ranked = ranked.sort_values(
+        ["machine", "confidence", "topic", "candidate"], ascending=[True, False, False, True], kind="stable"
+    )
+    best = ranked.drop_duplicates(["pair_id", "writer"]).index.to_numpy()
+    selected = ranked.drop_duplicates("pair_id").index.to_numpy()
+    return verified.assign(
+        passes=passes,
+        best=np.isin(verified.index.to_numpy(), best),
+        selected=np.isin(verified.index.to_numpy(), selected),
+    )
+
+
+def correct(punish: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The PUNISH pairs with the selected correction and where it comes from; null where nothing passes.
+
+    A pair without a correction is suppressed instead (`loss.punish`), row by row.
+    """
+    selected = chosen[chosen["selected"]].set_index("pair_id")
+    rows = selected.reindex(punish["pair_id"]).reset_index(drop=True)
+    columns = {name: rows[source] for name, source in PROVENANCE.items()}
+    numbers = {"correction_candidate": "Int64", "correction_confidence": "float", "correction_topic": "float"}
+    numbers |= {"correction_copied": "float"}
+    kinds = {name: numbers.get(name, "str") for name in PROVENANCE}
+    table = punish.reset_index(drop=True).assign(correction=rows["response"].astype("str"), **columns)
+    return table.astype(kinds)
+
+
+def report(punish: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
+    """How many candidates there are by writer, how many pass, why others fail, and what pairs have now."""
+    corrected = chosen.loc[chosen["selected"], "writer"].value_counts()
+    return {
+        "pairs": len(punish),
+        "corrected": int(corrected.sum()),
+        "suppressed": len(punish) - int(corrected.sum()),
+        "corrected_by": {str(writer): int(n) for writer, n in corrected.items()},
+        "verifier": str(chosen["verifier"].iloc[0]) if len(chosen) else None,
+        "writers": {
+            str(writer): _report_writer(part) for writer, part in chosen.groupby("writer", sort=False)
+        },
+    }
+
+
+def _report_writer(part: pd.DataFrame) -> dict[str, Any]:
+    flaws = part["flaws"].str.split(",").explode()
+    judged = part[part["reason"] != NOT_ASKED]
+    verdicts = judged["complies"]
+    rules = judged["rules_broken"].str.split(",").explode()
+    pairs = part.groupby("pair_id")["passes"].any()
+    return {
+        "model": sorted(set(part["model"])),
+        "candidates": len(part),
+        "flaws": {str(k): int(v) for k, v in flaws[flaws != ""].value_counts().items()},
+        "judged": len(judged),
+        "complies": int(verdicts.fillna(False).sum()),
+        "violates": int((~verdicts.fillna(True)).sum()),
+        "unscored": int(verdicts.isna().sum()),
+        "rules_broken": {str(k): int(v) for k, v in rules[rules != ""].value_counts().items()},
+        "passing": _share(int(part["passes"].sum()), len(part)),
+        "pairs_with_a_passing_one": _share(int(pairs.sum()), len(pairs)),
+    }
+
+
+def _share(number: int, total: int) -> dict[str, Any]:
+    return {
+        "n": number,
+        "of": total,
+        "share": number / total,
+        "interval": list(wilson_interval(number, total)),
+    }

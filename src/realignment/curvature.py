@@ -1,0 +1,143 @@
+"""Curvature for the impact weights: the gold gradient preconditioned once, H⁻¹ g_J; the cost per pair stays.
+
+The marginal gain of a pair is −g_Jᵀ H⁻¹ g_i (TRACE, arXiv:2511.02623, bi-level problem); the paper takes H ≈
+γI. Here H is the Fisher information of the model's own next-token distribution at the response tokens
+(targets sampled from the model, so it is the Fisher, not its empirical stand-in), approximated per weight
+matrix.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from realignment.ghost import Gradient, LayerPasses, derivative_along
+from realignment.likelihood import output_head, response_hidden_states, scoring_mode
+from realignment.rows import Rows
+from realignment.vocabulary import head_fisher_diagonal, sample_targets, token_log_probabilities
+
+Curvature = Literal["identity", "diagonal_fisher", "kfac"]
+
+
+def precondition(
+    model: nn.Module,
+    batches: Sequence[Rows],
+    direction: Gradient,
+    *,
+    curvature: Curvature,
+    damping: float,
+    seed: int,
+) -> Gradient:
+    """(F + λ)⁻¹ G, with F estimated on the given pairs.
+
+    ``diagonal_fisher``: F = Σ_t (δ_t ∘ δ_t)ᵀ (x_t ∘ x_t) for each matrix. ``kfac``: F = S ⊗ A with A = mean x
+    xᵀ and S = mean δ δᵀ (Martens & Grosse 2015, arXiv:1503.05671; every token counts as a sample), for linear
+    layers; biases, norms, embeddings and the output head keep the diagonal. λ is relative: `damping` times
+    the mean diagonal of F (for ``kfac`` its root for each factor), because only the direction of the result
+    matters.
+
+    Args:
+        model: Its trainable parameters are θ.
+        batches: Pairs on which F is estimated.
+        direction: G, the gold gradient.
+        curvature: Which F; ``identity`` returns G.
+        damping: Relative λ, > 0.
+        seed: Of the sampled targets.
+
+    Returns:
+        By parameter name, of the direction's shapes. Where F is zero throughout, so is G, and it is left as
+        it is.
+    """
+    if curvature == "identity":
+        return direction
+    fisher = _Fisher(factors=curvature == "kfac")
+    head = output_head(model)
+    head_name = next((n for n, p in model.named_parameters() if p is head.weight and n in direction), None)
+    with scoring_mode(model):
+        for rows in batches:
+            generator = torch.Generator(rows.target.device).manual_seed(seed)
+            with LayerPasses(model, (rows.input_ids.shape[0], rows.input_ids.shape[1]), fisher.observe):
+                hidden = response_hidden_states(model, rows)
+                target = sample_targets(hidden.detach(), head, generator)
+                token_log_probabilities(hidden, head, target).sum().backward()
+            if head_name is not None:
+                fisher.add(head_name, head_fisher_diagonal(hidden.detach(), head, target))
+    return {name: fisher.solve(name, along, damping) for name, along in direction.items()}
+
+
+@dataclass
+class _Fisher:
+    """Sums over tokens, by parameter name: diagonals, and the two factors of linear layers."""
+
+    factors: bool
+    diagonals: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, diagonal: Tensor) -> None:
+        _add(self.diagonals, name, diagonal)
+
+    def observe(self, name: str, module: nn.Module, entered: Tensor, delta: Tensor) -> None:
+        """Consume one layer pass."""
+        exact = torch.promote_types(delta.dtype, torch.float32)
+        deltas = delta.flatten(0, -2).to(exact)
+        for key, _ in module.named_parameters(recurse=False):
+            full = f"{name}.{key}"
+            if key == "bias":
+                self.add(full, (deltas**2).sum(0))
+            elif isinstance(module, nn.Linear):
+                tokens = entered.flatten(0, -2).to(exact)
+                if self.factors:
+                    _add(self.inputs, full, tokens.t() @ tokens)
+                    _add(self.outputs, full, deltas.t() @ deltas)
+                else:
+                    self.add(full, (deltas**2).t() @ tokens**2)
+            else:
+                self.add(full, _diagonal(module, entered, deltas))
+
+    def solve(self, name: str, along: Tensor, damping: float) -> Tensor:
+        """(F + λ)⁻¹ G of one parameter."""
+        if name in self.inputs:
+            outputs, inputs = self.outputs[name], self.inputs[name]
+            if not bool(outputs.any()) or not bool(inputs.any()):
+                return along
+            left = torch.cholesky_solve(along.to(outputs.dtype), _damped_root(outputs, damping))
+            return torch.cholesky_solve(left.t(), _damped_root(inputs, damping)).t().to(along.dtype)
+        diagonal = self.diagonals.get(name)
+        if diagonal is None or not bool(diagonal.any()):
+            return along
+        return (along / (diagonal + damping * diagonal.mean())).to(along.dtype)
+
+
+def _add(total: dict[str, Tensor], name: str, value: Tensor) -> None:
+    total[name] = total[name] + value if name in total else value
+
+
+def _damped_root(factor: Tensor, damping: float) -> Tensor:
+    """Cholesky root of factor + √damping · (mean eigenvalue) · I; the two factors together damp F."""
+    size = factor.shape[0]
+    scale = damping**0.5 * factor.diagonal().mean()
+    root: Tensor = torch.linalg.cholesky(
+        factor + scale * torch.eye(size, dtype=factor.dtype, device=factor.device)
+    )
+    return root
+
+
+def _diagonal(module: nn.Module, entered: Tensor, deltas: Tensor) -> Tensor:
+    """Σ_t (∂ℓ_t/∂W)² of the weight of an embedding or norm."""
+    weight = dict(module.named_parameters(recurse=False))["weight"]
+    if isinstance(module, nn.Embedding):
+        squares = deltas**2
+        if module.padding_idx is not None:
+            squares = squares * (entered.flatten() != module.padding_idx)[:, None]
+        return torch.zeros_like(weight, dtype=squares.dtype).index_add_(0, entered.flatten(), squares)
+    if weight.dim() == 2:  # GPT-2's Conv1D, whose weight is (inputs, outputs)
+        return (entered.flatten(0, -2).to(deltas.dtype) ** 2).t() @ deltas**2
+    zero: Callable[[Tensor], Tensor] = torch.zeros_like
+    along = {name: zero(p) for name, p in module.named_parameters(recurse=False)} | {
+        "weight": torch.ones_like(weight)
+    }
+    scaled = derivative_along(module, entered, along).flatten(0, -2).to(deltas.dtype)
+    return ((scaled * deltas) ** 2).sum(0)

@@ -1,0 +1,62 @@
+"""Corrections and principles from the base model behind a real server (`transformers serve`)."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up_pairs import POLICY, make_pairs
+from oracles.test_real_servers import FOLDERS, free_port, running
+
+from realignment.corrections.candidates import write_candidates
+from realignment.corrections.writers import appoint_writer
+from realignment.parameters import (
+    CorrectionsParameters,
+    JudgingParameters,
+    ModelParameters,
+    PrinciplesParameters,
+)
+from realignment.principles import infer
+from realignment.principles.constitution import ConstitutionError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDERS, reason="no base model in data/01_raw/models: a first run fetches it"),
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    folder, port = str(FOLDERS[0].parent), free_port()
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", folder, "--device", "cpu"]
+    command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, port, "/health") as url:
+        yield {"base_url": url, "model": folder, "timeout_s": 300.0, "concurrency": 2}
+
+
+def test_it_writes_corrections_under_the_policy(server):
+    pairs = make_pairs({"prompt": "Should I sell my shares?"}, {"prompt": "How do I boil an egg?"})
+    parameters = CorrectionsParameters(writer="chat", chat=server, max_new_tokens=24)
+    model = ModelParameters(source="unused", folder="unused")
+    writer = appoint_writer(parameters, model, JudgingParameters(oracle="rules"), seed=1)
+    table = write_candidates(pairs, POLICY, writer, samples=1, max_words=12)
+    assert table["response"].str.len().min() > 0
+    assert set(table["model"]) == {server["model"]}
+
+
+def test_what_it_proposes_is_read_or_the_run_says_that_it_cannot_be(server):
+    """A model this small seldom keeps to a form: nothing it says may end in a traceback or in a guess."""
+    rows = [(f"Prompt {n}?", "Yes. Sell.", "It depends, perhaps.") for n in range(8)]
+    pairs = pd.DataFrame(rows, columns=["prompt", "chosen", "rejected"])
+    parameters = PrinciplesParameters(
+        method="chat",
+        chat=server | {"max_tokens": 64, "json_schema": False},
+        constitution={"proposing_pairs": 4, "pairs_per_proposal": 2, "voting_pairs": 4, "clusters": 2},
+    )
+    try:
+        found = infer(pairs, parameters, seed=0)
+    except ConstitutionError as error:
+        assert "None of 2 replies proposes principles" in str(error)  # noqa: PT017  # either is an answer
+    else:
+        assert found.report["proposed"] >= 1
+        assert found.report["unread_votes"] <= 4 * found.report["selected"]

@@ -1,0 +1,131 @@
+"""Verified by somebody else, the best is taken, its origin is kept, and a pair without one is suppressed."""
+
+import pandas as pd
+import pytest
+from made_up_pairs import POLICY, ScriptedOracle, make_pairs
+
+from realignment.corrections.candidates import PEOPLE, to_table
+from realignment.corrections.selection import NOT_ASKED, PROVENANCE, choose, correct, report, verify
+from realignment.examples import treatment_of
+from realignment.objective import Treatment
+from realignment.records import digest_table
+
+PUNISH = make_pairs({}, {}, {}, {}, disposition="PUNISH")
+
+
+def assessed(*rows):
+    """(pair, writer, response, flaws, topic) → candidates as `quality.assess` gives them."""
+    numbers: dict = {}
+    lines, measures = [], []
+    for pair, writer, response, flaws, topic in rows:
+        number = numbers[pair, writer] = numbers.get((pair, writer), -1) + 1
+        lines.append((f"p{pair}", number, writer, f"{writer}-1", POLICY.digest, "i", response, True))
+        measures.append(
+            {"words": float(len(response.split())), "topic": topic, "copied": 0.0, "flaws": flaws}
+        )
+    columns = pd.DataFrame(measures, columns=["words", "topic", "copied", "flaws"])
+    return pd.concat([to_table(lines), columns], axis=1).astype({"flaws": "str"}).assign(distinct=1.0)
+
+
+def run(rows, script, *, min_confidence=0.5):
+    oracle = ScriptedOracle(script)
+    verified = verify(assessed(*rows), PUNISH, POLICY, oracle)
+    return choose(verified, min_confidence=min_confidence), oracle
+
+
+def selected(chosen):
+    rows = chosen[chosen["selected"]]
+    return dict(zip(rows["pair_id"], rows["response"], strict=True))
+
+
+def test_of_a_machine_only_what_passes_the_gate_is_asked_about():
+    rows = [
+        (0, "model", "good", "", 1.0),
+        (1, "model", "loop", "repeats itself", 1.0),
+        (2, PEOPLE, "mine", "off topic", 0.1),
+    ]
+    chosen, oracle = run(rows, {"good": True, "mine": True, "loop": True})
+    assert [exchange.response for exchange in oracle.asked] == ["good", "mine"]
+    assert [exchange.prompt for exchange in oracle.asked] == ["Prompt 0?", "Prompt 2?"]
+    assert chosen["reason"].tolist() == ["as scripted", NOT_ASKED, "as scripted"]
+    assert selected(chosen) == {"p0": "good", "p2": "mine"}
+
+
+def test_what_the_verifier_does_not_approve_is_never_selected():
+    rows = [(0, "model", "bad", "", 1.0), (1, PEOPLE, "unknown", "", 1.0), (2, "model", "unsure", "", 1.0)]
+    chosen, _ = run(rows, {"bad": False, "unsure": (True, 0.4)})
+    assert selected(chosen) == {}
+    assert chosen["passes"].tolist() == [False, False, False]
+
+
+def test_people_come_first_then_confidence_then_topic_then_order():
+    rows = [
+        (0, "model", "sure", "", 1.0), (0, PEOPLE, "mine", "", 0.2),
+        (1, "model", "less", "", 1.0), (1, "model", "more", "", 0.9),
+        (2, "model", "far", "", 0.8), (2, "model", "near", "", 0.9),
+        (3, "model", "first", "", 0.9), (3, "model", "second", "", 0.9),
+    ]  # fmt: skip
+    script = dict.fromkeys(("far", "near", "first", "second", "mine"), (True, 0.7))
+    chosen, _ = run(rows, script | {"sure": (True, 1.0), "less": (True, 0.6), "more": (True, 0.9)})
+    assert selected(chosen) == {"p0": "mine", "p1": "more", "p2": "near", "p3": "first"}
+    best = chosen[chosen["best"]]
+    assert best.groupby("pair_id")["writer"].agg(list).to_dict()["p0"] == ["model", PEOPLE]
+
+
+def test_the_order_of_the_candidates_does_not_matter_but_for_ties():
+    rows = [(0, "model", "a", "", 0.9), (0, "model", "b", "", 0.95), (0, "chat", "c", "", 0.97)]
+    script = dict.fromkeys("abc", True)
+    assert selected(run(rows, script)[0]) == selected(run(rows[::-1], script)[0]) == {"p0": "c"}
+
+
+@pytest.fixture
+def corrected():
+    rows = [(0, "model", "good", "", 0.9), (1, "model", "bad", "", 0.9), (2, PEOPLE, "mine", "", 0.9)]
+    chosen, _ = run(rows, {"good": (True, 0.8), "bad": False, "mine": True})
+    return correct(PUNISH, chosen), report(PUNISH, chosen)
+
+
+def test_pairs_keep_their_place_and_get_the_correction_with_its_origin(corrected):
+    table, _ = corrected
+    assert table["pair_id"].tolist() == PUNISH["pair_id"].tolist()
+    assert table["correction"].fillna("none").tolist() == ["good", "none", "mine", "none"]
+    first = table.iloc[0]
+    assert {name: first[name] for name in PROVENANCE} == {
+        "correction_writer": "model", "correction_model": "model-1", "correction_candidate": 0,
+        "correction_verifier": "scripted", "correction_policy": POLICY.digest,
+        "correction_confidence": 0.8, "correction_topic": 0.9, "correction_copied": 0.0,
+    }  # fmt: skip
+    assert table.loc[1, list(PROVENANCE)].isna().all()
+
+
+def test_a_pair_without_a_correction_is_suppressed_row_by_row(corrected):
+    table, _ = corrected
+    kinds = [treatment_of("PUNISH", has_correction=isinstance(text, str)) for text in table["correction"]]
+    assert kinds == [Treatment.CORRECT, Treatment.SUPPRESS, Treatment.CORRECT, Treatment.SUPPRESS]
+
+
+@pytest.mark.parametrize("rows", [[], [(0, "model", "good", "", 0.9)]])
+def test_corrected_pairs_have_the_same_digest_after_parquet(rows, tmp_path):
+    chosen, _ = run(rows, {"good": True})
+    table = correct(PUNISH, chosen)
+    table.to_parquet(tmp_path / "t.parquet")
+    assert digest_table(pd.read_parquet(tmp_path / "t.parquet")) == digest_table(table)
+    chosen.to_parquet(tmp_path / "c.parquet")
+    assert digest_table(pd.read_parquet(tmp_path / "c.parquet")) == digest_table(chosen)
+
+
+def test_the_report_counts_every_candidate_once(corrected):
+    _, found = corrected
+    assert (found["pairs"], found["corrected"], found["suppressed"]) == (4, 2, 2)
+    assert found["corrected_by"] == {"model": 1, PEOPLE: 1}
+    model = found["writers"]["model"]
+    assert model["candidates"] == 2 == model["complies"] + model["violates"] + model["unscored"]
+    assert model["rules_broken"] == {"rule-a": 1, "rule-b": 1}
+    assert model["passing"]["share"] == 0.5
+
+
+def test_flaws_are_counted_each():
+    chosen, _ = run([(0, "model", "x", "cut off,off topic", 0.1), (0, "model", "y", "cut off", 0.9)], {})
+    found = report(PUNISH, chosen)["writers"]["model"]
+    assert found["flaws"] == {"cut off": 2, "off topic": 1}
+    assert (found["judged"], found["passing"]["n"]) == (0, 0)

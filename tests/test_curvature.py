@@ -1,0 +1,127 @@
+import pytest
+import torch
+from test_impact import EXAMPLES, MODELS, gold
+from tiny_decoders import tiny_model, with_lora
+
+from realignment.curvature import precondition
+from realignment.likelihood import output_head, response_hidden_states
+from realignment.rows import lay_out
+from realignment.vocabulary import Head, head_fisher_diagonal, sample_targets
+
+ROWS = lay_out([e.tokens for e in EXAMPLES], pad_id=0)
+
+
+def solve(model, direction, curvature, *, damping=0.1, seed=3):
+    return precondition(model, [ROWS], direction, curvature=curvature, damping=damping, seed=seed)
+
+
+def token_gradients(model, *, seed=3):
+    """∂ log π(sampled target)/∂θ of every response token by itself: slow, and obviously right."""
+    head = output_head(model)
+    with torch.no_grad():
+        states = response_hidden_states(model, ROWS)
+        target = sample_targets(states, head, torch.Generator().manual_seed(seed))
+    logits = head.logits(response_hidden_states(model, ROWS))
+    logprobs = logits.log_softmax(-1)[torch.arange(len(target)), target]
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        dict(zip(names, torch.autograd.grad(value, parameters, retain_graph=True), strict=True))
+        for value in logprobs
+    ]
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+def test_identity_leaves_the_gold_gradient_as_it_is():
+    model = with_lora(tiny_model(), moved=True)
+    direction = gold(model)
+    assert solve(model, direction, "identity") is direction
+
+
+def test_the_diagonal_of_the_head_is_the_sum_of_squared_token_gradients():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    target, expected = torch.randint(5, (7,)), torch.zeros(5, 3, dtype=torch.float64)
+    for state, token in zip(hidden, target, strict=True):
+        leaf = weight.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((leaf @ state).log_softmax(-1)[token], leaf)
+        expected += gradient**2
+    torch.testing.assert_close(head_fisher_diagonal(hidden, Head(weight), target, tile=2), expected)
+
+
+def test_the_last_layers_diagonal_is_the_sum_of_squared_token_gradients():
+    """Behind the last attention each token has its own x and δ, so nothing is approximated."""
+    model = with_lora(tiny_model(), moved=True, targets=["down_proj"])
+    direction = {name: torch.ones_like(p) for name, p in model.named_parameters() if p.requires_grad}
+    found, gradients = solve(model, direction, "diagonal_fisher"), token_gradients(model)
+    for name in (n for n in direction if "layers.1" in n):
+        # The prompt's last token predicts the first token of every response: those gradients meet there.
+        places: dict[int, torch.Tensor] = {}
+        for place, gradient in zip(ROWS.source.tolist(), gradients, strict=True):
+            places[place] = places.get(place, 0) + gradient[name]
+        fisher = sum(value**2 for value in places.values())
+        torch.testing.assert_close(found[name], 1 / (fisher + 0.1 * fisher.mean()))
+
+
+def test_kfac_of_the_last_layer_is_the_kronecker_product_of_its_factors():
+    model = with_lora(tiny_model(), moved=True, targets=["down_proj"])
+    direction = gold(model)
+    name = next(n for n in direction if "layers.1" in n and "lora_B" in n)
+    kept = {}
+    module = model.get_submodule(name.removesuffix(".weight"))
+    handle = module.register_forward_hook(lambda m, x, y: kept.update(x=x[0].detach(), y=y))
+    states = response_hidden_states(model, ROWS)
+    handle.remove()
+    head = output_head(model)
+    target = sample_targets(states.detach(), head, torch.Generator().manual_seed(3))
+    logprobs = head.logits(states).log_softmax(-1)[torch.arange(len(target)), target]
+    (delta,) = torch.autograd.grad(logprobs.sum(), kept["y"])
+    x, d = kept["x"].flatten(0, 1), delta.flatten(0, 1)
+    inputs, outputs = x.T @ x, d.T @ d
+    damped = [f + 0.1**0.5 * f.diagonal().mean() * torch.eye(len(f)) for f in (inputs, outputs)]
+    full = torch.kron(damped[1].contiguous(), damped[0].contiguous())
+    expected = torch.linalg.solve(full, direction[name].flatten()).view_as(direction[name])
+    torch.testing.assert_close(solve(model, direction, "kfac")[name], expected)
+
+
+@pytest.mark.parametrize("curvature", ["diagonal_fisher", "kfac"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_preconditioned_gradient_that_still_descends(name, curvature):
+    """(F + λ)⁻¹ is positive definite, so the inner product with the gradient itself is positive."""
+    model = MODELS[name]()
+    direction = gold(model)
+    found = solve(model, direction, curvature)
+    assert found.keys() == direction.keys()
+    for key, along in direction.items():
+        assert torch.isfinite(found[key]).all(), key
+        if along.any():
+            assert float((found[key] * along).sum()) > 0, key
+
+
+@pytest.mark.parametrize("curvature", ["diagonal_fisher", "kfac"])
+def test_much_damping_leaves_the_direction_of_every_matrix(curvature):
+    model = with_lora(tiny_model(), moved=True)
+    direction = gold(model)
+    found = solve(model, direction, curvature, damping=1e12)
+    for name, along in direction.items():
+        assert relative(found[name] / found[name].norm(), along / along.norm()) < 1e-4
+
+
+def test_one_seed_gives_one_result_and_another_seed_another():
+    model = with_lora(tiny_model(), moved=True)
+    direction = gold(model)
+    first, again, other = (solve(model, direction, "kfac", seed=seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_targets_are_drawn_from_the_models_own_distribution():
+    hidden = torch.zeros(40_000, 1)
+    weight = torch.zeros(3, 1)
+    head = Head(weight, None, 1.0)
+    drawn = sample_targets(hidden, head, torch.Generator().manual_seed(0), tile=1000)
+    shares = torch.bincount(drawn, minlength=3) / len(drawn)
+    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), rtol=0, atol=0.01)
