@@ -3,7 +3,7 @@
 import pytest
 import torch
 from oracles.injections import INJECTIONS
-from tiny_decoders import FAMILIES, VOCABULARY, tiny_model
+from tiny_decoders import DECODERS, OTHERS, VOCABULARY, tiny_model
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -45,7 +45,7 @@ def naive_probability(model, exchange):
     return float(logits[[3 + LETTERS.index(answer) for answer in "YN"]].softmax(0)[0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DECODERS)
 def test_the_verdicts_are_those_of_one_full_forward_pass_per_request(family):
     model = tiny_model(family)
     found = oracle_of(model)(EXCHANGES, POLICY)
@@ -55,6 +55,12 @@ def test_the_verdicts_are_those_of_one_full_forward_pass_per_request(family):
     if family not in ("gemma2",):  # its norms compute in float32 in any dtype
         assert [j.confidence for j in found] == pytest.approx([max(p, 1 - p) for p in expected], abs=1e-12)
     assert len({round(p, 6) for p in expected}) == 5, "the requests must differ for the test to mean anything"
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_recurrent_model_is_refused_with_what_to_do_instead(family):
+    with pytest.raises(OracleError, match=r"is recurrent.*`judging.oracle: chat`"):
+        oracle_of(tiny_model(family))(EXCHANGES, POLICY)
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100_000])

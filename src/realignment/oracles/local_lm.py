@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from realignment.likelihood import causal_model
 from realignment.oracles import Judgments, OracleError, Usage, in_order
@@ -90,6 +91,12 @@ class LocalLMOracle:
     def _compute(self, prefix: list[int]) -> DynamicCache:
         """Keys and values of the shared tokens."""
         cache = DynamicCache(config=causal_model(self.model).config)
+        if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+            raise OracleError(
+                f"{type(causal_model(self.model)).__name__} is recurrent, in part at least: it keeps a state and "
+                "not keys and values, so requests cannot share the policy. Serve it, and judge by "
+                "`judging.oracle: chat`."
+            )
         if prefix:
             ids = torch.tensor([prefix], device=self.model.device)
             _backbone(self.model)(input_ids=ids, past_key_values=cache, use_cache=True)
