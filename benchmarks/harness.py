@@ -137,7 +137,7 @@ def copied(result: Result) -> Result:
 def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """‖found − expected‖₂ / ‖expected‖₂ over all tensors.
 
-    Infinite where shapes differ, something is not a number, or all that is expected is zero: nothing is shown.
+    Infinite where shapes differ, something is no number, or all that is expected is zero: nothing is shown.
     """
     if [t.shape for t in found] != [t.shape for t in expected]:
         return math.inf
