@@ -24,7 +24,7 @@ from realignment.training import training_arguments
 from realignment.vocabulary import Head, ReferenceStates, token_kl
 
 LAYOUT = Layout(pad_id=0)
-TOKEN_BUDGET = 2048
+TOKEN_BUDGET = 1024
 OBJECTIVE = Objective(beta=0.1, suppress="npo_paper")
 """DPO and NPO as the published code has them."""
 

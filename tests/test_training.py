@@ -95,7 +95,7 @@ def test_the_error_rate_of_a_pair_reaches_its_loss_in_training(tmp_path):
         # Away from the reference, where the robust loss depends on ε.
         shifted = replace(example, error_rate=rate, reference=(-1.0, -9.0))
         trainer = open_trainer(model, tmp_path, objective=Objective(0.3, "robust", error_rate=0.25))
-        losses[rate] = float(trainer.compute_loss(model, Collator(0, model.dtype)([shifted])).detach())
+        losses[rate] = float(trainer.compute_loss(model, Collator(Layout(0))([shifted])).detach())
     assert losses[None] == pytest.approx(losses[0.25])
     assert losses[0.0] != pytest.approx(losses[0.25], rel=1e-3)
 

@@ -214,3 +214,15 @@ def test_the_kl_alone_is_that_of_the_whole_sweep(hidden_moves, weight_moves):
         moving = [leaf for leaf in leaves if leaf.requires_grad]
         results.append((kl.detach(), torch.autograd.grad((scale * kl).sum(), moving)))
     torch.testing.assert_close(*results)
+
+
+def test_the_kl_close_to_the_reference_keeps_its_digits_in_float32():
+    """Of a KL of 1e-6 nats, rounding of the normalisers alone would leave nothing."""
+    hidden, weight, *_ = states(tokens=50, width=16, vocabulary=3000, seed=2)
+    moved = hidden + 1e-4 * torch.randn_like(hidden)
+    exact = token_kl(moved, Head(weight), ReferenceStates(hidden, Head(weight)))
+    assert float(exact.mean()) < 1e-6
+    single = token_kl(
+        moved.float(), Head(weight.float()), ReferenceStates(hidden.float(), Head(weight.float()))
+    )
+    assert float((single.double() - exact).norm() / exact.norm()) < 0.02

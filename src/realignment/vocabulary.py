@@ -69,7 +69,7 @@ class Reference(Protocol):
             target: Token ids, shape (tile, 1).
 
         Returns:
-            log π_ref(target), shape (tile,); p with ∂KL/∂logits = q − p, shape (tile, V); KL, shape (tile,).
+            log π_ref(target), shape (tile,); q − p = ∂KL/∂logits, shape (tile, V); KL, shape (tile,).
         """
         ...
 
@@ -85,8 +85,12 @@ class ReferenceStates:
         """See `Reference`."""
         log_p = torch.log_softmax(self.head.logits(self.hidden[part]), dim=-1)
         known, p = log_p.gather(1, target)[:, 0], log_p.exp()
-        # Differences first: Σ p log p and Σ p log q are nearly equal close to the reference.
-        return known, p, _dot(p, log_p.sub_(log_q))
+        # With x = log q − log p: q − p = p (eˣ − 1), and KL = Σ p (eˣ − 1 − x), in which the rounding of both
+        # normalisers cancels: close to the reference Σ p (−x) alone would be all rounding.
+        x = torch.sub(log_q, log_p, out=log_p)
+        weighted = _dot(p, x)
+        difference = torch.expm1(x, out=x).mul_(p)
+        return known, difference, difference.sum(1) - weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,8 @@ class ReferenceTop:
         # In rounded numbers the top can sum to more than one.
         rest_p, rest_q = ((1 - x.sum(1)).clamp(min=torch.finfo(x.dtype).tiny) for x in (p, mine.exp()))
         kl = (p * (log_p - mine)).sum(1) + rest_p * (rest_p.log() - rest_q.log())
-        spread = log_q.exp().mul_((rest_p / rest_q)[:, None]).scatter_(1, index, p)
-        return self.target[part].to(log_q.dtype), spread, kl
+        difference = log_q.exp().mul_((1 - rest_p / rest_q)[:, None]).scatter_(1, index, mine.exp() - p)
+        return self.target[part].to(log_q.dtype), difference, kl
 
 
 def token_likelihoods(
@@ -189,16 +193,15 @@ class _Sweep(torch.autograd.Function):
             del logits
             chosen = target[part, None]
             values[0, part] = log_q.gather(1, chosen)[:, 0]
-            p = None
+            difference = None
             if reference is not None:
-                values[1, part], p, values[2, part] = reference.compare(part, log_q, chosen)
+                values[1, part], difference, values[2, part] = reference.compare(part, log_q, chosen)
             if not len(slopes):
                 continue
-            q = log_q.exp_()
-            if p is not None:
-                slopes[1, part] = _times(torch.sub(q, p, out=p), slope).to(hidden.dtype) @ weight
+            if difference is not None:
+                slopes[1, part] = _times(difference, slope).to(hidden.dtype) @ weight
             if scores_targets:
-                slopes[0, part] = _times(_less_target(q, chosen), slope).to(hidden.dtype) @ weight
+                slopes[0, part] = _times(_less_target(log_q.exp_(), chosen), slope).to(hidden.dtype) @ weight
         ctx.save_for_backward(hidden, target, slopes)
         ctx.head, ctx.reference, ctx.tile, ctx.scores_targets = head, reference, tile, scores_targets
         return tuple(values)
@@ -247,12 +250,10 @@ def head_gradient(
         part = slice(start, start + tile)
         logits = head.logits(hidden[part])
         slope, log_q, chosen = head.slope(logits), torch.log_softmax(logits, dim=-1), target[part, None]
-        p = reference.compare(part, log_q, chosen)[1] if reference is not None else None
-        q = log_q.exp_()
-        change = torch.zeros_like(q)
-        if grad_kl is not None and p is not None:
-            change = torch.sub(q, p, out=p).mul_(grad_kl[part, None])
-        change.sub_(_less_target(q, chosen).mul_(grad_logprob[part, None]))
+        change = torch.zeros_like(log_q)
+        if grad_kl is not None and reference is not None:
+            change = reference.compare(part, log_q, chosen)[1].mul_(grad_kl[part, None])
+        change.sub_(_less_target(log_q.exp_(), chosen).mul_(grad_logprob[part, None]))
         total.addmm_(_times(change, slope).to(hidden.dtype).t(), hidden[part])
     return total
 

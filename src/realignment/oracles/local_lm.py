@@ -93,8 +93,8 @@ class LocalLMOracle:
         cache = DynamicCache(config=causal_model(self.model).config)
         if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
             raise OracleError(
-                f"{type(causal_model(self.model)).__name__} is recurrent, in part at least: it keeps a state and "
-                "not keys and values, so requests cannot share the policy. Serve it, and judge by "
+                f"{type(causal_model(self.model)).__name__} is recurrent, in part at least: it keeps a state "
+                "and not keys and values, so requests cannot share the policy. Serve it, and judge by "
                 "`judging.oracle: chat`."
             )
         if prefix:
