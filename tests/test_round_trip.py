@@ -135,7 +135,7 @@ def test_an_audit_by_people_who_judged_other_pairs_says_that_they_have_not(trip)
 
 def test_every_pair_that_is_trained_on_has_the_audited_error_rate_of_its_preference(trip):
     assert trip.run("audit", audit__truth="people", **trip.labels).exit_code == 0
-    done = trip.run("gold", gold__size=6)
+    done = trip.run("corrections", "gold", gold__size=6, **trip.labels)
     assert done.exit_code == 0, done.error
     training = read(trip, "05_model_input/training_pairs.parquet")
     assert training.loc[training["disposition"] == "INVERT", "error_rate"].between(0.001, 0.4).all()
@@ -148,7 +148,7 @@ def test_a_bad_oracle_is_stopped_before_training_by_its_audit_or_by_the_labels(t
     rules = {"judging__oracle": "rules", "policy": "assistant-v3", "data_root": tmp_path}
     stages = ("judging", "triage", *(["audit"] if audited else []))
     assert trip.run(*stages, **rules).exit_code == 0
-    stopped = trip.run("gold", gold__size=6, audit__max_misrouted=0.0, **rules)
+    stopped = trip.run("corrections", "gold", gold__size=6, audit__max_misrouted=0.0, **rules)
     assert stopped.exit_code == 1
     source = "an audit of 24 pairs" if audited else "the labels of"
     assert f"By {source}" in stopped.error
@@ -178,7 +178,7 @@ def test_training_takes_the_audited_error_rates(trip, tmp_path, tiny_model):
         "judging__oracle": "rules", "data_root": tmp_path, "model_source": tiny_model,
         "loss__invert": "robust", "loss__error_rate": "audited",
     }  # fmt: skip
-    early = trip.run("model", "judging", "triage", "gold", "impact", **params)
+    early = trip.run("model", "judging", "triage", "corrections", "gold", "impact", **params)
     assert early.exit_code == 1
     assert "`loss.error_rate: audited` needs an audit of these very splits" in early.error
     assert trip.run("audit", **params).exit_code == 0

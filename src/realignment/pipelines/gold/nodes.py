@@ -30,6 +30,8 @@ def draw_gold_batch(
     """Set held-out pairs and the gold batch aside; the rest is trained on."""
     splits = {"invert_pairs": invert_pairs, "corrected_pairs": corrected_pairs, "retain_pairs": retain_pairs}
     lineage.check(corrections_manifest, splits)
+    # What is known of the oracle is known of these splits: an audit of other ones must not count.
+    lineage.check(triage_manifest, {"invert_pairs": invert_pairs, "retain_pairs": retain_pairs})
     counts = dict.fromkeys(map(str, Disposition), 0)
     counts |= dict(zip(("INVERT", "PUNISH", "RETAIN"), map(len, splits.values()), strict=True))
     triage.check_triage(counts)
