@@ -13,8 +13,11 @@ class LocalLMParameters(ModelParameters):
     template: Literal["chat", "llama_guard", "shieldgemma", "granite_guardian"] = Field(
         "chat", description="chat: the model's own chat template; else the native format of a guard model"
     )
-    token_budget: int = Field(
-        16384, ge=1, description="Padded tokens of a batch, those of the policy counted for every request"
+    token_budget: int | None = Field(
+        None,
+        ge=1,
+        description="Padded tokens of a batch, those of the policy counted for every request; null: 4096 on a "
+        "CPU, 65536 on a GPU",
     )
 
 
