@@ -16,8 +16,8 @@ class LocalLMParameters(ModelParameters):
     token_budget: int | None = Field(
         None,
         ge=1,
-        description="Padded tokens of a batch, those of the policy counted for every request; null: 4096 on a "
-        "CPU, 65536 on a GPU",
+        description="Padded tokens of a batch, those of the policy counted for every request; null: 4096 on "
+        "a CPU, 65536 on a GPU",
     )
 
 
