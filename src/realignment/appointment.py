@@ -36,6 +36,10 @@ if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.sequence_classifier import SequenceClassifierOracle
 
 
+_CPU_BUDGET, _GPU_BUDGET = 4096, 65536
+"""Tokens of a batch of `local_lm`; on a CPU four long requests at a time are twice as fast as twenty."""
+
+
 def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
     """The oracle of these parameters.
 
@@ -191,7 +195,7 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
         question=question,
         name=f"local_lm {_short_name(parameters.source)}",
         identity=f"local_lm {reference.sha256} {dtype} {question.digest}",
-        token_budget=parameters.token_budget,
+        token_budget=parameters.token_budget or (_CPU_BUDGET if device == "cpu" else _GPU_BUDGET),
     )
 
 

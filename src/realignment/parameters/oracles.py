@@ -13,8 +13,11 @@ class LocalLMParameters(ModelParameters):
     template: Literal["chat", "llama_guard", "shieldgemma", "granite_guardian"] = Field(
         "chat", description="chat: the model's own chat template; else the native format of a guard model"
     )
-    token_budget: int = Field(
-        16384, ge=1, description="Padded tokens of a batch, those of the policy counted for every request"
+    token_budget: int | None = Field(
+        None,
+        ge=1,
+        description="Padded tokens of a batch, those of the policy counted for every request; null: 4096 on "
+        "a CPU, 65536 on a GPU",
     )
 
 
@@ -96,7 +99,7 @@ class CascadeParameters(Parameters):
 class OracleParameters(Parameters):
     """An oracle: its kind, and the sections that its kind needs."""
 
-    oracle: Single | Literal["vote", "cascade"] = Field(
+    oracle: Literal[Single, "vote", "cascade"] = Field(
         description="rules: the policy's own checks; labels: the columns chosen_complies, rejected_complies; "
         "human: people's imported verdicts; classifier: a text classifier; local_lm: a language model in "
         "this process; chat: one behind a server; vote: the majority of "
