@@ -54,12 +54,7 @@ def explain(
     Raises:
         DataError: Fewer prompts than can be cross-validated.
     """
-    prompts = pairs["prompt"].nunique()
-    if prompts < 4 * folds:
-        raise DataError(
-            f"Found pairs of {prompts} prompts; explaining choices takes at least {4 * folds} (four a fold). "
-            "Give more pairs, or lower `principles.folds`."
-        )
+    prompts = _count_prompts(pairs, folds)
     features, differences = measure_differences(pairs, topic_words)
     model = _Regression(differences, pairs["prompt"].to_numpy(), seed)
     strength, correct = model.cross_validate(folds)
@@ -71,6 +66,16 @@ def explain(
     known = {"n": len(pairs), "prompts": prompts, "features": len(features)}
     shares = {"accuracy": _share(correct), "longer_chosen": _share(_longer(pairs))}
     return Explanation(order.reset_index(drop=True), {"method": "features"} | known | found | shares)
+
+
+def _count_prompts(pairs: pd.DataFrame, folds: int) -> int:
+    prompts = int(pairs["prompt"].nunique())
+    if prompts < 4 * folds:
+        raise DataError(
+            f"Found pairs of {prompts} prompts; explaining choices takes at least {4 * folds} (four a fold). "
+            "Give more pairs, or lower `principles.folds`."
+        )
+    return prompts
 
 
 def measure_differences(pairs: pd.DataFrame, topic_words: int) -> tuple[tuple[Feature, ...], Floats]:
