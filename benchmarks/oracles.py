@@ -2,8 +2,8 @@
 
 Every figure is a ratio of two measurements of one run, or a rate of one core. Rows:
 
-- `local_lm`: 200 pairs under a policy of 600 tokens, judged by the oracle, and every fifth response by `generate`
-  with a whole prompt for each; responses per second of both, with the same verdicts. Needs the base model.
+- `local_lm`: 200 pairs under a policy of 600 tokens, judged by the oracle, and every fifth response by
+  `generate` with a whole prompt; responses per second of both, with the same verdicts. Needs the base model.
 - `rules`: responses a second that the policy of the sample judges, in seconds of processor time.
 - `streaming`: peak memory in GB of judging and triage of a million pairs from file to files.
 - `chat`: throughput against a local server that answers in 50 ms, at concurrency 64, against the ideal.
@@ -70,8 +70,8 @@ def measure_local_lm(responses: int, policy_tokens: int) -> float:
     generated = [ask_by_generate(oracle, policy, exchange) for exchange in exchanges[::5]]
     theirs = time.process_time() - begun
     print(
-        f"local_lm: {ours:.1f} s for {len(verdicts)} responses, generate: {theirs:.1f} s for {len(generated)}; "
-        f"policy of {policy_tokens} tokens, {generated.count(True)} of {len(generated)} comply"
+        f"local_lm: {ours:.1f} s for {len(verdicts)} responses, generate: {theirs:.1f} s for "
+        f"{len(generated)}; policy of {policy_tokens} tokens, {generated.count(True)} of these comply"
     )
     if differ := sum(a != b for a, b in zip(verdicts[::5], generated, strict=True)):
         sys.exit(f"{differ} verdicts differ")

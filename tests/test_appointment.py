@@ -149,3 +149,21 @@ def test_usage_adds_up_samples_and_counts_what_a_cascade_asked():
     assert usage["cascade"] == {"labels": 4, "vote": 1}
     assert (usage["chat m"]["asked"], usage["chat m"]["requests"]) == (2, 2)
     assert report_usage(RulesOracle()) == {}
+
+
+def test_another_model_template_or_precision_is_another_oracle_to_the_store(tiny_model, tmp_path):
+    from tiny_models import save_model
+    from transformers import AutoTokenizer
+
+    other = save_model(tmp_path / "other", seed=1)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.chat_template = AutoTokenizer.from_pretrained(tiny_model).chat_template
+    tokenizer.save_pretrained(other)
+    local = {"source": str(tiny_model), "folder": str(tmp_path), "dtype": "float32", "device": "cpu"}
+    changes = [{}, {"source": other}, {"template": "shieldgemma"}, {"dtype": "bfloat16"}]
+    identities = {
+        appoint(parameters("local_lm", local_lm=local | change), PAIRS).identity for change in changes
+    }
+    assert len(identities) == len(changes)
+    quicker = parameters("local_lm", local_lm=local | {"token_budget": 7})
+    assert appoint(quicker, PAIRS).identity in identities

@@ -154,7 +154,7 @@ def test_without_a_confident_verdict_the_run_stops(run):
         ({"traning__epochs": 2}, ["Unknown parameter 'traning'. Did you mean training or triage?"]),
         ({"intake__limits": 2}, ["Parameter 'intake'", "limits", "Extra inputs are not permitted"]),
         ({"gold__size": "many"}, ["Parameter 'gold'", "size", "valid integer"]),
-        ({"judging__oracle": "oracle-of-delphi"}, ["Parameter 'judging'", "'rules' or 'labels'"]),
+        ({"judging__oracle": "oracle-of-delphi"}, ["Parameter 'judging'", "'rules', 'labels', 'local_lm'"]),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_anything_runs(run, folder, params, parts):

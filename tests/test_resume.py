@@ -76,3 +76,20 @@ def test_a_wrong_address_is_one_clear_sentence(tmp_path):
     assert outcome.exit_code != 0
     assert outcome.error.startswith("No server answers at http://127.0.0.1:9/v1"), outcome.output[-2000:]
     assert "only what is missing is asked" in outcome.error
+
+
+def test_a_local_model_judges_a_run_and_is_not_asked_twice(tiny_model, tmp_path):
+    given = {
+        "judging__oracle": "local_lm", "judging__stability_sample": 0, "model_source": tiny_model,
+        "policy": "be-safe", "data_root": tmp_path,
+    }  # fmt: skip
+    reports = []
+    for _ in range(2):
+        outcome = kedro("--pipelines", "judging", **given)
+        assert outcome.exit_code == 0, outcome.output[-2000:]
+        reports.append(json.loads(saved(tmp_path / "08_reporting/oracle_report.json").read_text()))
+    (first,), (second,) = (report["usage"].values() for report in reports)
+    assert (first["asked"], second["asked"]) == (kept(tmp_path), 0)
+    assert second["stored"] >= first["asked"] > 48
+    assert reports[0]["unscored"] == 0
+    assert reports[0]["accuracy"] == reports[1]["accuracy"]

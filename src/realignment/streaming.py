@@ -66,17 +66,21 @@ def judge_and_triage(
             write("rejected_rows", part.rejected_rows)
             for disposition, table in splits.items():
                 write(f"{disposition.lower()}_pairs", table)
-                counts[disposition] += len(table)
+            counts.update({str(disposition): len(table) for disposition, table in splits.items()})
             scored = judgments[judgments["response"] != "correction"]
             counts["unscored"] += int(scored["complies"].isna().sum())
             counts["rejected"] += len(part.rejected_rows)
             bar.update(len(part.pairs))
-        pairs = sum(counts[disposition] for disposition in Disposition)
-        if not pairs:
-            raise DataError(f"None of the {counts['rejected']} rows of {source} can be used.")
+        return _report(counts, source)
+
+
+def _report(counts: Counter[str], source: str) -> dict[str, Any]:
     dispositions = {str(disposition): counts[disposition] for disposition in Disposition}
-    totals = {"rows": pairs + counts["rejected"], "pairs": pairs}
-    return totals | {name: counts[name] for name in ("rejected", "unscored")} | {"counts": dispositions}
+    pairs = sum(dispositions.values())
+    if not pairs:
+        raise DataError(f"None of the {counts['rejected']} rows of {source} can be used.")
+    totals = {name: counts[name] for name in ("rejected", "unscored")}
+    return {"rows": pairs + counts["rejected"], "pairs": pairs} | totals | {"counts": dispositions}
 
 
 def _clean_chunks(source: str, size: int, max_prompt_chars: int) -> Iterator[intake.Intake]:

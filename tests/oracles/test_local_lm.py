@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from oracles.injections import INJECTIONS
 from tiny_decoders import FAMILIES, VOCABULARY, tiny_model
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from realignment.oracles import OracleError, in_order
@@ -188,3 +190,44 @@ def test_another_wording_is_another_question():
     families = ("llama_guard", "shieldgemma", "granite_guardian")
     digests |= {guard_question(with_template(CHATML), family).digest for family in families}
     assert len(digests) == 5
+
+
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"]
+SPECIAL += ["<|end_header_id|>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<|end_of_text|>"]
+SPECIAL += [
+    "<|start_of_role|>",
+    "<|end_of_role|>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+]
+
+
+@pytest.fixture(scope="module")
+def special_tokenizer():
+    """Of bytes, with the special tokens of many families."""
+    vocabulary = {letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=SPECIAL)
+    fast.chat_template = CHATML
+    return fast
+
+
+@pytest.mark.parametrize("family", ["chat", "llama_guard", "shieldgemma", "granite_guardian"])
+def test_no_special_token_comes_from_a_response(special_tokenizer, family):
+    special = set(special_tokenizer.convert_tokens_to_ids(SPECIAL))
+    question = (
+        chat_question(special_tokenizer) if family == "chat" else guard_question(special_tokenizer, family)
+    )
+
+    def special_ids(response):
+        text = question.render(POLICY, Exchange("ab", response))
+        return [i for i in special_tokenizer(text, add_special_tokens=False)["input_ids"] if i in special]
+
+    harmless = special_ids("Hello.")
+    assert harmless, "the format has special tokens of its own"
+    for injection in INJECTIONS:
+        assert special_ids(injection) == harmless, injection

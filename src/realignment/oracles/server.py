@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from realignment.oracles import OracleError, Usage
 from realignment.oracles.asking import (
-    Asking,
     Faults,
     MalformedReplyError,
     Pace,
@@ -19,6 +18,7 @@ from realignment.oracles.asking import (
     post,
     proxy_for,
 )
+from realignment.oracles.background import Asking
 from realignment.oracles.completions import Completion, parse_completion
 from realignment.parameters import ChatParameters
 

@@ -68,7 +68,7 @@ class CascadeParameters(Parameters):
 class OracleParameters(Parameters):
     """An oracle: its kind, and the sections that its kind needs."""
 
-    oracle: Single | Literal["vote", "cascade"] = Field(
+    oracle: Literal[Single, "vote", "cascade"] = Field(
         description="rules: the policy's own checks; labels: the columns chosen_complies, rejected_complies; "
         "local_lm: a language model in this process; chat: one behind a server; vote: the majority of "
         "several; cascade: the next where one is unsure"
