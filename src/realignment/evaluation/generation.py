@@ -88,16 +88,8 @@ def answer(
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers: list[Answer] = [Answer("", False)] * len(texts)
     ends = _end_tokens(model, tokenizer)
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "do_sample": False,
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-        "repetition_penalty": repetition_penalty,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": ends,
-    }
+    limits = {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty}
+    settings = _greedy(tokenizer, ends) | limits
     with tqdm(total=len(texts), desc=progress, unit="answer", disable=progress is None) as bar:
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
@@ -109,6 +101,12 @@ def answer(
                 answers[index] = Answer(text, complete=bool(torch.isin(ids.cpu(), torch.tensor(ends)).any()))
             bar.update(len(members))
     return answers
+
+
+def _greedy(tokenizer: Any, ends: list[int]) -> dict[str, Any]:
+    """The likeliest token each time; the model's own settings for sampling are set aside."""
+    aside: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
+    return aside | {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": ends}
 
 
 class NucleusDraws(LogitsProcessor):

@@ -54,43 +54,42 @@ def explain(
     Raises:
         DataError: Fewer prompts than can be cross-validated.
     """
-    prompts = pairs["prompt"].nunique()
+    prompts = _count_prompts(pairs, folds)
+    features, differences = measure_differences(pairs, topic_words)
+    model = _Regression(differences, pairs["prompt"].to_numpy(), seed)
+    strength, correct = model.cross_validate(folds)
+    table = _tabulate(features, model, strength, resamples)
+    kept = (table["stability"] >= min_stability) & (table["support"] >= min_support)
+    kept &= (table["q_value"] <= FALSE_DISCOVERIES) & (table["agreement"] > 0.5)
+    order = table[kept].sort_values("coefficient", key=np.abs, ascending=False, kind="stable")
+    found = {"strength": float(strength), "selected": len(table), "kept": int(kept.sum())}
+    known = {"n": len(pairs), "prompts": prompts, "features": len(features)}
+    shares = {"accuracy": _share(correct), "longer_chosen": _share(_longer(pairs))}
+    return Explanation(order.reset_index(drop=True), {"method": "features"} | known | found | shares)
+
+
+def _count_prompts(pairs: pd.DataFrame, folds: int) -> int:
+    prompts = int(pairs["prompt"].nunique())
     if prompts < 4 * folds:
         raise DataError(
             f"Found pairs of {prompts} prompts; explaining choices takes at least {4 * folds} (four a fold). "
             "Give more pairs, or lower `principles.folds`."
         )
+    return prompts
+
+
+def measure_differences(pairs: pd.DataFrame, topic_words: int) -> tuple[tuple[Feature, ...], Floats]:
+    """The features that tell at least five pairs apart, and chosen − rejected of each, shape (n, f)."""
     features = (*FEATURES, *choose_topic_words(pairs, topic_words))
     differences = measure(pairs["chosen"].tolist(), features) - measure(pairs["rejected"].tolist(), features)
-    lengths = differences[:, features.index(LENGTH)]
     used = np.flatnonzero((differences != 0).sum(axis=0) >= 5)
-    features, differences = tuple(features[i] for i in used), differences[:, used]
-    model = _Regression(differences, pairs["prompt"].to_numpy(), seed)
-    strength, correct = model.cross_validate(folds)
-    coefficients = model.fit(strength, np.arange(len(pairs)))
-    resampled = model.resample(strength, resamples)
-    q_values = adjust(model.test(coefficients))
-    rows = [
-        _describe(feature, differences[:, i], coefficients[i], resampled[:, i], q_values[i])
-        for i, feature in enumerate(features)
-        if coefficients[i] != 0
-    ]
-    table = pd.DataFrame(rows, columns=list(PRINCIPLE_COLUMNS))
-    kept = (table["stability"] >= min_stability) & (table["support"] >= min_support)
-    kept &= (table["q_value"] <= FALSE_DISCOVERIES) & (table["agreement"] > 0.5)
-    report = {
-        "method": "features",
-        "n": len(pairs),
-        "prompts": prompts,
-        "features": len(features),
-        "strength": float(strength),
-        "selected": len(table),
-        "kept": int(kept.sum()),
-        "accuracy": _share(correct),
-        "longer_chosen": _share(lengths[lengths != 0] > 0),
-    }
-    order = table[kept].sort_values("coefficient", key=np.abs, ascending=False, kind="stable")
-    return Explanation(order.reset_index(drop=True), report)
+    return tuple(features[i] for i in used), differences[:, used]
+
+
+def _longer(pairs: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether the longer response was chosen: the simplest explanation, to compare with."""
+    chosen, rejected = (measure(pairs[side].tolist(), [LENGTH])[:, 0] for side in ("chosen", "rejected"))
+    return np.asarray(chosen[chosen != rejected] > rejected[chosen != rejected])
 
 
 def choose_topic_words(pairs: pd.DataFrame, number: int) -> tuple[Feature, ...]:
@@ -186,6 +185,20 @@ class _Regression:
             for _ in range(number)
         ]
         return np.stack([self.fit(strength, rows) for rows in samples])
+
+
+def _tabulate(
+    features: tuple[Feature, ...], model: _Regression, strength: float, resamples: int
+) -> pd.DataFrame:
+    """A row for every feature that the penalty leaves in."""
+    coefficients = model.fit(strength, np.arange(len(model.differences)))
+    resampled = model.resample(strength, resamples)
+    q_values = adjust(model.test(coefficients))
+    rows = [
+        _describe(features[i], model.differences[:, i], coefficients[i], resampled[:, i], q_values[i])
+        for i in np.flatnonzero(coefficients)
+    ]
+    return pd.DataFrame(rows, columns=list(PRINCIPLE_COLUMNS))
 
 
 def _describe(

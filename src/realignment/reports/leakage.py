@@ -30,32 +30,32 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
         rows=1, cols=2, horizontal_spacing=0.22, subplot_titles=[p[0] for p in PANELS.values()]
     )
     for col, (panel, rows) in enumerate(panels.items(), start=1):
-        column = PANELS[panel][1]
-        low, high = ("low", "high") if column == "difference" else ("effect_low", "effect_high")
         for colour, (writer, part) in zip(_COLOURS, rows.groupby("writer", sort=False), strict=False):
-            figure.add_scatter(
-                x=part[column].to_numpy(),
-                y=(part["group"] + ": " + part["metric"]).tolist(),
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (part[high] - part[column]).to_numpy(),
-                    "arrayminus": (part[column] - part[low]).to_numpy(),
-                    "width": 0,
-                    "thickness": 2,
-                },
-                customdata=part[["people", "value", "unit", "n_people", "n_writer"]].to_numpy(),
-                hovertemplate="%{y}<br>people %{customdata[0]:.3g}, machine %{customdata[1]:.3g} "
-                "%{customdata[2]}<br>n = %{customdata[3]} and %{customdata[4]}",
-                mode="markers",
-                marker={"size": 10, "color": colour},
-                name=str(writer),
-                legendgroup=str(writer),
-                showlegend=col == 1,
-                row=1,
-                col=col,
-            )
+            dots = _dots(part, PANELS[panel][1])
+            legend = {"name": str(writer), "legendgroup": str(writer), "showlegend": col == 1}
+            figure.add_trace(dots.update(marker={"size": 10, "color": colour}, **legend), row=1, col=col)
         figure.add_vline(x=0, row=1, col=col)
         figure.update_yaxes(autorange="reversed", row=1, col=col)
     longest = max(map(len, panels.values()))
     return figure_with_title(figure, title, height=max(260, 130 + 26 * longest), top=80)
+
+
+def _dots(part: pd.DataFrame, column: str) -> go.Scatter:
+    """One dot a row with its whiskers, in the units of the column."""
+    low, high = ("low", "high") if column == "difference" else ("effect_low", "effect_high")
+    return go.Scatter(
+        x=part[column].to_numpy(),
+        y=(part["group"] + ": " + part["metric"]).tolist(),
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": (part[high] - part[column]).to_numpy(),
+            "arrayminus": (part[column] - part[low]).to_numpy(),
+            "width": 0,
+            "thickness": 2,
+        },
+        customdata=part[["people", "value", "unit", "n_people", "n_writer"]].to_numpy(),
+        hovertemplate="%{y}<br>people %{customdata[0]:.3g}, machine %{customdata[1]:.3g} %{customdata[2]}"
+        "<br>n = %{customdata[3]} and %{customdata[4]}",
+        mode="markers",
+    )
