@@ -3,10 +3,10 @@ import torch
 from test_impact import EXAMPLES, MODELS, gold
 from tiny_decoders import tiny_model, with_lora
 
-from realignment.curvature import precondition
+from realignment.curvature import head_fisher_diagonal, precondition, sample_targets
+from realignment.head import Head
 from realignment.likelihood import output_head, response_hidden_states
 from realignment.rows import lay_out
-from realignment.vocabulary import Head, head_fisher_diagonal, sample_targets
 
 ROWS = lay_out([e.tokens for e in EXAMPLES], pad_id=0)
 

@@ -7,10 +7,10 @@ import torch
 from test_training import LORA, OBJECTIVE, examples_of, open_trainer
 from tiny_decoders import move, tiny_examples, tiny_model, with_lora
 
+from realignment.collation import Collator
 from realignment.fresh import FreshWeights
 from realignment.objective import Objective, Treatment
 from realignment.rows import Layout
-from realignment.trainer import Collator
 from realignment.training import trainable_model
 
 PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment

@@ -9,7 +9,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from realignment.ghost import LayerPasses, derivative_along
+from realignment.ghost import LayerPasses
 from realignment.impact import (
     ImpactError,
     check_scores,
@@ -18,6 +18,7 @@ from realignment.impact import (
     impact_scores,
     impact_weights,
 )
+from realignment.layers import derivative_along
 from realignment.objective import Example, Objective, Treatment, pair_losses
 from realignment.records import HealthError
 from realignment.rows import lay_out

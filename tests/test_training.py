@@ -8,12 +8,13 @@ import torch
 from tiny_decoders import SIZES, move, tiny_examples, tiny_model, tiny_tokenizer, with_lora
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
+from realignment.collation import Collator
 from realignment.objective import Objective, Treatment
 from realignment.parameters import TrainingParameters
 from realignment.records import HealthError
 from realignment.rows import Layout
 from realignment.tokenization import TokenizedPair
-from realignment.trainer import Collator, RealignTrainer
+from realignment.trainer import RealignTrainer
 from realignment.training import (
     HISTORY_COLUMNS,
     DriftGuard,

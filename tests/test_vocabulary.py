@@ -7,15 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realignment.vocabulary import (
-    Head,
-    ReferenceStates,
-    ReferenceTop,
-    log_probability_derivatives,
-    token_kl,
-    token_likelihoods,
-    token_log_probabilities,
-)
+from realignment.directional import log_probability_derivatives
+from realignment.divergence import ReferenceStates, ReferenceTop
+from realignment.head import Head
+from realignment.vocabulary import token_kl, token_likelihoods, token_log_probabilities
 
 HEADS = {
     "plain": {},

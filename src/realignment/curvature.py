@@ -13,10 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from realignment.ghost import Gradient, LayerPasses, derivative_along
+from realignment.ghost import Gradient, LayerPasses
+from realignment.head import Head, less_target, scaled_by, tile_of
+from realignment.layers import derivative_along
 from realignment.likelihood import output_head, response_hidden_states, scoring_mode
 from realignment.rows import Rows
-from realignment.vocabulary import head_fisher_diagonal, sample_targets, token_log_probabilities
+from realignment.vocabulary import token_log_probabilities
 
 Curvature = Literal["identity", "diagonal_fisher", "kfac"]
 
@@ -141,3 +143,28 @@ def _diagonal(module: nn.Module, entered: Tensor, deltas: Tensor) -> Tensor:
     }
     scaled = derivative_along(module, entered, along).flatten(0, -2).to(deltas.dtype)
     return ((scaled * deltas) ** 2).sum(0)
+
+
+@torch.no_grad()
+def sample_targets(
+    hidden: Tensor, head: Head, generator: torch.Generator, *, tile: int | None = None
+) -> Tensor:
+    """A token drawn from π at each of the N states, shape (N,)."""
+    parts = [
+        torch.multinomial(torch.softmax(head.logits(states), dim=-1), 1, generator=generator)[:, 0]
+        for states in hidden.split(tile or tile_of(head))
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def head_fisher_diagonal(hidden: Tensor, head: Head, target: Tensor, *, tile: int | None = None) -> Tensor:
+    """Σ_t (∂ log π(target_t) / ∂W)² for the head's matrix W, shape (V, d)."""
+    tile = tile or tile_of(head)
+    total = torch.zeros_like(head.weight, dtype=torch.promote_types(head.weight.dtype, torch.float32))
+    for start in range(0, len(target), tile):
+        part = slice(start, start + tile)
+        logits = head.logits(hidden[part])
+        change = scaled_by(less_target(torch.softmax(logits, -1), target[part, None]), head.slope(logits))
+        total.addmm_(change.square_().t(), hidden[part].to(total.dtype) ** 2)
+    return total

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from realignment.ghost import Gradient, ImpactError
+from realignment.ghost import Gradient
+from realignment.head import Head, row_dot, tile_of
+from realignment.layers import ImpactError
 from realignment.likelihood import (
     causal_model,
     output_head,
@@ -17,7 +19,7 @@ from realignment.likelihood import (
     sum_per_response,
 )
 from realignment.rows import Rows
-from realignment.vocabulary import log_probability_derivatives, token_log_probabilities
+from realignment.vocabulary import token_log_probabilities
 
 ADAPTER_STEP, FULL_STEP = 0.03, 1e-3
 """Parameter-space lengths of the finite difference with the least error, by measurement: below them rounding
@@ -148,3 +150,41 @@ def _without_padding_rows(
     kept = along.clone()
     kept[module.padding_idx] = 0
     return kept
+
+
+@torch.no_grad()
+def log_probability_derivatives(
+    hidden: Tensor,
+    head: Head,
+    target: Tensor,
+    *,
+    hidden_change: Tensor | None = None,
+    weight_change: Tensor | None = None,
+    tile: int | None = None,
+) -> Tensor:
+    """Derivative of log π(target_t) where h and W move along given directions, shape (N,).
+
+    dz = slope · (W dh + dW h);  d log π = dz[target] − Σ_v π_v dz_v.
+
+    Args:
+        hidden: Shape (N, d).
+        head: Its weight is W, shape (V, d).
+        target: Token ids, shape (N,).
+        hidden_change: dh, shape (N, d); None: zero.
+        weight_change: dW, shape (V, d); None: zero.
+        tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
+    """
+    tile = tile or tile_of(head)
+    parts = []
+    for start in range(0, len(target), tile):
+        part = slice(start, start + tile)
+        logits = head.logits(hidden[part])
+        change = torch.zeros_like(logits)
+        if hidden_change is not None:
+            change += hidden_change[part] @ head.weight.t()
+        if weight_change is not None:
+            change += hidden[part] @ weight_change.t()
+        change *= head.slope(logits)
+        expected = row_dot(torch.softmax(logits, dim=-1), change)
+        parts.append(change.gather(1, target[part, None])[:, 0] - expected)
+    return torch.cat(parts)

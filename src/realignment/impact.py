@@ -6,8 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from realignment.directional import finite_differences, forward_mode
-from realignment.ghost import GhostContraction, Gradient, ImpactError, LayerPasses
+from realignment.directional import finite_differences, forward_mode, log_probability_derivatives
+from realignment.ghost import GhostContraction, Gradient, LayerPasses
+from realignment.head import Head
+from realignment.layers import ImpactError
 from realignment.likelihood import (
     output_head,
     response_hidden_states,
@@ -17,7 +19,7 @@ from realignment.likelihood import (
 )
 from realignment.records import HealthError
 from realignment.rows import Rows
-from realignment.vocabulary import Head, log_probability_derivatives, token_log_probabilities
+from realignment.vocabulary import token_log_probabilities
 
 RowLosses = Callable[[Tensor, Rows], Tensor]
 """Log-probabilities of all responses (R,) → one loss per pair (P,), which depends on the pair's own alone."""

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from realignment.divergence import Reference, ReferenceStates, ReferenceTop
+from realignment.head import Head
 from realignment.likelihood import output_head, response_hidden_states, scoring_mode
 from realignment.objective import Example
 from realignment.records import RealignmentError
 from realignment.rows import Layout
-from realignment.vocabulary import Head, Reference, ReferenceStates, ReferenceTop
 
 Kind = Literal["states", "top256"]
 

@@ -1,6 +1,5 @@
 """The trainer: a batch of examples → the hybrid loss. Stands on transformers' public surface only."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,67 +9,25 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from realignment import likelihood
+from realignment.collation import Part
+from realignment.divergence import Reference, ReferenceStates
 from realignment.fresh import FreshWeights, FreshWeightsKeeper
 from realignment.ghost import Gradient, KeptPasses, LayerPasses
+from realignment.head import Head
 from realignment.likelihood import scoring_mode
 from realignment.objective import (
-    Example,
     Objective,
     Treatment,
     count_dispositions,
-    error_rates,
     hybrid_loss,
     is_retained,
     pair_losses,
     shares,
 )
 from realignment.records import HealthError
-from realignment.reference import KeptReference, as_reference
-from realignment.rows import Layout, Rows
-from realignment.vocabulary import Head, Reference, ReferenceStates, head_gradient, token_likelihoods
-
-Part = dict[str, Any]
-"""A part of a batch that one forward pass takes, as tensors; see `Collator`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Collator:
-    """Examples → one batch, in parts of at most `token_budget` tokens (but one pair at least).
-
-    A batch is what the loss is a mean over, a part is what fits the memory: the losses of the parts add up to
-    the batch's, whatever the budget.
-    """
-
-    layout: Layout
-    token_budget: int | None = None
-    kept_reference: KeptReference | None = None
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, list[Part]]:
-        """The parts (nested dicts of tensors, so that any accelerator can move them)."""
-        counts = count_dispositions(torch.tensor([int(example.treatment) for example in examples]))
-        parts = self.layout.batches([e.tokens for e in examples], budget=self.token_budget)
-        return {"parts": [self._collate([examples[i] for i in sorted(part)], counts) for part in parts]}
-
-    def _collate(self, examples: Sequence[Example], counts: Tensor) -> Part:
-        """Lay the examples out; NaN stands for a reference that is not known."""
-        reference = [
-            value for e in examples for value in (e.reference or (float("nan"),) * len(e.tokens.responses))
-        ]
-        retained, kept = [e for e in examples if not e.treatment.is_conflict], self.kept_reference
-        return {
-            "rows": _tensors(self.layout([example.tokens for example in examples])),
-            "retained": _tensors(self.layout([e.tokens for e in retained])) if retained and not kept else {},
-            "kept": kept.of([e.pair_id for e in retained]) if retained and kept else {},
-            "treatments": torch.tensor([int(example.treatment) for example in examples]),
-            "weights": torch.tensor([example.weight for example in examples]),
-            "error_rates": error_rates(examples),
-            "reference": torch.tensor(reference),
-            "counts": counts,
-        }
-
-
-def _tensors(rows: Rows) -> dict[str, Tensor]:
-    return {name: getattr(rows, name) for name in Rows.__slots__}
+from realignment.reference import as_reference
+from realignment.rows import Rows
+from realignment.vocabulary import head_gradient, token_likelihoods
 
 
 @dataclass(frozen=True, slots=True)

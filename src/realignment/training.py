@@ -13,14 +13,15 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from realignment.collation import Collator
 from realignment.fresh import FreshWeights
+from realignment.head import Head
 from realignment.objective import Example, Objective, epoch_order
 from realignment.parameters import TrainingParameters
 from realignment.records import RealignmentError
 from realignment.reference import KeptReference
 from realignment.rows import Layout
-from realignment.trainer import Collator, RealignTrainer
-from realignment.vocabulary import Head
+from realignment.trainer import RealignTrainer
 
 logger = logging.getLogger(__name__)
 

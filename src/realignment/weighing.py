@@ -12,6 +12,7 @@ from tqdm import tqdm
 from realignment import curvature as curvatures
 from realignment import impact
 from realignment.curvature import Curvature
+from realignment.examples import RESPONSES
 from realignment.ghost import Gradient
 from realignment.impact import Engine, RowLosses
 from realignment.objective import Example, Objective, Treatment, error_rates, pair_losses
@@ -148,3 +149,26 @@ def report_weights(weights: pd.DataFrame) -> dict[str, Any]:
             "effective_sample_size": float(weight.sum()) ** 2 / squares if squares else 0.0,
         }
     return report
+
+
+def to_table(
+    weighed: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]
+) -> pd.DataFrame:
+    """The table `impact_weights`: one row a conflict, with score, weight and reference log-probabilities."""
+    rows = []
+    for example, score, disposition in zip(weighed, scores, dispositions, strict=True):
+        columns = RESPONSES[example.treatment]
+        references = dict(zip((f"reference_{c}" for c in columns), example.reference, strict=True))
+        rows.append(
+            {
+                "pair_id": example.pair_id,
+                "disposition": disposition,
+                "treatment": example.treatment.name.lower(),
+                "score": score,
+                "weight": example.weight,
+            }
+            | references
+        )
+    names = ["pair_id", "disposition", "treatment", "score", "weight"]
+    names += [f"reference_{name}" for name in ("chosen", "rejected", "correction")]
+    return pd.DataFrame(rows).reindex(columns=names)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
 from realignment.fresh import FreshWeights
+from realignment.head import Head
 from realignment.likelihood import choose_layout, output_head, response_log_probabilities, scoring_mode
 from realignment.models.devices import choose_device, choose_dtype
 from realignment.objective import Example, Objective
@@ -24,7 +25,6 @@ from realignment.parameters import ImpactParameters, LossParameters, ModelParame
 from realignment.records import DataError
 from realignment.reference import KeptReference, keep_reference
 from realignment.rows import Layout
-from realignment.vocabulary import Head
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Workbench:
             normalize=parameters.normalize,
             winsorize=parameters.winsorize,
         )
-        return _to_table(weighed, [score for score, _ in scored], list(conflicts["disposition"]))
+        return weighing.to_table(weighed, [score for score, _ in scored], list(conflicts["disposition"]))
 
     def with_weights(self, pairs: pd.DataFrame, weights: pd.DataFrame) -> list[Example]:
         """Examples of all training pairs with their impact weights and reference log-probabilities.
@@ -277,25 +277,3 @@ def open_workbench(
         settings = training.LoraSettings(lora.rank, lora.alpha, lora.target_modules, lora.dropout)
     trainable = training.trainable_model(model, settings, seed=seed)
     return Workbench(str(path), trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
-
-
-def _to_table(
-    weighed: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]
-) -> pd.DataFrame:
-    rows = []
-    for example, score, disposition in zip(weighed, scores, dispositions, strict=True):
-        columns = examples.RESPONSES[example.treatment]
-        references = dict(zip((f"reference_{c}" for c in columns), example.reference, strict=True))
-        rows.append(
-            {
-                "pair_id": example.pair_id,
-                "disposition": disposition,
-                "treatment": example.treatment.name.lower(),
-                "score": score,
-                "weight": example.weight,
-            }
-            | references
-        )
-    names = ["pair_id", "disposition", "treatment", "score", "weight"]
-    names += [f"reference_{name}" for name in ("chosen", "rejected", "correction")]
-    return pd.DataFrame(rows).reindex(columns=names)

@@ -9,10 +9,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from realignment import likelihood
+from realignment.divergence import ReferenceStates
 from realignment.records import Disposition
 from realignment.rows import Layout, Rows
 from realignment.tokenization import TokenizedPair
-from realignment.vocabulary import ReferenceStates, token_likelihoods
+from realignment.vocabulary import token_likelihoods
 
 
 @torch.inference_mode()
