@@ -112,8 +112,8 @@ class _Seen:
         texts = part.pairs[["prompt", "chosen", "rejected", "messages"]].fillna("")
         contents = pd.util.hash_pandas_object(texts, index=False).to_numpy()
         ids = pd.util.hash_pandas_object(part.pairs["pair_id"], index=False).to_numpy()
-        same_content, same_id = np.isin(contents, self.contents), np.isin(ids, self.ids)
-        self.contents, self.ids = np.union1d(self.contents, contents), np.union1d(self.ids, ids)
+        same_content, same_id = _are_in(self.contents, contents), _are_in(self.ids, ids)
+        self.contents, self.ids = _merge(self.contents, contents), _merge(self.ids, ids)
         repeated = same_content | same_id
         if not repeated.any():
             return part
@@ -132,6 +132,20 @@ class _Seen:
             pd.concat([part.rejected_rows, rejected], ignore_index=True),
             part.report,
         )
+
+
+def _are_in(known: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Whether each hash is among the sorted known ones, which `isin` would sort again for every chunk."""
+    if not len(known):
+        return np.zeros(len(hashes), bool)
+    places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+    found: np.ndarray = known[places] == hashes
+    return found
+
+
+def _merge(known: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    added = np.sort(hashes)
+    return np.insert(known, np.searchsorted(known, added), added)
 
 
 @contextmanager
