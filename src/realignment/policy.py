@@ -205,7 +205,9 @@ def _diff_rule(rule_id: str, old: Rule | Tier | None, new: Rule | Tier | None) -
         return [("removed", rule_id, old.severity, "", old.description, "")]
     if old is None or new is None:
         return []
-    fields = [name for name in (*type(old).model_fields, *type(new).model_fields) if name != "id"]
+    # What speaks for a rule is not what it asks.
+    names = (*type(old).model_fields, *type(new).model_fields)
+    fields = [name for name in names if name not in ("id", "evidence")]
     values = [(f, *(_text(getattr(part, f, "")) for part in (old, new))) for f in dict.fromkeys(fields)]
     return [("changed", rule_id, new.severity, f, was, now) for f, was, now in values if was != now]
 
