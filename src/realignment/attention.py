@@ -50,14 +50,24 @@ def shared_prompt_attention(
         Shape (1, L, heads, head size), and no attention weights.
     """
     if prompt_sharing is None:
-        return _attend(module, query, key, value, attention_mask, softcap, options)
+        if softcap is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+        return _attend(module, query, key, value, attention_mask, softcap, options), None
     query, key, value = (_take_apart(x, prompt_sharing.sequences) for x in (query, key, value))
     width = prompt_sharing.sequences.shape[1]
-    band = None
-    if softcap is not None or (sliding_window is not None and width > sliding_window):
-        band = _band(width, sliding_window, query.device)
-    output, _ = _attend(module, query, key, value, band, softcap, options)
+    windowed = sliding_window is not None and width > sliding_window
+    if softcap is None and not (query.device.type == "cpu" and _fused_is_slow(query)):
+        band = _band(width, sliding_window, query) if windowed else None
+        output, _ = sdpa_attention_forward(module, query, key, value, band, **options)
+    else:
+        output = _attend(module, query, key, value, _band(width, sliding_window, query), softcap, options)
     return output.flatten(0, 1).index_select(0, prompt_sharing.home)[None], None
+
+
+def _fused_is_slow(query: Tensor) -> bool:
+    """Torch's fused kernel for CPUs runs its backward in half precision at a third of the speed of products."""
+    half = torch.finfo(query.dtype).eps > torch.finfo(torch.float32).eps
+    return half and query.shape[2] <= 256
 
 
 def _take_apart(states: Tensor, sequences: Tensor) -> Tensor:
@@ -67,10 +77,11 @@ def _take_apart(states: Tensor, sequences: Tensor) -> Tensor:
     return gathered.view(*sequences.shape, states.shape[1], states.shape[3]).transpose(1, 2)
 
 
-def _band(width: int, window: int | None, device: torch.device) -> Tensor:
-    """True where a query (row) sees a key (column), shape (1, 1, K, K)."""
-    seen = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-    return (seen if window is None else seen.triu(1 - window))[None, None]
+def _band(width: int, window: int | None, like: Tensor) -> Tensor:
+    """Zero where a query (row) sees a key (column), minus infinity elsewhere, shape (1, 1, K, K)."""
+    seen = torch.ones(width, width, dtype=torch.bool, device=like.device).tril()
+    seen = seen if window is None else seen.triu(1 - window)
+    return like.new_zeros(width, width).masked_fill_(~seen, float("-inf"))[None, None]
 
 
 def _attend(
@@ -81,12 +92,12 @@ def _attend(
     mask: Tensor | None,
     softcap: float | None,
     options: dict[str, Any],
-) -> tuple[Tensor, None]:
-    if softcap is None:
-        return sdpa_attention_forward(module, query, key, value, mask, **options)  # type: ignore[no-any-return]
+) -> Tensor:
+    """Attention in the open: products and a softmax, shape (R, K, H, D)."""
     groups = query.shape[1] // key.shape[1]
     scores = query @ repeat_kv(key, groups).transpose(2, 3) * options["scaling"]
-    scores = softcap * torch.tanh(scores / softcap)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     exact = torch.promote_types(query.dtype, torch.float32)
@@ -95,7 +106,8 @@ def _attend(
         p=options.get("dropout", 0.0),
         training=module.training,
     )
-    return (weights @ repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
+    output: Tensor = (weights @ repeat_kv(value, groups)).transpose(1, 2).contiguous()
+    return output
 
 
 AttentionInterface.register(SHARED_PROMPTS, shared_prompt_attention)
