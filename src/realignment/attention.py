@@ -65,7 +65,7 @@ def shared_prompt_attention(
 
 
 def _fused_is_slow(query: Tensor) -> bool:
-    """Torch's fused kernel for CPUs runs its backward in half precision at a third of the speed of products."""
+    """Torch's fused kernel for CPUs takes three times as long for a backward in half precision."""
     half = torch.finfo(query.dtype).eps > torch.finfo(torch.float32).eps
     return half and query.shape[2] <= 256
 
