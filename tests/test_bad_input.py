@@ -226,7 +226,7 @@ def test_where_all_pairs_are_retained_there_is_nothing_to_do_and_the_run_ends_we
     assert "there is nothing to re-align" in " ".join(outcome.output.split())
     assert "Traceback" not in outcome.output
     assert not (folder / "data/05_model_input").exists()
-    run = latest_run("gold+judging+triage")
+    run = latest_run("corrections+gold+judging+triage")
     assert run.info.status == "FINISHED"
     assert run.data.tags["nothing_to_do"].startswith("All 12 judged pairs already comply")
 
@@ -237,4 +237,4 @@ def test_in_a_terminal_an_error_is_its_message_alone(folder):
     assert outcome.exit_code == 1
     assert outcome.error.startswith(f"No file {folder}/pears.jsonl.")
     assert "Traceback" not in outcome.output
-    assert latest_run("gold+judging+triage").info.status == "FAILED"
+    assert latest_run("corrections+gold+judging+triage").info.status == "FAILED"
