@@ -83,7 +83,7 @@ def test_a_split_of_another_run_is_refused_by_its_digest(twice, kedro_in_process
 
 def test_an_old_run_is_loaded_again_by_its_versions(twice, kedro_in_process):
     entries = ["invert_pairs", "punish_pairs", "retain_pairs", "review_pairs"]
-    entries += ["corrected_pairs", "corrections_manifest"]
+    entries += ["corrected_pairs", "corrections_manifest", "triage_manifest"]
     pinned = ",".join(f"{entry}:{twice.old}" for entry in entries)
     done = kedro_in_process("--pipelines", "gold", "--load-versions", pinned, data_root=twice.data)
     assert done.exit_code == 0, done.error
