@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from realignment.ghost import Gradient, LayerPasses
 from realignment.head import Head, less_target, scaled_by, tile_of
 from realignment.layers import derivative_along
-from realignment.likelihood import output_head, response_hidden_states, scoring_mode
+from realignment.likelihood import head_name, output_head, response_hidden_states, scoring_mode
 from realignment.rows import Rows
 from realignment.vocabulary import token_log_probabilities
 
@@ -56,7 +56,7 @@ def precondition(
         return direction
     fisher = _Fisher(factors=curvature == "kfac")
     head = output_head(model)
-    head_name = next((n for n, p in model.named_parameters() if p is head.weight and n in direction), None)
+    trained_head = head_name(model, head)
     with scoring_mode(model):
         for rows in batches:
             generator = torch.Generator(rows.target.device).manual_seed(seed)
@@ -64,8 +64,8 @@ def precondition(
                 hidden = response_hidden_states(model, rows)
                 target = sample_targets(hidden.detach(), head, generator)
                 token_log_probabilities(hidden, head, target).sum().backward()
-            if head_name is not None:
-                fisher.add(head_name, head_fisher_diagonal(hidden.detach(), head, target))
+            if trained_head is not None and trained_head in direction:
+                fisher.add(trained_head, head_fisher_diagonal(hidden.detach(), head, target))
     return {name: fisher.solve(name, along, damping) for name, along in direction.items()}
 
 

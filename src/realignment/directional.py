@@ -13,6 +13,7 @@ from realignment.head import Head, row_dot, tile_of
 from realignment.layers import ImpactError
 from realignment.likelihood import (
     causal_model,
+    head_name,
     output_head,
     response_hidden_states,
     response_log_probabilities,
@@ -55,9 +56,7 @@ def forward_mode(model: nn.Module, rows: Rows, direction: Gradient) -> tuple[Ten
 
     with sdpa_kernel(SDPBackend.MATH):
         hidden, change = jvp(states, (parameters,), (tangents,))  # type: ignore[misc]
-    weight = next(
-        (direction[n] for n, p in model.named_parameters() if p is head.weight and n in direction), None
-    )
+    weight = direction.get(head_name(model, head) or "")
     along = log_probability_derivatives(
         hidden,
         head.detach(),

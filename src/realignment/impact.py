@@ -11,6 +11,7 @@ from realignment.ghost import GhostContraction, Gradient, LayerPasses
 from realignment.head import Head
 from realignment.layers import ImpactError
 from realignment.likelihood import (
+    head_name,
     output_head,
     response_hidden_states,
     response_log_probabilities,
@@ -130,8 +131,8 @@ def _ghost_scores(
 
 def head_direction(model: nn.Module, head: Head, direction: Gradient) -> Tensor | None:
     """The gold gradient of the output head's matrix; None where it is not trained."""
-    named = {name: p for name, p in model.named_parameters() if p is head.weight}
-    return next((direction[name].to(head.weight.dtype) for name in named if name in direction), None)
+    along = direction.get(head_name(model, head) or "")
+    return None if along is None else along.to(head.weight.dtype)
 
 
 def head_scores(hidden: Tensor, head: Head, rows: Rows, slopes: Tensor, weight_change: Tensor) -> Tensor:

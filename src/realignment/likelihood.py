@@ -45,6 +45,11 @@ def output_head(model: Any) -> Head:
     return Head(head.weight, getattr(config, "final_logit_softcapping", None), float(scale))
 
 
+def head_name(model: nn.Module, head: Head) -> str | None:
+    """Name of the parameter that is the head's matrix (a tied embedding's, too); None where none is."""
+    return next((name for name, p in model.named_parameters() if p is head.weight), None)
+
+
 def response_hidden_states(model: Any, rows: Rows) -> Tensor:
     """Last hidden states at the places that predict response tokens, shape (N, d)."""
     causal = causal_model(model)

@@ -170,10 +170,9 @@ class RealignTrainer(Trainer):
         weights = fresh.weigh(scores, treatments)
         multipliers = torch.where(retained, 1.0, share * weights).to(slopes.dtype)
         gradients = kept.weighted_gradients(multipliers[rows.owner])
-        if head_is_trained:
+        if head_is_trained and (name := likelihood.head_name(trained, head)) is not None:
             per_token = multipliers[rows.pair[rows.response]]
             head_gradients = _head_gradient(outlook, head, slopes * per_token, kl_slopes * per_token)
-            name = next(name for name, p in trained.named_parameters() if p is head.weight)
             gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
         _accumulate(trained, gradients, 1 / self.args.gradient_accumulation_steps)
         return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
