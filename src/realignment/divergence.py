@@ -12,16 +12,35 @@ from realignment.head import Head, row_dot
 class Reference(Protocol):
     """π_ref at N tokens, without gradient."""
 
-    def compare(self, part: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Set a tile of the policy against the reference.
+    def tile(self, part: slice, like: Tensor, spent: "ReferenceTile | None" = None) -> "ReferenceTile":
+        """The reference at some of the N tokens.
 
         Args:
-            part: Which of the N tokens.
-            log_q: log π_θ there, shape (tile, V); may be read alone.
-            target: Token ids, shape (tile, 1).
+            part: Which ones.
+            like: The policy's logits there, shape (tile, V).
+            spent: A tile of as many tokens or more whose memory may be taken.
+        """
+        ...
+
+
+class ReferenceTile(Protocol):
+    """π_ref at the tokens of a tile."""
+
+    @property
+    def change(self) -> Tensor:
+        """∂KL/∂logits = q − p, shape (tile, V); valid where `compare` has been."""
+        ...
+
+    def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Set some rows of the tile against the policy; each row once.
+
+        Args:
+            block: Which rows.
+            log_q: log π_θ there, shape (rows, V).
+            target: Token ids, shape (rows, 1).
 
         Returns:
-            log π_ref(target), shape (tile,); q − p = ∂KL/∂logits, shape (tile, V); KL, shape (tile,).
+            log π_ref(target) and KL, shape (rows,) each.
         """
         ...
 
@@ -33,16 +52,27 @@ class ReferenceStates:
     hidden: Tensor
     head: Head
 
-    def compare(self, part: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tile(self, part: slice, like: Tensor, spent: ReferenceTile | None = None) -> "_LogitsTile":
         """See `Reference`."""
-        log_p = torch.log_softmax(self.head.logits(self.hidden[part]), dim=-1)
+        return _LogitsTile(self.head.logits(self.hidden[part], None if spent is None else spent.change))
+
+
+@dataclass(frozen=True, slots=True)
+class _LogitsTile:
+    """Holds the reference's logits, and in the end q − p in their place."""
+
+    change: Tensor
+
+    def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ReferenceTile`."""
+        log_p = torch.log_softmax(self.change[block], dim=-1)
         known, p = log_p.gather(1, target)[:, 0], log_p.exp()
         # With x = log q − log p: q − p = p (eˣ − 1), and KL = Σ p (eˣ − 1 − x), in which the rounding of both
         # normalisers cancels: close to the reference Σ p (−x) alone would be all rounding.
         x = torch.sub(log_q, log_p, out=log_p)
         weighted = row_dot(p, x)
-        difference = torch.expm1(x, out=x).mul_(p)
-        return known, difference, difference.sum(1) - weighted
+        change = torch.mul(torch.expm1(x, out=x), p, out=self.change[block])
+        return known, change.sum(1) - weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +91,29 @@ class ReferenceTop:
     logprob: Tensor
     target: Tensor
 
-    def compare(self, part: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tile(self, part: slice, like: Tensor, spent: ReferenceTile | None = None) -> "_TopTile":
         """See `Reference`."""
-        index, log_p = self.index[part].long(), self.logprob[part].to(log_q.dtype)
+        index, target = self.index[part].long(), self.target[part].to(like.dtype)
+        change = torch.empty_like(like) if spent is None else spent.change[: len(like)]
+        return _TopTile(index, self.logprob[part].to(like.dtype), target, change)
+
+
+@dataclass(frozen=True, slots=True)
+class _TopTile:
+    """The top and the targets of a tile's tokens, as `ReferenceTop` has them."""
+
+    index: Tensor
+    logprob: Tensor
+    target: Tensor
+    change: Tensor
+
+    def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ReferenceTile`."""
+        index, log_p = self.index[block], self.logprob[block]
         p, mine = log_p.exp(), log_q.gather(1, index)
         # In rounded numbers the top can sum to more than one.
         rest_p, rest_q = ((1 - x.sum(1)).clamp(min=torch.finfo(x.dtype).tiny) for x in (p, mine.exp()))
         kl = (p * (log_p - mine)).sum(1) + rest_p * (rest_p.log() - rest_q.log())
-        difference = log_q.exp().mul_((1 - rest_p / rest_q)[:, None]).scatter_(1, index, mine.exp() - p)
-        return self.target[part].to(log_q.dtype), difference, kl
+        change = torch.exp(log_q, out=self.change[block])
+        change.mul_((1 - rest_p / rest_q)[:, None]).scatter_(1, index, mine.exp() - p)
+        return self.target[block], kl

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from realignment.divergence import Reference
-from realignment.head import Head, less_target, scaled_by, tile_of
+from realignment.head import Head, blocks_of, less_target, scaled_by, tile_of
 
 
 class Likelihoods(NamedTuple):
@@ -89,24 +89,25 @@ class _Sweep(torch.autograd.Function):
         values = torch.zeros(1 if reference is None else 3, len(target), dtype=exact, device=hidden.device)
         kinds = min(len(values), 2) if ctx.needs_input_grad[0] else 0
         slopes = hidden.new_empty(kinds, *hidden.shape)
+        logits = against = None
         for start in range(0, len(target), tile):
             part = slice(start, start + tile)
-            logits = head.logits(hidden[part])
-            slope, log_q = head.slope(logits), torch.log_softmax(logits, dim=-1)
-            del logits
-            chosen = target[part, None]
-            values[0, part] = log_q.gather(1, chosen)[:, 0]
-            difference = None
-            if reference is not None:
-                values[1, part], difference, values[2, part] = reference.compare(part, log_q, chosen)
-            if not len(slopes):
-                continue
-            if difference is not None:
-                slopes[1, part] = scaled_by(difference, slope).to(hidden.dtype) @ weight
-            if scores_targets:
-                slopes[0, part] = (
-                    scaled_by(less_target(log_q.exp_(), chosen), slope).to(hidden.dtype) @ weight
-                )
+            logits, chosen = head.logits(hidden[part], logits), target[part, None]
+            against = None if reference is None else reference.tile(part, logits, against)
+            found = values[:, part]
+            for block in blocks_of(logits):
+                slope, log_q = head.slope(logits[block]), torch.log_softmax(logits[block], dim=-1)
+                found[0, block] = log_q.gather(1, chosen[block])[:, 0]
+                if against is not None:
+                    found[1, block], found[2, block] = against.compare(block, log_q, chosen[block])
+                    scaled_by(against.change[block], slope)
+                if kinds and scores_targets:
+                    q = torch.exp(log_q, out=logits[block])
+                    scaled_by(less_target(q, chosen[block]), slope)
+            if kinds and scores_targets:
+                slopes[0, part] = logits.to(hidden.dtype) @ weight
+            if kinds and against is not None:
+                slopes[1, part] = against.change.to(hidden.dtype) @ weight
         ctx.save_for_backward(hidden, target, slopes)
         ctx.head, ctx.reference, ctx.tile, ctx.scores_targets = head, reference, tile, scores_targets
         return tuple(values)
@@ -151,15 +152,22 @@ def head_gradient(
     """
     tile = tile or tile_of(head)
     total = torch.zeros_like(head.weight)
+    logits = against = None
     for start in range(0, len(target), tile):
         part = slice(start, start + tile)
-        logits = head.logits(hidden[part])
-        slope, log_q, chosen = head.slope(logits), torch.log_softmax(logits, dim=-1), target[part, None]
-        change = torch.zeros_like(log_q)
+        logits, chosen = head.logits(hidden[part], logits), target[part, None]
         if grad_kl is not None and reference is not None:
-            change = reference.compare(part, log_q, chosen)[1].mul_(grad_kl[part, None])
-        change.sub_(less_target(log_q.exp_(), chosen).mul_(grad_logprob[part, None]))
-        total.addmm_(scaled_by(change, slope).to(hidden.dtype).t(), hidden[part])
+            against = reference.tile(part, logits, against)
+        for block in blocks_of(logits):
+            slope, log_q = head.slope(logits[block]), torch.log_softmax(logits[block], dim=-1)
+            if against is not None:
+                against.compare(block, log_q, chosen[block])
+            change = less_target(torch.exp(log_q, out=logits[block]), chosen[block])
+            change.mul_(-grad_logprob[part][block, None])
+            if against is not None and grad_kl is not None:
+                change.addcmul_(against.change[block], grad_kl[part][block, None])
+            scaled_by(change, slope)
+        total.addmm_(logits.to(hidden.dtype).t(), hidden[part])
     return total
 
 
