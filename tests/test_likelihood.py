@@ -99,8 +99,17 @@ def test_positions_restart_at_the_end_of_the_prompt_and_tokens_are_predicted_by_
     assert rows.source.tolist() == [2, 3, 2, 5, 6]
     assert rows.target.tolist() == [10, 11, 12, 13, 14]
     assert rows.response.tolist() == [0, 0, 1, 1, 1]
-    assert rows.sequences.tolist() == [[0, 1, 2, 3, 4, 4], [0, 1, 2, 5, 6, 7]]
-    assert rows.home.tolist() == [0, 1, 2, 3, 4, 9, 10, 11]
+    assert [group.tolist() for group in rows.sequences] == [[[0, 1, 2, 5, 6, 7]], [[0, 1, 2, 3, 4]]]
+    assert rows.home.tolist() == [6, 7, 8, 9, 10, 3, 4, 5]
+
+
+def test_sequences_of_similar_length_share_a_call_of_the_kernel():
+    pairs = [TokenizedPair([1], ([3] * 19, [3] * 9)), TokenizedPair([2], ([4] * 18, [4] * 19))]
+    rows = lay_out(pairs, pad_id=0)
+    assert [tuple(group.shape) for group in rows.sequences] == [(3, 20), (1, 10)]
+    assert rows.sequences[0][2].tolist() == [*range(29, 48), 47]  # padded with its last token
+    places = torch.cat([group.flatten() for group in rows.sequences])
+    assert places[rows.home].tolist() == list(range(rows.input_ids.numel()))
 
 
 def test_a_response_of_one_token_is_predicted_by_the_prompt_alone(model):
@@ -300,5 +309,6 @@ def test_a_tokenizer_without_template_gets_the_bare_turns():
 
 def test_moving_rows_keeps_every_field():
     rows = lay_out(PAIRS, pad_id=0)
-    moved = rows.to("cpu")
-    assert all(getattr(moved, name).equal(getattr(rows, name)) for name in Rows.__slots__)
+    torch.testing.assert_close(
+        *([getattr(laid, name) for name in Rows.__slots__] for laid in (rows.to("cpu"), rows))
+    )

@@ -53,15 +53,19 @@ def shared_prompt_attention(
         if softcap is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
         return _attend(module, query, key, value, attention_mask, softcap, options), None
-    query, key, value = (_take_apart(x, prompt_sharing.sequences) for x in (query, key, value))
-    width = prompt_sharing.sequences.shape[1]
-    windowed = sliding_window is not None and width > sliding_window
-    if softcap is None and not (query.device.type == "cpu" and _fused_is_slow(query)):
-        band = _band(width, sliding_window, query) if windowed else None
-        output, _ = sdpa_attention_forward(module, query, key, value, band, **options)
-    else:
-        output = _attend(module, query, key, value, _band(width, sliding_window, query), softcap, options)
-    return output.flatten(0, 1).index_select(0, prompt_sharing.home)[None], None
+    outputs = []
+    for sequences in prompt_sharing.sequences:
+        query_apart, key_apart, value_apart = (_take_apart(x, sequences) for x in (query, key, value))
+        width = sequences.shape[1]
+        windowed = sliding_window is not None and width > sliding_window
+        if softcap is None and not (query.device.type == "cpu" and _fused_is_slow(query_apart)):
+            band = _band(width, sliding_window, query) if windowed else None
+            output, _ = sdpa_attention_forward(module, query_apart, key_apart, value_apart, band, **options)
+        else:
+            band = _band(width, sliding_window, query)
+            output = _attend(module, query_apart, key_apart, value_apart, band, softcap, options)
+        outputs.append(output.flatten(0, 1))
+    return torch.cat(outputs).index_select(0, prompt_sharing.home)[None], None
 
 
 def _fused_is_slow(query: Tensor) -> bool:

@@ -51,5 +51,5 @@ class Collator:
         }
 
 
-def _tensors(rows: Rows) -> dict[str, Tensor]:
+def _tensors(rows: Rows) -> dict[str, Any]:
     return {name: getattr(rows, name) for name in Rows.__slots__}

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from realignment.records import RealignmentError
 from realignment.tokenization import TokenizedPair
+
+SIMILAR = 0.85
+"""Sequences at least so long, of the longest among them, share one call of the attention kernel."""
 
 
 class LikelihoodError(RealignmentError):
@@ -31,8 +35,10 @@ class Rows:
         position_ids: Shape (B, L); positions restart at the end of the prompt for each response.
         is_token: Whether a place holds a token, shape (B, L); all true in the shared layout.
         owner: Which pair a place belongs to, shape (B, L).
-        sequences: Places of each sequence's tokens, padded at its end, shape (R, K); (0, 0): separate.
-        home: Where in `sequences`, row by row, each place is looked up again, shape (B·L,); (0,): separate.
+        sequences: Places of each sequence's tokens, those of similar length together, padded at their ends,
+            shape (R_g, K_g) each, Σ R_g = R; none: separate.
+        home: Where in `sequences`, group after group and row by row, each place is looked up again, shape
+            (B·L,); (0,): separate.
         source: Place of the hidden state that predicts the token, shape (N,).
         target: The token's id, shape (N,).
         response: Which response the token belongs to, shape (N,).
@@ -45,7 +51,7 @@ class Rows:
     position_ids: Tensor
     is_token: Tensor
     owner: Tensor
-    sequences: Tensor
+    sequences: tuple[Tensor, ...]
     home: Tensor
     source: Tensor
     target: Tensor
@@ -57,11 +63,13 @@ class Rows:
     @property
     def shares_prompts(self) -> bool:
         """Whether the layout is the shared one."""
-        return self.sequences.numel() > 0
+        return bool(self.sequences)
 
     def to(self, device: torch.device | str) -> "Rows":
         """The same rows on another device."""
-        return Rows(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        sequences = tuple(group.to(device) for group in moved.pop("sequences"))
+        return Rows(sequences=sequences, **{name: tensor.to(device) for name, tensor in moved.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, share_prompts: bool 
     counts = torch.tensor([len(pair.responses) for pair in pairs])
     owners = torch.arange(len(pairs)).repeat_interleave(counts)
     lengths = torch.tensor([len(response) for pair in pairs for response in pair.responses])
-    common = {
+    common: dict[str, Any] = {
         "target": torch.tensor(
             [token for pair in pairs for response in pair.responses for token in response]
         ),
@@ -135,7 +143,7 @@ def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, share_prompts: bool 
     return Rows(**common, **(_share(pairs) if share_prompts else _separate(pairs, pad_id)))
 
 
-def _share(pairs: Sequence[TokenizedPair]) -> dict[str, Tensor]:
+def _share(pairs: Sequence[TokenizedPair]) -> dict[str, Any]:
     """One row, every prompt once, and the sequences to which attention takes it apart."""
     ids: list[int] = []
     positions: list[int] = []
@@ -156,21 +164,40 @@ def _share(pairs: Sequence[TokenizedPair]) -> dict[str, Tensor]:
             ids += response
             positions += range(len(prompt), len(prompt) + len(response))
         owners += [index] * len(pair)
-    width = max(map(len, sequences))
-    # Padding at a sequence's end repeats its last token: causal attention shows it to no token before it.
-    padded = torch.tensor([places + places[-1:] * (width - len(places)) for places in sequences])
+    groups, starts = _group(sequences)
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
         "is_token": torch.ones(1, len(ids), dtype=torch.bool),
         "owner": torch.tensor([owners]),
-        "sequences": padded,
-        "home": torch.tensor([row * width + offset for row, offset in home]),
+        "sequences": groups,
+        "home": torch.tensor([starts[row] + offset for row, offset in home]),
         "source": torch.tensor(sources),
     }
 
 
-def _separate(pairs: Sequence[TokenizedPair], pad_id: int) -> dict[str, Tensor]:
+def _group(sequences: Sequence[list[int]]) -> tuple[tuple[Tensor, ...], dict[int, int]]:
+    """Sequences of similar length padded together, and where each begins in all that is padded."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(sequences)), key=lambda i: len(sequences[i]), reverse=True):
+        if groups and len(sequences[index]) >= SIMILAR * len(sequences[groups[-1][0]]):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    padded: list[Tensor] = []
+    starts: dict[int, int] = {}
+    end = 0
+    for group in groups:
+        width = len(sequences[group[0]])
+        starts |= {index: end + row * width for row, index in enumerate(group)}
+        end += len(group) * width
+        # A sequence's last token is repeated: causal attention shows the copies to no token before them.
+        members = (sequences[index] for index in group)
+        padded.append(torch.tensor([places + places[-1:] * (width - len(places)) for places in members]))
+    return tuple(padded), starts
+
+
+def _separate(pairs: Sequence[TokenizedPair], pad_id: int) -> dict[str, Any]:
     """One row a response, padded at its end, each with the whole prompt."""
     texts = [
         (index, pair.prompt, response) for index, pair in enumerate(pairs) for response in pair.responses
@@ -189,7 +216,7 @@ def _separate(pairs: Sequence[TokenizedPair], pad_id: int) -> dict[str, Tensor]:
         "position_ids": torch.arange(width).expand(shape).contiguous(),
         "is_token": real.bool(),
         "owner": owner,
-        "sequences": torch.empty(0, 0, dtype=torch.long),
+        "sequences": (),
         "home": torch.empty(0, dtype=torch.long),
         "source": torch.tensor(list(chain.from_iterable(sources))),
     }
