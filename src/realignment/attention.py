@@ -53,7 +53,7 @@ def shared_prompt_attention(
         if softcap is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
         return _attend(module, query, key, value, attention_mask, softcap, options), None
-    query, key, value = (_take_apart(x, prompt_sharing.sequences) for x in (query, key, value))
+    query, key, value = (take_apart(x, prompt_sharing.sequences) for x in (query, key, value))
     width = prompt_sharing.sequences.shape[1]
     windowed = sliding_window is not None and width > sliding_window
     if softcap is None and not (query.device.type == "cpu" and _fused_is_slow(query)):
@@ -70,8 +70,8 @@ def _fused_is_slow(query: Tensor) -> bool:
     return half and query.shape[2] <= 256
 
 
-def _take_apart(states: Tensor, sequences: Tensor) -> Tensor:
-    """(1, H, L, D) → (R, H, K, D)."""
+def take_apart(states: Tensor, sequences: Tensor) -> Tensor:
+    """Every sequence's own tokens: (1, H, L, D) → (R, H, K, D)."""
     tokens = states[0].transpose(0, 1).flatten(1)
     gathered = tokens.index_select(0, sequences.flatten())
     return gathered.view(*sequences.shape, states.shape[1], states.shape[3]).transpose(1, 2)
