@@ -10,7 +10,6 @@ Every figure is a ratio of two measurements of one run, or a rate of one core. R
 """
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import resource
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bare_client import time_bare_client
+from chat_server import ANSWER_S, serve, time_bare_client
 
 from realignment import intake
 from realignment.intake.readers import read_table
@@ -152,14 +151,6 @@ def stream_in_process(source: str, folder: str) -> tuple[dict[str, Any], float, 
 # --- chat
 
 
-ANSWER_S = 0.05
-REPLY = json.dumps({"reason": "It is general.", "rules_broken": [], "verdict": "COMPLIES"})
-BODY = json.dumps(
-    {"choices": [{"message": {"content": REPLY}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 700}}
-).encode()
-HEAD = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
-
-
 def measure_chat(requests: int, concurrency: int) -> float:
     """Seconds that an ideal client needs (requests / concurrency · 50 ms) over those of the oracle.
 
@@ -179,8 +170,9 @@ def measure_chat(requests: int, concurrency: int) -> float:
         oracle = ChatOracle(ChatParameters(base_url=url, model="m", concurrency=concurrency))
         exchanges = [Exchange(f"Question {n}?", "An answer in general terms.") for n in range(requests)]
         oracle(exchanges[: 2 * concurrency], POLICY)  # connections and imports
-        load = {"requests": requests, "concurrency": concurrency, "answer_bytes": len(HEAD + BODY)}
-        rounds = [(time_bare_client(port, **load), *time_call(oracle, exchanges)) for _ in range(4)]
+        rounds = [
+            (time_bare_client(port, requests, concurrency), *time_call(oracle, exchanges)) for _ in range(4)
+        ]
     finally:
         server.terminate()
     ideal, (bare, ours_s, processor) = requests / concurrency * ANSWER_S, map(min, zip(*rounds, strict=True))
@@ -198,36 +190,6 @@ def time_call(oracle: Any, exchanges: list[Exchange]) -> tuple[float, float]:
     seconds = time.perf_counter() - begun, time.process_time() - used
     assert all(judgment.complies for judgment in judgments)
     return seconds
-
-
-class Answering(asyncio.Protocol):
-    """Answers a request 50 ms after its last byte, with little work of its own: the client runs beside it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Nothing is read yet."""
-        self._transport, self._read = transport, b""
-
-    def data_received(self, data: bytes) -> None:
-        """Answer once the whole request is there."""
-        self._read += data
-        head, ended, body = self._read.partition(b"\r\n\r\n")
-        if not ended:
-            return
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        if len(body) >= length:
-            self._read = body[length:]
-            asyncio.get_running_loop().call_later(ANSWER_S, self._transport.write, HEAD + BODY)
-
-
-def serve(connection: Any) -> None:
-    """Serves until it is terminated; says its port first."""
-
-    async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=512)
-        connection.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(run())
 
 
 def main() -> None:
