@@ -21,6 +21,7 @@ from realignment.records import Exchange, Judgment
 
 OURS, PEER = "policy computed once", "one full request at a time"
 COMPLIES, VIOLATES = "w3", "w4"
+TOKEN_BUDGET = 1024  # the default on a CPU
 
 
 def render(policy: Policy, exchange: Exchange) -> str:
@@ -46,7 +47,9 @@ def build(size: str, policy_tokens: int, count: int) -> dict[str, Call]:
     tokenizer = word_tokenizer(vocabulary)
     model = cases.random_model(size, attention="sdpa")
     question = Question(render, COMPLIES, VIOLATES, digest="benchmark")
-    oracle = LocalLMOracle(model, tokenizer, question, name="ours", identity="ours", token_budget=8192)
+    oracle = LocalLMOracle(
+        model, tokenizer, question, name="ours", identity="ours", token_budget=TOKEN_BUDGET
+    )
     policy = Policy(name="policy", version="1", text=words(policy_tokens, vocabulary, draw))
     exchanges = [
         Exchange(words(draw.randint(10, 40), vocabulary, draw), words(draw.randint(40, 70), vocabulary, draw))

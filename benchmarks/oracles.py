@@ -10,7 +10,6 @@ Every figure is a ratio of two measurements of one run, or a rate of one core. R
 """
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import resource
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from chat_server import ANSWER_S, serve, time_bare_client
 
 from realignment import intake
 from realignment.intake.readers import read_table
@@ -150,18 +151,11 @@ def stream_in_process(source: str, folder: str) -> tuple[dict[str, Any], float, 
 # --- chat
 
 
-ANSWER_S = 0.05
-REPLY = json.dumps({"reason": "It is general.", "rules_broken": [], "verdict": "COMPLIES"})
-BODY = json.dumps(
-    {"choices": [{"message": {"content": REPLY}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 700}}
-).encode()
-HEAD = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
-
-
 def measure_chat(requests: int, concurrency: int) -> float:
     """Seconds that an ideal client needs (requests / concurrency · 50 ms) over those of the oracle.
 
-    The best of four rounds: other work on the machine can only add to its seconds.
+    The best of four rounds: other work on the machine can only add to its seconds. A bare client, which
+    reads nothing, goes before each: what it reaches is the limit that server and machine set.
     """
     from realignment.oracles.chat import ChatOracle
     from realignment.parameters import ChatParameters
@@ -171,46 +165,31 @@ def measure_chat(requests: int, concurrency: int) -> float:
     server = context.Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     try:
-        url = f"http://127.0.0.1:{ours.recv()}/v1"
+        port = ours.recv()
+        url = f"http://127.0.0.1:{port}/v1"
         oracle = ChatOracle(ChatParameters(base_url=url, model="m", concurrency=concurrency))
         exchanges = [Exchange(f"Question {n}?", "An answer in general terms.") for n in range(requests)]
         oracle(exchanges[: 2 * concurrency], POLICY)  # connections and imports
-        rounds = [time_call(oracle, exchanges) for _ in range(4)]
+        rounds = [
+            (time_bare_client(port, requests, concurrency), *time_call(oracle, exchanges)) for _ in range(4)
+        ]
     finally:
         server.terminate()
-    print(f"chat: rounds of {requests} requests in {', '.join(f'{s:.2f}' for s in sorted(rounds))} s")
-    return requests / concurrency * ANSWER_S / min(rounds)
+    ideal, (bare, ours_s, processor) = requests / concurrency * ANSWER_S, map(min, zip(*rounds, strict=True))
+    print(
+        f"chat: {requests} requests in {ours_s:.2f} s, {processor / requests * 1e3:.2f} ms of processor time "
+        f"each; a bare client in {bare:.2f} s, which is {ideal / bare:.3f} of the ideal"
+    )
+    return ideal / ours_s
 
 
-def time_call(oracle: Any, exchanges: list[Exchange]) -> float:
-    """Wall-clock seconds of one call."""
-    begun = time.perf_counter()
+def time_call(oracle: Any, exchanges: list[Exchange]) -> tuple[float, float]:
+    """Seconds of one call by the clock, and of the processor."""
+    begun, used = time.perf_counter(), time.process_time()
     judgments = oracle(exchanges, POLICY)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - begun, time.process_time() - used
     assert all(judgment.complies for judgment in judgments)
     return seconds
-
-
-def serve(connection: Any) -> None:
-    """Answers every request after 50 ms, with little work of its own: the client runs beside it."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                await reader.readexactly(length)
-                await asyncio.sleep(ANSWER_S)
-                writer.write(HEAD + BODY)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    async def run() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=512)
-        connection.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(run())
 
 
 def main() -> None:

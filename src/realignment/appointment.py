@@ -10,6 +10,7 @@ import pandas as pd
 from realignment import models
 from realignment.classifier_training import is_trained, read_trained
 from realignment.judging import judge_pairs, truth_labels, truth_rules
+from realignment.models.store import ModelReference
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
@@ -28,6 +29,7 @@ from realignment.parameters import (
     TextClassifierParameters,
     VoteParameters,
 )
+from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
 from realignment.records import DataError
 
@@ -36,8 +38,8 @@ if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.sequence_classifier import SequenceClassifierOracle
 
 
-_CPU_BUDGET, _GPU_BUDGET = 4096, 65536
-"""Tokens of a batch of `local_lm`; on a CPU four long requests at a time are twice as fast as twenty."""
+_CPU_BUDGET, _GPU_BUDGET = 1024, 16384
+"""Tokens of a batch of `local_lm`; more than 1024 gain nothing on a CPU, and small models lose."""
 
 
 def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
@@ -171,18 +173,10 @@ def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
         ModelError: It cannot be fetched or loaded.
         OracleError: It has no chat template, and is not asked as a guard model.
     """
-    from realignment.models.devices import choose_device, choose_dtype
     from realignment.oracles.local_lm import LocalLMOracle
     from realignment.oracles.questions import chat_question, guard_question
 
-    reference = models.fetch(
-        parameters.source,
-        folder=Path(parameters.folder),
-        sha256=parameters.sha256,
-        revision=parameters.revision,
-    )
-    device = choose_device(parameters.device)
-    dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
+    reference, device, dtype = _resolve(parameters)
     model, tokenizer = models.load(reference.path, dtype=dtype, device=device)
     if parameters.template == "chat":
         tokenizer.chat_template = models.own_chat_template(tokenizer)
@@ -219,8 +213,24 @@ def load_classifier(parameters: TextClassifierParameters) -> Oracle:
 
 def load_sequence(parameters: TextClassifierParameters) -> "SequenceClassifierOracle":
     """Fetch and load a sequence classifier, without a calibration."""
-    from realignment.models.devices import choose_device, choose_dtype
     from realignment.oracles.sequence_classifier import load_sequence_classifier
+
+    reference, device, dtype = _resolve(parameters)
+    return load_sequence_classifier(
+        reference.path,
+        complies_labels=parameters.complies_labels,
+        template=parameters.template,
+        max_length=parameters.max_length,
+        batch_size=parameters.batch_size,
+        dtype=dtype,
+        device=device,
+        name=f"sequence_classifier {_short_name(parameters.source)}",
+    )
+
+
+def _resolve(parameters: ModelParameters) -> tuple[ModelReference, str, str]:
+    """The model as a local folder, and the device and precision to compute in."""
+    from realignment.models.devices import choose_device, choose_dtype
 
     reference = models.fetch(
         parameters.source,
@@ -229,16 +239,7 @@ def load_sequence(parameters: TextClassifierParameters) -> "SequenceClassifierOr
         revision=parameters.revision,
     )
     device = choose_device(parameters.device)
-    return load_sequence_classifier(
-        reference.path,
-        complies_labels=parameters.complies_labels,
-        template=parameters.template,
-        max_length=parameters.max_length,
-        batch_size=parameters.batch_size,
-        dtype=str(choose_dtype(parameters.dtype, device)).removeprefix("torch."),
-        device=device,
-        name=f"sequence_classifier {_short_name(parameters.source)}",
-    )
+    return reference, device, str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
 
 
 def _short_name(source: str) -> str:

@@ -55,7 +55,7 @@ def shared_prompt_attention(
         return _attend(module, query, key, value, attention_mask, softcap, options), None
     outputs = []
     for sequences in prompt_sharing.sequences:
-        query_apart, key_apart, value_apart = (_take_apart(x, sequences) for x in (query, key, value))
+        query_apart, key_apart, value_apart = (take_apart(x, sequences) for x in (query, key, value))
         width = sequences.shape[1]
         windowed = sliding_window is not None and width > sliding_window
         if softcap is None and not (query.device.type == "cpu" and _fused_is_slow(query_apart)):
@@ -74,8 +74,8 @@ def _fused_is_slow(query: Tensor) -> bool:
     return half and query.shape[2] <= 256
 
 
-def _take_apart(states: Tensor, sequences: Tensor) -> Tensor:
-    """(1, H, L, D) → (R, H, K, D)."""
+def take_apart(states: Tensor, sequences: Tensor) -> Tensor:
+    """Every sequence's own tokens: (1, H, L, D) → (R, H, K, D)."""
     tokens = states[0].transpose(0, 1).flatten(1)
     gathered = tokens.index_select(0, sequences.flatten())
     return gathered.view(*sequences.shape, states.shape[1], states.shape[3]).transpose(1, 2)

@@ -1,6 +1,7 @@
 """Pairs → judgments: ask an oracle about every response, and measure it where the truth is known."""
 
 import math
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
 from realignment.policy import Policy
-from realignment.records import Disposition, Exchange, HealthError
+from realignment.records import Disposition, Exchange, HealthError, Judgment
 
 JUDGED_RESPONSES = ("chosen", "rejected", "correction")
 
@@ -31,7 +32,7 @@ def judge_pairs(
     Args:
         pairs: Cleaned pairs.
         policy: To judge by.
-        oracle: Who judges; it sees one chunk of pairs at a time.
+        oracle: Who judges; it is asked once a chunk, about all of its responses: some read a prompt once.
         chunk_size: Pairs of a chunk; None: all.
 
     Returns:
@@ -46,15 +47,24 @@ def judge_pairs(
     with bar:
         for start in starts:
             chunk = pairs.iloc[start : start + size]
-            for response, judged in parts.items():
-                judged.append(_judge_responses(chunk, response, policy, oracle))
+            for response, judged in _judge_chunk(chunk, policy, oracle).items():
+                parts[response].append(judged)
             bar.update(len(chunk))
     return pd.concat([table for judged in parts.values() for table in judged], ignore_index=True)
 
 
-def _judge_responses(pairs: pd.DataFrame, response: str, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+def _judge_chunk(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, pd.DataFrame]:
+    """The judgments of each kind of response."""
+    asked = {response: exchanges_of(pairs, response) for response in JUDGED_RESPONSES}
+    judgments = iter(oracle([*chain.from_iterable(asked.values())], policy))
+    return {
+        response: _tabulate(pairs, response, list(islice(judgments, len(exchanges))), oracle.name)
+        for response, exchanges in asked.items()
+    }
+
+
+def _tabulate(pairs: pd.DataFrame, response: str, judgments: list[Judgment], oracle: str) -> pd.DataFrame:
     rows = pairs[pairs[response].notna()]
-    judgments = oracle(exchanges_of(pairs, response), policy)
     columns = {
         "pair_id": rows["pair_id"].tolist(),
         "response": [response] * len(rows),
@@ -62,7 +72,7 @@ def _judge_responses(pairs: pd.DataFrame, response: str, policy: Policy, oracle:
         "confidence": [judgment.confidence for judgment in judgments],
         "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
         "reason": [judgment.reason for judgment in judgments],
-        "oracle": [oracle.name] * len(rows),
+        "oracle": [oracle] * len(rows),
     }
     kinds = {"complies": "boolean", "confidence": "float64"}
     return pd.DataFrame(

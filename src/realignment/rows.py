@@ -140,11 +140,14 @@ def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, share_prompts: bool 
         "length": lengths,
         "first": counts.cumsum(0) - counts,
     }
-    return Rows(**common, **(_share(pairs) if share_prompts else _separate(pairs, pad_id)))
+    return Rows(**common, **(share(pairs) if share_prompts else _separate(pairs, pad_id)))
 
 
-def _share(pairs: Sequence[TokenizedPair]) -> dict[str, Any]:
-    """One row, every prompt once, and the sequences to which attention takes it apart."""
+def share(pairs: Sequence[TokenizedPair]) -> dict[str, Any]:
+    """One row, every prompt once, and the sequences to which attention takes it apart: fields of `Rows`.
+
+    A prompt may be empty here; the first token of its responses is then predicted nowhere.
+    """
     ids: list[int] = []
     positions: list[int] = []
     owners: list[int] = []
@@ -159,7 +162,7 @@ def _share(pairs: Sequence[TokenizedPair]) -> dict[str, Any]:
         for response in pair.responses:
             places = list(range(len(ids), len(ids) + len(response)))
             home += [(len(sequences), len(prompt) + offset) for offset in range(len(places))]
-            sources += [prompt[-1], *places[:-1]]
+            sources += [*prompt[-1:], *places[:-1]]
             sequences.append(prompt + places)
             ids += response
             positions += range(len(prompt), len(prompt) + len(response))

@@ -3,14 +3,14 @@
 import pytest
 import torch
 from oracles.injections import INJECTIONS
-from tiny_decoders import DECODERS, OTHERS, VOCABULARY, tiny_model
+from tiny_decoders import DECODERS, OTHERS, tiny_model
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from realignment.oracles import OracleError, in_order
-from realignment.oracles.local_lm import LocalLMOracle, shared_prefix
+from realignment.oracles import OracleError, in_order, local_lm
+from realignment.oracles.local_lm import LocalLMOracle
 from realignment.oracles.questions import Question, chat_question, guard_question
 from realignment.policy import Policy
 from realignment.records import Exchange
@@ -97,6 +97,18 @@ def test_the_shared_tokens_are_computed_once():
     assert oracle.usage.asked == len(exchanges)
 
 
+def test_exchanges_in_any_order_and_number_have_the_same_confidence(monkeypatch):
+    exchanges = [Exchange(prompt, response) for response in ("c", "def g", "") for prompt in ("ab", "k", "")]
+    oracle = oracle_of(tiny_model("llama"))
+    expected = [j.confidence for j in oracle(exchanges, POLICY)]
+    alone = [oracle([exchange], POLICY)[0].confidence for exchange in exchanges]
+    backwards = [j.confidence for j in oracle(exchanges[::-1], POLICY)][::-1]
+    monkeypatch.setattr(local_lm, "_AT_A_TIME", 2)
+    in_parts = [j.confidence for j in oracle(exchanges, POLICY)]
+    for found in (alone, backwards, in_parts):
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_request_longer_than_the_model_reads_is_unscored():
     model = tiny_model("llama")
     judgments = oracle_of(model)([EXCHANGES[0], Exchange("a", "b" * 200)], POLICY)
@@ -136,20 +148,6 @@ def test_every_exchange_is_judged_once_and_in_order():
     oracle = oracle_of(tiny_model("llama"), token_budget=30)
     assert sorted(p for p, _ in oracle.stream(EXCHANGES, POLICY)) == list(range(len(EXCHANGES)))
     assert in_order(oracle, EXCHANGES, POLICY)[1] == oracle(EXCHANGES, POLICY)[1]
-
-
-def test_the_shared_prefix_leaves_each_request_a_token():
-    assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == [1, 2]
-    assert shared_prefix([[1, 2], [1, 2]]) == [1]
-    assert shared_prefix([[1], [2]]) == []
-    assert shared_prefix([[1, 2, 3], [1, 2]]) == [1]
-    assert shared_prefix([]) == []
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        requests = [torch.randint(VOCABULARY, (4,), generator=generator).remainder(2).tolist() for _ in "abc"]
-        shared = shared_prefix(requests)
-        assert all(request[: len(shared)] == shared for request in requests)
-        assert len(shared) == 3 or len({request[len(shared)] for request in requests}) > 1
 
 
 def with_template(template):

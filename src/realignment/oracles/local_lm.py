@@ -1,33 +1,35 @@
 """A language model in this process as judge: no text is generated, two answer tokens are compared."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedTokenizerBase
 
 from realignment.likelihood import causal_model
 from realignment.oracles import Judgments, OracleError, Usage, in_order
 from realignment.oracles.questions import Question
+from realignment.oracles.reading import Reader, backbone
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
-from realignment.rows import batches_by_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_AT_A_TIME = 1024
+"""Exchanges whose requests are in memory; each such part reads the policy anew."""
 
 
 @dataclass(frozen=True, eq=False)
 class LocalLMOracle:
     """Asks the model once per exchange, with one forward pass over what is not shared.
 
-    The tokens that all requests begin with (the policy) are computed once per call and their keys and values
-    reused; of the head only the last position and the two answers' rows are computed. Batches are padded on
-    the right, which no real token sees, so the verdict is that of a full forward pass per request.
+    What requests share is read once: the policy by all, a prompt by the responses to it (see `reading`). Of
+    the head only the last position and the two answers' rows are computed. The verdict is that of a full
+    forward pass per request.
 
     Attributes:
         model: Any causal language model with a key-value cache.
@@ -35,7 +37,7 @@ class LocalLMOracle:
         question: From `chat_question` or `guard_question`.
         name: What reports call it.
         identity: Digest of model and question, for the verdict store.
-        token_budget: Tokens of a batch, the shared ones counted for every row.
+        token_budget: Tokens of a batch, besides the policy's.
         usage: What it has read so far.
     """
 
@@ -53,25 +55,32 @@ class LocalLMOracle:
 
     @torch.inference_mode()
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
-        """Judgments batch by batch, the longest requests first."""
-        if not exchanges:
-            return
+        """Judgments batch by batch, neighbours those of one prompt."""
+        order = sorted(range(len(exchanges)), key=lambda place: _prompt(exchanges[place]))
+        for start in range(0, len(order), _AT_A_TIME):
+            places = order[start : start + _AT_A_TIME]
+            for index, judgment in self._judge_all([exchanges[place] for place in places], policy):
+                yield places[index], judgment
+
+    def _judge_all(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         requests, answers = self._tokenize([self.question.render(policy, exchange) for exchange in exchanges])
         limit = getattr(self.model.config, "max_position_embeddings", None) or max(map(len, requests))
-        fitting = [position for position, request in enumerate(requests) if len(request) <= limit]
-        for position in sorted(set(range(len(requests))) - set(fitting)):
-            found = f"the request has {len(requests[position])} tokens, the model reads {limit}"
-            yield position, Judgment(None, 0.0, reason=found, oracle=self.name)
-        head = _AnswerHead(self.model, answers)
-        prefix = shared_prefix([requests[position] for position in fitting])
-        cache = self._compute(prefix)
-        for batch in batches_by_tokens([len(requests[p]) for p in fitting], budget=self.token_budget):
-            positions = [fitting[index] for index in batch]
-            rests = [requests[position][len(prefix) :] for position in positions]
-            logits = head(self._last_states(rests, len(prefix), cache))
-            yield from zip(positions, map(self._judge, logits.softmax(-1)[:, 0].tolist()), strict=True)
+        fitting = [index for index, request in enumerate(requests) if len(request) <= limit]
+        for index in sorted(set(range(len(requests))) - set(fitting)):
+            found = f"the request has {len(requests[index])} tokens, the model reads {limit}"
+            yield index, Judgment(None, 0.0, reason=found, oracle=self.name)
+        head, read = _AnswerHead(self.model, answers), self._reader.tokens
+        prompts = [_prompt(exchanges[index]) for index in fitting]
+        for batch, states in self._reader([requests[index] for index in fitting], prompts):
+            probabilities = head(states).softmax(-1)[:, 0].tolist()
             self.usage.asked += len(batch)
-            self.usage.prompt_tokens += sum(map(len, rests))
+            self.usage.prompt_tokens += self._reader.tokens - read
+            read = self._reader.tokens
+            yield from zip((fitting[i] for i in batch), map(self._judge, probabilities), strict=True)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.model, budget=self.token_budget)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], tuple[int, int]]:
         """Requests as ids, and the ids that the two answers begin with where they follow a request."""
@@ -88,49 +97,17 @@ class LocalLMOracle:
             )
         return list(requests), (tokens[0], tokens[1])
 
-    def _compute(self, prefix: list[int]) -> DynamicCache:
-        """Keys and values of the shared tokens."""
-        cache = DynamicCache(config=causal_model(self.model).config)
-        if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
-            raise OracleError(
-                f"{type(causal_model(self.model)).__name__} is recurrent, in part at least: it keeps a state "
-                "and not keys and values, so requests cannot share the policy. Serve it, and judge by "
-                "`judging.oracle: chat`."
-            )
-        if prefix:
-            ids = torch.tensor([prefix], device=self.model.device)
-            _backbone(self.model)(input_ids=ids, past_key_values=cache, use_cache=True)
-            self.usage.prompt_tokens += len(prefix)
-        return cache
-
-    def _last_states(self, rests: list[list[int]], shared: int, cache: DynamicCache) -> Tensor:
-        """Hidden state of each request's last token, shape (B, d)."""
-        longest = max(map(len, rests))
-        ids = torch.zeros(len(rests), longest, dtype=torch.long)
-        seen = torch.zeros(len(rests), shared + longest, dtype=torch.long)
-        for row, rest in enumerate(rests):
-            ids[row, : len(rest)] = torch.tensor(rest)
-            seen[row, : shared + len(rest)] = 1
-        positions = torch.arange(shared, shared + longest).expand(len(rests), -1)
-        device = self.model.device
-        keys_and_values = copy.deepcopy(cache)
-        if shared:
-            keys_and_values.batch_repeat_interleave(len(rests))
-        states = _backbone(self.model)(
-            input_ids=ids.to(device),
-            attention_mask=seen.to(device),
-            position_ids=positions.to(device),
-            past_key_values=keys_and_values,
-            use_cache=True,
-        ).last_hidden_state
-        return states[torch.arange(len(rests)), torch.tensor([len(rest) - 1 for rest in rests])]  # type: ignore[no-any-return]
-
     def _judge(self, probability: float) -> Judgment:
         if probability != probability:
             return Judgment(None, 0.0, reason="the model's logits are not finite", oracle=self.name)
         confidence = max(probability, 1 - probability)
         reason = f"P(complies) = {probability:.2f}"
         return Judgment(probability >= 0.5, confidence, reason=reason, oracle=self.name)
+
+
+def _prompt(exchange: Exchange) -> tuple[str, str]:
+    """What the requests of several responses have in common."""
+    return exchange.domain or "", exchange.prompt
 
 
 class _AnswerHead:
@@ -142,7 +119,7 @@ class _AnswerHead:
         self._answers = torch.tensor(answers, device=model.device)
         ids = self._answers[None]
         own = model(input_ids=ids).logits[0, -1, self._answers]
-        ours = self(_backbone(model)(input_ids=ids).last_hidden_state[0, -1:])[0]
+        ours = self(backbone(model)(input_ids=ids).last_hidden_state[0, -1:])[0]
         near = max(1e-3, 8 * torch.finfo(model.dtype).eps)
         size = float(own.abs().nan_to_num().max())
         if not torch.allclose(ours, own.to(ours.dtype), rtol=near, atol=near * size, equal_nan=True):
@@ -163,17 +140,3 @@ class _AnswerHead:
         )
         cap = getattr(self._config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
-
-
-def _backbone(model: "PreTrainedModel") -> Any:
-    causal = causal_model(model)
-    return getattr(causal, causal.base_model_prefix)
-
-
-def shared_prefix(requests: Sequence[list[int]]) -> list[int]:
-    """The tokens that all requests begin with; each keeps one of its own at least."""
-    if not requests:
-        return []
-    first, last, length = min(requests), max(requests), min(map(len, requests)) - 1  # in order of content
-    differ = (i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
-    return first[: min(next(differ, length), length)]

@@ -16,8 +16,7 @@ class LocalLMParameters(ModelParameters):
     token_budget: int | None = Field(
         None,
         ge=1,
-        description="Padded tokens of a batch, those of the policy counted for every request; null: 4096 on "
-        "a CPU, 65536 on a GPU",
+        description="Tokens of a batch, besides those of the policy; null: 1024 on a CPU, 16384 on a GPU",
     )
 
 
