@@ -255,7 +255,7 @@ RULED = parse_policy({"name": "a", "version": "1", "text": "t", "rules": [RULE]}
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 99])
-def test_the_chunk_size_does_not_matter_and_no_oracle_sees_more(chunk_size):
+def test_the_chunk_size_does_not_matter_and_an_oracle_is_called_once_for_each_chunk(chunk_size):
     pairs = make_pairs({"correction": "c"}, {}, {"correction": "d 1"}, {})
     seen = []
 
@@ -267,7 +267,8 @@ def test_the_chunk_size_does_not_matter_and_no_oracle_sees_more(chunk_size):
     judged = judge_pairs(pairs, RULED, oracle, chunk_size=chunk_size)
     pd.testing.assert_frame_equal(judged, judge_pairs(pairs, RULED, RulesOracle()))
     assert len(judged) == 10
-    assert max(seen) == min(chunk_size, 4)
+    by_pair = [3, 2, 3, 2]  # responses, with the correction where there is one
+    assert seen == [sum(by_pair[start : start + chunk_size]) for start in range(0, 4, chunk_size)]
 
 
 def test_no_pair_is_no_judgment():

@@ -1,6 +1,8 @@
 """Pairs → judgments: ask an oracle about every response, and measure it where the truth is known."""
 
 import math
+from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from tqdm import tqdm
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
 from realignment.policy import Policy
-from realignment.records import Disposition, Exchange, HealthError
+from realignment.records import Disposition, Exchange, HealthError, Judgment
 
 JUDGED_RESPONSES = ("chosen", "rejected", "correction")
 
@@ -46,15 +48,19 @@ def judge_pairs(
     with bar:
         for start in starts:
             chunk = pairs.iloc[start : start + size]
+            # All at once, for an oracle may pay once for each call: to read the policy, to load a model.
+            asked = {response: exchanges_of(chunk, response) for response in JUDGED_RESPONSES}
+            judgments = iter(oracle(list(chain.from_iterable(asked.values())), policy))
             for response, judged in parts.items():
-                judged.append(_judge_responses(chunk, response, policy, oracle))
+                own = list(islice(judgments, len(asked[response])))
+                judged.append(_tabulate(chunk, response, own, oracle.name))
             bar.update(len(chunk))
     return pd.concat([table for judged in parts.values() for table in judged], ignore_index=True)
 
 
-def _judge_responses(pairs: pd.DataFrame, response: str, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+def _tabulate(pairs: pd.DataFrame, response: str, judgments: Sequence[Judgment], oracle: str) -> pd.DataFrame:
+    """The rows of one kind of response in the table of judgments."""
     rows = pairs[pairs[response].notna()]
-    judgments = oracle(exchanges_of(pairs, response), policy)
     columns = {
         "pair_id": rows["pair_id"].tolist(),
         "response": [response] * len(rows),
@@ -62,7 +68,7 @@ def _judge_responses(pairs: pd.DataFrame, response: str, policy: Policy, oracle:
         "confidence": [judgment.confidence for judgment in judgments],
         "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
         "reason": [judgment.reason for judgment in judgments],
-        "oracle": [oracle.name] * len(rows),
+        "oracle": [oracle] * len(rows),
     }
     kinds = {"complies": "boolean", "confidence": "float64"}
     return pd.DataFrame(
