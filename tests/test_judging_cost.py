@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULTS = ()
+DEFAULTS = ()  # no argument: every assumption as the page has it
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def test_the_rates_give_back_both_measurements(cost):
         for read, written, rate in (model.long, model.short):
             assert written / (read * per_read + written * per_written) == pytest.approx(rate)
         assert 0 < per_read < per_written * 2
+        assert 1 < cost.optimism(model) < 2, "attention makes long requests dearer than the two rows say"
 
 
 def test_tokens_are_those_counted_by_hand(cost):
