@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -63,6 +64,11 @@ LINES = {
         replies[0] | {"response": None, "error": {"code": "batch_expired", "message": "too late"}},
         *replies[1:],
     ],
+    "a body beside an error": lambda replies: [replies[0] | {"error": "content filter"}, *replies[1:]],
+    "a body beside a status": lambda replies: [
+        refuse(replies[0], None, 500, replies[0]["response"]["body"]),
+        *replies[1:],
+    ],
     "no completion": lambda replies: [refuse(replies[0], None, 200, {"choices": []}), *replies[1:]],
     "error, then answered": lambda replies: [refuse(replies[0], "overloaded", 503), *replies],
     "all refused": lambda replies: [
@@ -83,6 +89,8 @@ def main():
         return 0
     replies = LINES.get(fault, list)([answer(line, url) for line in lines])
     text = [json.dumps(reply) for reply in replies]
+    if fault == "fails":
+        text[0:0] = [json.dumps(replies[0] | {"custom_id": "of another file"})]
     if fault == "half a line":
         text[-1] = text[-1][: len(text[-1]) // 2]
     if fault == "no JSON":
@@ -95,7 +103,9 @@ def main():
         sys.stderr.write("Loading weights\nCUDA out of memory\n")
         return 3
     if fault == "hangs":
-        Path(target).with_name("hangs").touch()
+        process = Path(target).with_name("process")
+        process.write_text(str(os.getpid()))
+        process.rename(process.with_name("hangs"))
         time.sleep(600)
     return 0
 

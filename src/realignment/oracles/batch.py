@@ -115,6 +115,8 @@ class BatchOracle:
                 yield from self._judge(self._requests(rest, policy), policy)
                 return self._put_away(partition)
             yield from self._ask(partition, policy)
+        else:
+            logger.info("Replies that no run has judged yet are used: %s", partition.output)
         judgments = self._read(partition, [partition.output], policy)
         missing = Judgment(None, 0.0, reason=_MISSING, oracle=self.name, fault=True)
         if len(partition.requests) >= _SILENCE and all(j.fault for j in judgments.values()):
