@@ -1,15 +1,19 @@
 """The parameters name the oracle; it is built in one place, with the store around what costs."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from made_up_pairs import POLICY, make_pairs
+from oracles import batch_command
 from oracles.servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
 from pydantic import ValidationError
 
 from realignment.appointment import appoint, report_usage, without_store
 from realignment.judging import judge_pairs
 from realignment.oracles import OracleError
+from realignment.oracles.batch import BatchOracle
 from realignment.oracles.cached import CachedOracle
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
@@ -52,6 +56,19 @@ def test_what_costs_is_kept_and_what_is_free_is_not(tmp_path):
     assert isinstance(appoint(parameters("chat", chat=CHAT), PAIRS), ChatOracle)
 
 
+def test_the_engine_says_how_chat_is_asked(tmp_path):
+    batches = {"engine": "vllm_batch", "vllm_batch": {"folder": str(tmp_path / "batches")}}
+    wanted = parameters("chat", chat=CHAT, verdict_store=str(tmp_path / "v.sqlite"), refresh=True, **batches)
+    oracle = appoint(wanted, PAIRS)
+    assert isinstance(oracle, CachedOracle)
+    assert isinstance(oracle.oracle, BatchOracle)
+    assert oracle.oracle.refresh
+    assert oracle.identity == appoint(parameters("chat", chat=CHAT), PAIRS).identity
+    assert wanted.pairs_at_a_time is None
+    assert parameters("chat", chat=CHAT, chunk_size=7).pairs_at_a_time == 7
+    assert isinstance(appoint(parameters("chat", chat=CHAT, **batches), PAIRS), BatchOracle)
+
+
 def test_a_vote_has_its_members_and_samples(tmp_path):
     own = {"oracle": "chat", "chat": CHAT | {"model": "n"}}
     wanted = parameters(
@@ -88,6 +105,8 @@ def test_a_cascade_may_hold_a_vote():
         ({"oracle": "cascade", "cascade": {"oracles": ["rules"]}}, "at least 2 items"),
         ({"oracle": "vote", "vote": {"oracles": ["rules"], "samples": 2}}, "`rules` would all be equal"),
         ({"oracle": "vote", "vote": {"oracles": ["chat"], "samples": 2}, "chat": CHAT}, "above 0"),
+        ({"oracle": "rules", "engine": "vllm_batch"}, "found `oracle: rules`; leave the engine out"),
+        ({"oracle": "chat", "chat": CHAT, "engine": "vllm_batch"}, "needs its section `vllm_batch"),
         ({"oracle": "oracle"}, "oracle"),
         ({"oracle": "chat", "chat": CHAT | {"tempreature": 1}}, "tempreature"),
     ],
@@ -126,6 +145,24 @@ def test_the_node_judges_reports_and_asks_nothing_twice(tmp_path):
     assert report["usage"]["chat m"]["requests"] == 6
     assert (second["usage"]["chat m"]["stored"], second["usage"]["chat m"]["asked"]) == (4, 2)
     assert (report["stability"], manifest["oracle"]) == (1.0, "chat m")
+
+
+def test_the_node_judges_all_pairs_by_one_file_and_the_stability_by_another(tmp_path):
+    script, command = Script(by_response), Path(batch_command.__file__)
+    with scripted(script) as url:
+        files = {"folder": str(tmp_path / "batches"), "max_requests": 100}
+        files["command"] = f"{sys.executable} {command} {{input}} {{output}} {{base_url}}"
+        wanted = parameters(
+            "chat", chat=CHAT | {"base_url": url}, engine="vllm_batch", vllm_batch=files, chunk_size=1,
+            stability_sample=2, verdict_store=str(tmp_path / "v.sqlite"),
+        )  # fmt: skip
+        judgments, report, _ = nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+        again, second, _ = nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+    assert judgments["complies"].tolist() == again["complies"].tolist() == [True, True, False, False]
+    starts = (tmp_path / "batches/starts").read_text().splitlines()
+    assert [len(Path(file).read_text().splitlines()) for file in starts] == [4, 2, 2]
+    assert (report["stability"], report["usage"]["chat m"]["requests"]) == (1.0, 6)
+    assert (second["usage"]["chat m"]["stored"], second["usage"]["chat m"]["requests"]) == (4, 2)
 
 
 def test_an_oracle_that_turns_round_does_not_hide_behind_the_store(tmp_path):

@@ -12,6 +12,7 @@ from realignment.classifier_training import is_trained, read_trained
 from realignment.judging import judge_pairs, truth_labels, truth_rules
 from realignment.models.store import ModelReference
 from realignment.oracles import CostlyOracle, Oracle
+from realignment.oracles.batch import BatchOracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
@@ -56,19 +57,14 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
         OracleError: It has no chat template.
     """
 
-    def keep(oracle: CostlyOracle) -> Oracle:
-        if isinstance(parameters, JudgingParameters) and parameters.verdict_store is not None:
-            return CachedOracle(oracle, VerdictStore(Path(parameters.verdict_store)), parameters.refresh)
-        return oracle
-
     def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
         if (cheap := _appoint_cheap(wanted, pairs)) is not None:
             return cheap
         match wanted:
             case OracleParameters(oracle="local_lm", local_lm=LocalLMParameters() as settings):
-                return keep(load_local_lm(settings))
+                return _keep(load_local_lm(settings), parameters)
             case OracleParameters(oracle="chat", chat=ChatParameters() as settings):
-                return keep(ChatOracle(settings, sample))
+                return _keep(ChatOracle(settings, sample), parameters)
             case OracleParameters(oracle="vote", vote=VoteParameters() as settings):
                 ballots = [(member, s) for member in wanted.members() for s in range(settings.samples)]
                 return VoteOracle(tuple(build(*ballot) for ballot in ballots), settings.min_agreement)
@@ -79,6 +75,16 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
         )  # validated parameters have it
 
     return build(parameters)
+
+
+def _keep(oracle: CostlyOracle, parameters: OracleParameters) -> Oracle:
+    """The oracle as `judging.engine` has it asked, with the store around it."""
+    if not isinstance(parameters, JudgingParameters):
+        return oracle
+    if parameters.batches is not None and isinstance(oracle, ChatOracle):
+        oracle = BatchOracle(oracle, parameters.batches, parameters.refresh)
+    path = parameters.verdict_store
+    return oracle if path is None else CachedOracle(oracle, VerdictStore(Path(path)), parameters.refresh)
 
 
 def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:

@@ -54,7 +54,7 @@ def judge_pairs(
 
 
 def _judge_chunk(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, pd.DataFrame]:
-    """The judgments of each kind of response."""
+    """The judgments of each kind of response, asked for at once: an oracle may pay once for each call."""
     asked = {response: exchanges_of(pairs, response) for response in JUDGED_RESPONSES}
     judgments = iter(oracle([*chain.from_iterable(asked.values())], policy))
     return {

@@ -120,7 +120,7 @@ def scripted(script):
     """The address of a server that follows the script."""
     server = Server(("127.0.0.1", 0), Handler)
     server.script = script
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1"
     finally:

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from oracles import batch_command
 from oracles.model_server import Judge
 from oracles.servers import chat_settings
 
+from realignment.oracles.batch import BatchOracle
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.prompts import AS_JSON, ask, instruct
+from realignment.parameters import BatchParameters
 from realignment.policy import Policy
 from realignment.records import Exchange
 
@@ -79,6 +82,22 @@ def test_verdict_and_confidence_are_those_of_the_model_behind_the_server():
         assert judgment.confidence == pytest.approx(p, abs=1e-4)
     read = sum(judge.ids(judge.prompt(messages(exchange))).shape[1] for exchange in EXCHANGES)
     assert oracle.usage.prompt_tokens == read
+
+
+def test_verdicts_of_a_real_model_by_files_are_those_over_http(tmp_path):
+    folder, port = FOLDERS[0].parent, free_port()
+    exchanges = [*EXCHANGES, Exchange("Should I sell?", "Wait until the end of the year.", "money")]
+    with running(
+        [sys.executable, "-m", "oracles.model_server", str(folder), str(port)], port, "/health"
+    ) as url:
+        chat = ChatOracle(chat_settings(url, timeout_s=120.0))
+        program = (sys.executable, batch_command.__file__, "{input}", "{output}", "{base_url}")
+        files = BatchParameters(command=program, folder=str(tmp_path), max_requests=2)
+        by_files = BatchOracle(ChatOracle(chat.settings), files)
+        over_http, read = chat(exchanges, POLICY), by_files(exchanges, POLICY)
+    assert read == over_http
+    assert all(judgment.complies is not None for judgment in read)
+    assert by_files.usage == chat.usage
 
 
 def test_transformers_serve_is_asked_and_what_it_does_not_know_is_no_fault():

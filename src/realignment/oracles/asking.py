@@ -39,10 +39,14 @@ class StatusError(Exception):
     """
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        error = _error_of(body)
-        super().__init__(f"status {status}: {error.get('message') or body[:120].decode(errors='replace')}")
-        self.status, self.code = status, error.get("code")
+        super().__init__(f"status {status}: {message_of(body)}")
+        self.status, self.code = status, _error_of(body).get("code")
         self.retry_after = _retry_after(headers.get("Retry-After", ""))
+
+
+def message_of(body: bytes) -> str:
+    """What an error says, of a server that gives it as OpenAI does; else how it begins."""
+    return str(_error_of(body).get("message") or body[:120].decode(errors="replace"))
 
 
 def _error_of(body: bytes) -> dict[str, Any]:

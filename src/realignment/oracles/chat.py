@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from realignment.oracles import Judgments, Usage, in_order
-from realignment.oracles.completions import Completion
 from realignment.oracles.prompts import AS_JSON, ask, instruct
 from realignment.oracles.replies import read_reply, reply_schema, verdict_confidence
-from realignment.oracles.server import ChatServer, Failure
+from realignment.oracles.server import Answer, ChatServer, Failure
 from realignment.parameters import ChatParameters
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
@@ -60,15 +59,17 @@ class ChatOracle:
         Raises:
             OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
         """
-        shared, system = self._request(policy), {"role": "system", "content": instruct(policy)}
-        bodies = (
-            shared | {"messages": [system, {"role": "user", "content": ask(exchange, AS_JSON)}]}
-            for exchange in exchanges
-        )
+        bodies = self.bodies(exchanges, policy)
         with closing(ChatServer(self.settings, self.usage).complete(bodies)) as answers:
             for position, answer in answers:
                 self.usage.asked += 1
-                yield position, self._read(answer, policy)
+                yield position, self.read(answer, policy)
+
+    def bodies(self, exchanges: Iterable[Exchange], policy: Policy) -> Iterator[dict[str, Any]]:
+        """What is asked about each exchange, without what `server.fill_in` adds."""
+        shared, system = self._request(policy), {"role": "system", "content": instruct(policy)}
+        for exchange in exchanges:
+            yield shared | {"messages": [system, {"role": "user", "content": ask(exchange, AS_JSON)}]}
 
     def _request(self, policy: Policy) -> dict[str, Any]:
         """What all requests have in common, besides what the server's settings give."""
@@ -81,7 +82,8 @@ class ChatOracle:
             request |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         return request
 
-    def _read(self, answer: Completion | Failure, policy: Policy) -> Judgment:
+    def read(self, answer: Answer, policy: Policy) -> Judgment:
+        """The verdict of an answer; unscored, with the reason, where it gives none."""
         if isinstance(answer, Failure):
             return Judgment(None, 0.0, reason=f"no reply: {answer.reason}", oracle=self.name, fault=True)
         choice = answer.choices[0]

@@ -38,6 +38,24 @@ class Failure:
 Answer = Completion | Failure
 
 
+def fill_in(body: Body, settings: ChatParameters) -> dict[str, Any]:
+    """The whole request: `body` before the temperature and max_tokens of the settings, `extra` before all."""
+    whole: dict[str, Any] = {"model": settings.model}
+    whole |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    whole |= {**body, **settings.extra}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def count(completion: Completion, settings: ChatParameters, usage: Usage) -> None:
+    """Add to `usage` the tokens that the server counted, and their cost by the prices of the settings."""
+    if completion.usage is None:
+        return
+    read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
+    usage.prompt_tokens += read
+    usage.completion_tokens += written
+    usage.cost += (read * settings.prompt_price + written * settings.completion_price) / 1e6
+
+
 @dataclass(frozen=True)
 class ChatServer:
     """Bounded in what is under way, paced, patient with transient faults, and counting what it costs.
@@ -102,10 +120,7 @@ class ChatServer:
 
         settings = self.settings
         url = f"{settings.base_url.rstrip('/')}/chat/completions"
-        whole: dict[str, Any] = {"model": settings.model}
-        whole |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
-        whole |= {**body, **settings.extra}
-        whole = {name: value for name, value in whole.items() if value is not None}
+        whole = fill_in(body, settings)
 
         async def send() -> Completion:
             await pace.wait()
@@ -121,14 +136,5 @@ class ChatServer:
             faults.count(failure.reason)
             return failure
         faults.reset()
-        self._count(completion)
+        count(completion, settings, self.usage)
         return completion
-
-    def _count(self, completion: Completion) -> None:
-        if completion.usage is None:
-            return
-        read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
-        self.usage.prompt_tokens += read
-        self.usage.completion_tokens += written
-        settings = self.settings
-        self.usage.cost += (read * settings.prompt_price + written * settings.completion_price) / 1e6

@@ -7,6 +7,7 @@ from pydantic import Field
 from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.oracles import (
+    BatchParameters,
     CascadeParameters,
     ChatParameters,
     HumanParameters,
@@ -21,6 +22,7 @@ from realignment.parameters.principles import ConstitutionParameters, Principles
 __all__ = [
     "AlignParameters",
     "AuditParameters",
+    "BatchParameters",
     "CapabilityParameters",
     "CascadeParameters",
     "ChatParameters",

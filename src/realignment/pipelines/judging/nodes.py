@@ -46,7 +46,7 @@ def judge_pairs(
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """Judge every response under the new policy, and measure the oracle where the truth is known."""
     oracle = appoint(parameters, pairs)
-    judgments = judging.judge_pairs(pairs, policy, oracle, chunk_size=parameters.chunk_size)
+    judgments = judging.judge_pairs(pairs, policy, oracle, chunk_size=parameters.pairs_at_a_time)
     report = judging.measure_oracle(pairs, judgments)
     again, sample = without_store(oracle), parameters.stability_sample
     report["stability"] = judging.repeat_stability(pairs, policy, again, judgments, sample=sample, seed=seed)
