@@ -9,13 +9,13 @@ import pandas as pd
 
 from realignment import models
 from realignment.classifier_training import is_trained, read_trained
-from realignment.judging import judge_pairs, truth_labels, truth_rules
+from realignment.judging import judge_pairs, read_labels
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
+from realignment.oracles.distributed import distribute
 from realignment.oracles.human import HumanOracle, read_imported
-from realignment.oracles.labels import LabelOracle
 from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import (
@@ -28,8 +28,8 @@ from realignment.parameters import (
     TextClassifierParameters,
     VoteParameters,
 )
+from realignment.parameters.oracles import IN_PROCESS
 from realignment.policy import Policy
-from realignment.records import DataError
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.local_lm import LocalLMOracle
@@ -51,15 +51,20 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
         ModelError: The model of `local_lm` cannot be fetched or loaded.
-        OracleError: It has no chat template.
+        OracleError: It has no chat template, or Ray is to judge and cannot.
     """
+    judging = parameters if isinstance(parameters, JudgingParameters) else None
+    ray = judging.ray if judging is not None and judging.engine == "ray" else None
 
     def keep(oracle: CostlyOracle) -> Oracle:
-        if isinstance(parameters, JudgingParameters) and parameters.verdict_store is not None:
-            return CachedOracle(oracle, VerdictStore(Path(parameters.verdict_store)), parameters.refresh)
+        if judging is not None and judging.verdict_store is not None:
+            return CachedOracle(oracle, VerdictStore(Path(judging.verdict_store)), judging.refresh)
         return oracle
 
     def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
+        if ray is not None and wanted.oracle in IN_PROCESS:
+            sent = distribute(wanted.alone(), appoint_alone, ray)
+            return keep(sent) if sent.identity else sent
         if (cheap := _appoint_cheap(wanted, pairs)) is not None:
             return cheap
         match wanted:
@@ -79,13 +84,18 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
     return build(parameters)
 
 
+def appoint_alone(wanted: str) -> Oracle:
+    """The oracle of these parameters in JSON, in this process: what a worker judges by."""
+    return appoint(OracleParameters.model_validate_json(wanted))
+
+
 def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
     """An oracle whose verdicts are not worth keeping; None where this is none of them."""
     match wanted:
         case OracleParameters(oracle="rules"):
             return RulesOracle()
         case OracleParameters(oracle="labels"):
-            return _read_labels(pairs)
+            return read_labels(pairs)
         case OracleParameters(oracle="human", human=HumanParameters() as settings):
             return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
         case OracleParameters(oracle="classifier", classifier=TextClassifierParameters() as settings):
@@ -150,18 +160,6 @@ def ask_oracles(
     if not parts:
         return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
     return pd.concat(parts, ignore_index=True)
-
-
-def _read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
-    pairs = pd.DataFrame() if pairs is None else pairs
-    labels = truth_labels(pairs)
-    if not any(label is not None for label in labels.values()):
-        raise DataError(
-            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
-            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
-            "or set `judging.oracle: rules`."
-        )
-    return LabelOracle(labels, rules=truth_rules(pairs))
 
 
 def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":

@@ -13,6 +13,7 @@ from realignment.parameters.oracles import (
     JudgingParameters,
     LocalLMParameters,
     OracleParameters,
+    RayParameters,
     TextClassifierParameters,
     VoteParameters,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "PrinciplesParameters",
     "PromotionParameters",
     "QualityParameters",
+    "RayParameters",
     "ReviewParameters",
     "Share",
     "TextClassifierParameters",

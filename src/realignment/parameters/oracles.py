@@ -142,14 +142,59 @@ class OracleParameters(Parameters):
             for member in named
         )
 
+    def singles(self) -> "tuple[OracleParameters, ...]":
+        """The oracles that judge by themselves: this one, or the members of its members."""
+        if self.oracle not in ("vote", "cascade"):
+            return (self,)
+        return tuple(single for member in self.members() for single in member.singles())
+
+    def alone(self) -> str:
+        """Its kind and the section of its kind, as JSON: what another process needs to build it."""
+        return self.model_dump_json(include={"oracle", self.oracle})
+
 
 VoteParameters.model_rebuild()
 CascadeParameters.model_rebuild()
 
 
-class JudgingParameters(OracleParameters):
-    """Which oracle labels the pairs, and how much doubt stops the run."""
+IN_PROCESS = ("rules", "classifier", "local_lm")
+"""The kinds that compute their verdicts, and need nothing but what they load: others can do so for them."""
 
+
+class RayParameters(Parameters):
+    """Workers of a Ray cluster, for `engine: ray`."""
+
+    address: str | None = Field(
+        None,
+        min_length=1,
+        description="host:port of the cluster's head node, or auto on one of its machines; null: a cluster "
+        "of this machine, that ends with the run",
+    )
+    workers: int = Field(2, ge=1, description="Processes that load the oracle")
+    partition_size: int = Field(
+        256, ge=1, description="Responses that a worker judges at a time, and that are lost if it dies"
+    )
+    cpus_per_worker: int = Field(1, ge=1, description="Cores, and threads, of a worker")
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs of a worker, or the share of one; 0: it sees none"
+    )
+
+    @model_validator(mode="after")
+    def _shares_are_of_one_gpu(self) -> "RayParameters":
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ValueError(f"`gpus_per_worker` above 1 is a whole number, found {self.gpus_per_worker}")
+        return self
+
+
+class JudgingParameters(OracleParameters):
+    """Which oracle labels the pairs, where it computes, and how much doubt stops the run."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="Where `rules`, `classifier` and `local_lm` compute: local: in this process; ray: in the "
+        "workers of a Ray cluster",
+    )
+    ray: RayParameters = Field(RayParameters(), description="Settings of `engine: ray`")
     verdict_store: str | None = Field(
         None, description="SQLite file that keeps the verdicts of oracles that cost; null: none are kept"
     )
@@ -158,3 +203,14 @@ class JudgingParameters(OracleParameters):
     max_unscored: Share = Field(0.2, description="A larger share of unscored responses stops the run")
     min_stability: Share = Field(0.9, description="A smaller share of repeated verdicts stops the run")
     stability_sample: int = Field(50, ge=0, description="Responses judged twice; 0: none")
+
+    @model_validator(mode="after")
+    def _engine_has_work(self) -> "JudgingParameters":
+        kinds = {member.oracle for member in self.singles()}
+        if self.engine == "ray" and not kinds & set(IN_PROCESS):
+            raise ValueError(
+                f"`engine: ray` has nothing to do for {', '.join(sorted(kinds))}: it is for "
+                f"{', '.join(IN_PROCESS)}, alone or in a vote or cascade. `chat` waits for its server "
+                "(`chat.concurrency`), `labels` and `human` read a table. Set `engine: local`"
+            )
+        return self
