@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 from made_up_pairs import POLICY
+from oracles import fragile
 from oracles.fragile import appoint_another_everywhere, appoint_deadly, appoint_fragile
 from pydantic import ValidationError
 from tiny_models import save_model
@@ -32,6 +33,7 @@ WORKERS = {"workers": 2, "partition_size": 20}
 def ray():
     """Ray, for tests that start a cluster of this machine; it ends after them."""
     module = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    module.cloudpickle.register_pickle_by_value(fragile)  # the workers do not import tests
     yield module
     module.shutdown()
 
@@ -138,7 +140,7 @@ def test_of_a_cascade_what_computes_goes_to_the_workers_and_they_are_shared(ray,
 @pytest.mark.slow
 def test_workers_take_the_threads_they_were_given_and_leave_their_room(ray, judge):
     oracle = appoint(parameters("local_lm", local_lm=judge))
-    (*_, worker) = oracle.workers.actors
+    worker = oracle.workers.actors[-1]
     variables = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     found = ray.get(worker.__ray_call__.remote(lambda self: [os.environ.get(name) for name in variables]))
     assert found == ["1", "1", ""]
@@ -178,8 +180,10 @@ def test_workers_that_die_as_they_load_end_the_run(ray):
 
 
 @pytest.mark.slow
-def test_workers_must_judge_by_one_oracle(ray):
-    oracle = distribute("", appoint_another_everywhere, RayParameters(**WORKERS))
+def test_a_worker_that_comes_back_with_another_oracle_ends_the_run(ray):
+    oracle = distribute("", appoint_another_everywhere, RayParameters(workers=1))
+    (pid,) = pids(ray, oracle)
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(
         OracleError, match=r"judge by different oracles: .*process .*Set `judging.local_lm.dtype`"
     ):

@@ -163,7 +163,8 @@ class _Calls:
                 raise OracleError(
                     f"No Ray worker can load the oracle: each died {_MAX_DEATHS + 1} times as it tried "
                     f"({error}). Often memory is short: ask for fewer `judging.ray.workers` on a machine, or "
-                    "judge by a smaller model. What is judged already is kept."
+                    "judge by a smaller model. Where a module is missing, install this package on "
+                    "every machine. What is judged already is kept."
                 ) from error
             return number, None
         self.free.append(actor)
