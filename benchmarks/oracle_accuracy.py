@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from realignment import intake, judging, triage
-from realignment.appointment import load_local_lm
 from realignment.evaluation.judges import labelled_exchanges
 from realignment.intake.readers import read_table
+from realignment.judges import load_local_lm
 from realignment.oracles import Oracle
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import ClassifierParameters, LocalLMParameters

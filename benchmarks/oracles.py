@@ -52,7 +52,7 @@ def measure_local_lm(responses: int, policy_tokens: int) -> float:
     import torch
     from transformers import logging
 
-    from realignment.appointment import load_local_lm
+    from realignment.judges import load_local_lm
     from realignment.parameters import LocalLMParameters
 
     logging.set_verbosity_error()

@@ -12,8 +12,8 @@ from made_up_pairs import POLICY, make_pairs
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from realignment import classifier_training, teaching
-from realignment.appointment import load_classifier
 from realignment.evaluation.judges import NOT_INDEPENDENT, appoint, labelled_table
+from realignment.judges import load_classifier
 from realignment.oracles.classifier import ClassifierError
 from realignment.parameters import ClassifierParameters, TextClassifierParameters
 from realignment.policy import Policy, parse_policy

@@ -3,21 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from realignment import models
-from realignment.classifier_training import is_trained, read_trained
-from realignment.judging import judge_pairs, truth_labels, truth_rules
-from realignment.models.store import ModelReference
+from realignment.judges import load_classifier, load_local_lm
+from realignment.judging import judge_pairs, read_labels
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
+from realignment.oracles.distributed import distribute
 from realignment.oracles.human import HumanOracle, read_imported
-from realignment.oracles.labels import LabelOracle
 from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import (
@@ -30,17 +27,8 @@ from realignment.parameters import (
     TextClassifierParameters,
     VoteParameters,
 )
-from realignment.parameters.base import ModelParameters
+from realignment.parameters.oracles import IN_PROCESS
 from realignment.policy import Policy
-from realignment.records import DataError
-
-if TYPE_CHECKING:  # needs torch, which takes seconds to import
-    from realignment.oracles.local_lm import LocalLMOracle
-    from realignment.oracles.sequence_classifier import SequenceClassifierOracle
-
-
-_CPU_BUDGET, _GPU_BUDGET = 1024, 16384
-"""Tokens of a batch of `local_lm`; more than 1024 gain nothing on a CPU, and small models lose."""
 
 
 def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
@@ -54,10 +42,14 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
         ModelError: The model of `local_lm` cannot be fetched or loaded.
-        OracleError: It has no chat template.
+        OracleError: It has no chat template, or Ray is to judge and cannot.
     """
+    ray = parameters.workers if isinstance(parameters, JudgingParameters) else None
 
     def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
+        if ray is not None and wanted.oracle in IN_PROCESS:
+            sent = distribute(wanted.alone(), appoint_alone, ray)
+            return _keep(sent, parameters) if sent.identity else sent
         if (cheap := _appoint_cheap(wanted, pairs)) is not None:
             return cheap
         match wanted:
@@ -87,13 +79,18 @@ def _keep(oracle: CostlyOracle, parameters: OracleParameters) -> Oracle:
     return oracle if path is None else CachedOracle(oracle, VerdictStore(Path(path)), parameters.refresh)
 
 
+def appoint_alone(wanted: str) -> Oracle:
+    """The oracle of these parameters in JSON, in this process: what a worker judges by."""
+    return appoint(OracleParameters.model_validate_json(wanted))
+
+
 def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
     """An oracle whose verdicts are not worth keeping; None where this is none of them."""
     match wanted:
         case OracleParameters(oracle="rules"):
             return RulesOracle()
         case OracleParameters(oracle="labels"):
-            return _read_labels(pairs)
+            return read_labels(pairs)
         case OracleParameters(oracle="human", human=HumanParameters() as settings):
             return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
         case OracleParameters(oracle="classifier", classifier=TextClassifierParameters() as settings):
@@ -158,95 +155,3 @@ def ask_oracles(
     if not parts:
         return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
     return pd.concat(parts, ignore_index=True)
-
-
-def _read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
-    pairs = pd.DataFrame() if pairs is None else pairs
-    labels = truth_labels(pairs)
-    if not any(label is not None for label in labels.values()):
-        raise DataError(
-            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
-            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
-            "or set `judging.oracle: rules`."
-        )
-    return LabelOracle(labels, rules=truth_rules(pairs))
-
-
-def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
-    """Fetch and load a model that judges.
-
-    Raises:
-        ModelError: It cannot be fetched or loaded.
-        OracleError: It has no chat template, and is not asked as a guard model.
-    """
-    from realignment.oracles.local_lm import LocalLMOracle
-    from realignment.oracles.questions import chat_question, guard_question
-
-    reference, device, dtype = _resolve(parameters)
-    model, tokenizer = models.load(reference.path, dtype=dtype, device=device)
-    if parameters.template == "chat":
-        tokenizer.chat_template = models.own_chat_template(tokenizer)
-        question = chat_question(tokenizer)
-    else:
-        question = guard_question(tokenizer, parameters.template)
-    return LocalLMOracle(
-        model=model.eval(),
-        tokenizer=tokenizer,
-        question=question,
-        name=f"local_lm {_short_name(parameters.source)}",
-        identity=f"local_lm {reference.sha256} {dtype} {question.digest}",
-        token_budget=parameters.token_budget or (_CPU_BUDGET if device == "cpu" else _GPU_BUDGET),
-    )
-
-
-def load_classifier(parameters: TextClassifierParameters) -> Oracle:
-    """A classifier that `train_classifier` made, or a sequence classifier.
-
-    Raises:
-        ClassifierError: There is none, or its labels are not those that the parameters name.
-        ModelError: The sequence classifier cannot be fetched.
-    """
-    source = Path(parameters.source)
-    if not is_trained(source):
-        return load_sequence(parameters)
-    trained = read_trained(source)
-    if trained.oracle is not None:
-        return replace(trained.oracle, policy=trained.policy)
-    assert trained.sequence_classifier is not None
-    loaded = load_sequence(trained.sequence_classifier)
-    return replace(loaded, calibration=trained.calibration, policy=trained.policy)
-
-
-def load_sequence(parameters: TextClassifierParameters) -> "SequenceClassifierOracle":
-    """Fetch and load a sequence classifier, without a calibration."""
-    from realignment.oracles.sequence_classifier import load_sequence_classifier
-
-    reference, device, dtype = _resolve(parameters)
-    return load_sequence_classifier(
-        reference.path,
-        complies_labels=parameters.complies_labels,
-        template=parameters.template,
-        max_length=parameters.max_length,
-        batch_size=parameters.batch_size,
-        dtype=dtype,
-        device=device,
-        name=f"sequence_classifier {_short_name(parameters.source)}",
-    )
-
-
-def _resolve(parameters: ModelParameters) -> tuple[ModelReference, str, str]:
-    """The model as a local folder, and the device and precision to compute in."""
-    from realignment.models.devices import choose_device, choose_dtype
-
-    reference = models.fetch(
-        parameters.source,
-        folder=Path(parameters.folder),
-        sha256=parameters.sha256,
-        revision=parameters.revision,
-    )
-    device = choose_device(parameters.device)
-    return reference, device, str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
-
-
-def _short_name(source: str) -> str:
-    return source.partition("#")[0].rstrip("/").rpartition("/")[2]

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
+from realignment.oracles.labels import LabelOracle
 from realignment.policy import Policy
-from realignment.records import Disposition, Exchange, HealthError, Judgment
+from realignment.records import DataError, Disposition, Exchange, HealthError, Judgment
 
 JUDGED_RESPONSES = ("chosen", "rejected", "correction")
 
@@ -106,6 +107,23 @@ def truth_rules(pairs: pd.DataFrame) -> dict[tuple[str, str], tuple[str, ...]]:
                 if isinstance(rules, str) and rules:
                     found[key[0], key[1]] = tuple(rules.split(","))
     return found
+
+
+def read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
+    """The oracle that gives the labels of these pairs.
+
+    Raises:
+        DataError: They have none.
+    """
+    pairs = pd.DataFrame() if pairs is None else pairs
+    labels = truth_labels(pairs)
+    if not any(label is not None for label in labels.values()):
+        raise DataError(
+            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
+            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
+            "or set `judging.oracle: rules`."
+        )
+    return LabelOracle(labels, rules=truth_rules(pairs))
 
 
 def disposition_of(chosen: bool | None, rejected: bool | None) -> Disposition:

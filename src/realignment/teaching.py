@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from realignment.appointment import load_sequence
 from realignment.classifier_training import TrainedClassifier, import_builder
+from realignment.judges import load_sequence
 from realignment.oracles.calibration import fit_calibration
 from realignment.oracles.classifier import CrossValidation, cross_validate, split_by_prompt, train_classifier
 from realignment.parameters import ClassifierParameters

@@ -6,12 +6,11 @@ from pydantic import Field
 
 from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
+from realignment.parameters.judging import BatchParameters, JudgingParameters, RayParameters
 from realignment.parameters.oracles import (
-    BatchParameters,
     CascadeParameters,
     ChatParameters,
     HumanParameters,
-    JudgingParameters,
     LocalLMParameters,
     OracleParameters,
     TextClassifierParameters,
@@ -44,6 +43,7 @@ __all__ = [
     "PrinciplesParameters",
     "PromotionParameters",
     "QualityParameters",
+    "RayParameters",
     "ReviewParameters",
     "Share",
     "TextClassifierParameters",

@@ -1,9 +1,8 @@
 """Which oracle judges: its kind, and one section of settings for each kind that has any."""
 
-import shlex
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from realignment.parameters.base import ModelParameters, Parameters, Share
 
@@ -142,78 +141,20 @@ class OracleParameters(Parameters):
             for member in named
         )
 
+    def singles(self) -> "tuple[OracleParameters, ...]":
+        """The oracles that judge by themselves: this one, or the members of its members."""
+        if self.oracle not in ("vote", "cascade"):
+            return (self,)
+        return tuple(single for member in self.members() for single in member.singles())
+
+    def alone(self) -> str:
+        """Its kind and the section of its kind, as JSON: what another process needs to build it."""
+        return self.model_dump_json(include={"oracle", self.oracle})
+
 
 VoteParameters.model_rebuild()
 CascadeParameters.model_rebuild()
 
 
-class BatchParameters(Parameters):
-    """Files of requests in OpenAI's batch format, and the command that answers one."""
-
-    command: tuple[str, ...] = Field(
-        ("vllm", "run-batch", "-i", "{input}", "-o", "{output}", "--model", "{model}"),
-        min_length=1,
-        description="Program and arguments, or one text; {input} and {output} are files, {model} and "
-        "{base_url} those of `chat`",
-    )
-    folder: str = Field(min_length=1, description="Where the files of requests and replies are kept")
-    max_requests: int = Field(50_000, ge=1, description="Requests of a file; OpenAI takes 50,000")
-    max_megabytes: float = Field(200.0, gt=0, description="Of a file of requests; OpenAI takes 200")
-    keep_files: bool = Field(
-        True, description="Keep the files when their verdicts are known; false: delete them"
-    )
-
-    @field_validator("command", mode="before")
-    @classmethod
-    def _split(cls, command: Any) -> Any:
-        return shlex.split(command) if isinstance(command, str) else command
-
-    @field_validator("command")
-    @classmethod
-    def _names_both_files(cls, command: tuple[str, ...]) -> tuple[str, ...]:
-        if missing := [place for place in ("{input}", "{output}") if not any(place in a for a in command)]:
-            raise ValueError(
-                f"the command must say where {' and '.join(missing)} go, found {shlex.join(command)!r}"
-            )
-        return command
-
-
-class JudgingParameters(OracleParameters):
-    """Which oracle labels the pairs, and how much doubt stops the run."""
-
-    engine: Literal["local", "vllm_batch"] = Field(
-        "local",
-        description="local: this process asks; vllm_batch: `chat` is asked by files that a command answers",
-    )
-    vllm_batch: BatchParameters | None = Field(None, description="Settings of `engine: vllm_batch`")
-    verdict_store: str | None = Field(
-        None, description="SQLite file that keeps the verdicts of oracles that cost; null: none are kept"
-    )
-    refresh: bool = Field(False, description="Ask again for verdicts that the store has, and replace them")
-    chunk_size: int = Field(
-        2000, ge=1, description="Pairs that are judged at a time; of no effect with `engine: vllm_batch`"
-    )
-    max_unscored: Share = Field(0.2, description="A larger share of unscored responses stops the run")
-    min_stability: Share = Field(0.9, description="A smaller share of repeated verdicts stops the run")
-    stability_sample: int = Field(50, ge=0, description="Responses judged twice; 0: none")
-
-    @model_validator(mode="after")
-    def _engine_fits(self) -> "JudgingParameters":
-        if self.engine == "vllm_batch" and self.oracle != "chat":
-            raise ValueError(
-                f"`engine: vllm_batch` asks `oracle: chat` by files, found `oracle: {self.oracle}`; leave "
-                "the engine out, or choose `chat`"
-            )
-        if self.engine == "vllm_batch" and self.vllm_batch is None:
-            raise ValueError("`engine: vllm_batch` needs its section `vllm_batch: {folder: …}`")
-        return self
-
-    @property
-    def batches(self) -> BatchParameters | None:
-        """How the oracle is asked by files; None: it is asked otherwise."""
-        return self.vllm_batch if self.engine == "vllm_batch" else None
-
-    @property
-    def pairs_at_a_time(self) -> int | None:
-        """Pairs of a chunk; None: all, for a batch command loads its model anew for every file."""
-        return None if self.batches is not None else self.chunk_size
+IN_PROCESS = ("rules", "classifier", "local_lm")
+"""The kinds that compute their verdicts, and need nothing but what they load: others can do so for them."""
