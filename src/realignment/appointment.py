@@ -15,6 +15,7 @@ from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.human import HumanOracle, read_imported
+from realignment.oracles.kept_labels import keep_labels
 from realignment.oracles.labels import LabelOracle
 from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
@@ -30,6 +31,7 @@ from realignment.parameters import (
 )
 from realignment.policy import Policy
 from realignment.records import DataError
+from realignment.table_files import Table, TableFile
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to import
     from realignment.oracles.local_lm import LocalLMOracle
@@ -40,7 +42,7 @@ _CPU_BUDGET, _GPU_BUDGET = 4096, 65536
 """Tokens of a batch of `local_lm`; on a CPU four long requests at a time are twice as fast as twenty."""
 
 
-def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
+def appoint(parameters: OracleParameters, pairs: Table | None = None) -> Oracle:
     """The oracle of these parameters.
 
     Args:
@@ -79,7 +81,7 @@ def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> 
     return build(parameters)
 
 
-def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
+def _appoint_cheap(wanted: OracleParameters, pairs: Table | None) -> Oracle | None:
     """An oracle whose verdicts are not worth keeping; None where this is none of them."""
     match wanted:
         case OracleParameters(oracle="rules"):
@@ -152,16 +154,19 @@ def ask_oracles(
     return pd.concat(parts, ignore_index=True)
 
 
-def _read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
+def _read_labels(pairs: Table | None) -> LabelOracle:
     pairs = pd.DataFrame() if pairs is None else pairs
-    labels = truth_labels(pairs)
-    if not any(label is not None for label in labels.values()):
-        raise DataError(
-            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
-            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
-            "or set `judging.oracle: rules`."
-        )
-    return LabelOracle(labels, rules=truth_rules(pairs))
+    if isinstance(pairs, TableFile):
+        kept, rules = keep_labels(pairs.parts())
+        if len(kept.hashes):
+            return LabelOracle(kept, rules=rules)
+    elif set((labels := truth_labels(pairs)).values()) - {None}:
+        return LabelOracle(labels, rules=truth_rules(pairs))
+    raise DataError(
+        "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
+        f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
+        "or set `judging.oracle: rules`."
+    )
 
 
 def load_local_lm(parameters: LocalLMParameters) -> "LocalLMOracle":
