@@ -31,14 +31,14 @@ class CheckpointError(RealignmentError):
     """A folder is not the complete checkpoint that it should be."""
 
 
-class ParquetDataset(MovedTable, AtomicSave, kedro_datasets.pandas.ParquetDataset):
+class ParquetDataset(MovedTable, kedro_datasets.pandas.ParquetDataset):
     """A table; one that a node returns as a `TableFile` is moved here, and loaded as any other.
 
     Example: ``{type: realignment.datasets.ParquetDataset, filepath: pairs.parquet, versioned: true}``
     """
 
 
-class CSVDataset(TableInParts, AtomicSave, kedro_datasets.pandas.CSVDataset):
+class CSVDataset(TableInParts, kedro_datasets.pandas.CSVDataset):
     """A table that people open; a `TableFile` is written part by part.
 
     Example: ``{type: realignment.datasets.CSVDataset, filepath: history.csv}``

@@ -13,6 +13,9 @@ class AtomicSave:
     """Mixed into a dataset of `kedro_datasets`: it writes ``<file>.partial``, renamed once it is complete."""
 
     _partial: PurePosixPath | None = None
+    _fs: Any
+    _protocol: str
+    _save_args: dict[str, Any]
 
     def save(self, data: Any) -> None:
         """Write, then rename within the folder, which is atomic on a local disk."""
@@ -20,7 +23,7 @@ class AtomicSave:
         self._partial = final.with_name(f"{final.name}.partial")
         try:
             self._write(data)
-            self._fs.mv(str(self._partial), str(final))  # type: ignore[attr-defined]
+            self._fs.mv(str(self._partial), str(final))
         finally:
             self._partial = None
 
@@ -31,12 +34,12 @@ class AtomicSave:
         return self._partial or super()._get_save_path()  # type: ignore[misc]
 
 
-class MovedTable:
-    """Mixed in before `AtomicSave`: a `TableFile` becomes the dataset's file."""
+class MovedTable(AtomicSave):
+    """`AtomicSave` for tables: a `TableFile` becomes the dataset's file."""
 
     def _write(self, data: Table) -> None:
         if not isinstance(data, TableFile):
-            super()._write(data)  # type: ignore[misc]
+            super()._write(data)
         elif self._protocol == "file":
             target = Path(self._get_save_path())
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,12 +48,12 @@ class MovedTable:
             self._fs.put_file(str(data.path), str(self._get_save_path()))
 
 
-class TableInParts:
-    """Mixed in before `AtomicSave`: a `TableFile` is written as text, part by part."""
+class TableInParts(AtomicSave):
+    """`AtomicSave` for tables that are text: a `TableFile` is written as text, part by part."""
 
     def _write(self, data: Table) -> None:
         if not isinstance(data, TableFile):
-            super()._write(data)  # type: ignore[misc]
+            super()._write(data)
             return
         target = self._get_save_path()
         self._fs.makedirs(str(target.parent), exist_ok=True)

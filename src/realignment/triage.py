@@ -109,7 +109,8 @@ def report_counts(
         retain_kept: RETAIN pairs that are handed on, where these are not all.
     """
     by: dict[str, dict[tuple[str, ...], int]] = {}
-    for (kind, *key), count in counts.most_common():
+    # Most first; equals by name, so that the parts do not matter.
+    for (kind, *key), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         by.setdefault(kind, {})[tuple(key)] = count
     dispositions = {str(d): counts["count", str(d)] for d in Disposition}
     found = [d for d in sorted(dispositions) if dispositions[d]]
