@@ -332,7 +332,9 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
+from realignment import table_files
 from test_streaming import in_parts
+table_files._GROUP_BYTES = 2**18  # as full after 6,000 pairs as it ever is
 in_parts(sys.argv[1], Path(sys.argv[2]), size=1000, max_retain=100)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
