@@ -5,15 +5,16 @@ Every figure is a ratio of two measurements of one run, or a rate of one core. R
 - `local_lm`: 200 pairs under a policy of 600 tokens, judged by the oracle, and every fifth response by
   `generate` with a whole prompt; responses per second of both, with the same verdicts. Needs the base model.
 - `rules`: responses a second that the policy of the sample judges, in seconds of processor time.
-- `streaming`: peak memory in GB of judging and triage of a million pairs from file to files.
+- `streaming`: peak memory in GB of `kedro run --pipelines judge_stream` over a million pairs, beside a tenth.
 - `chat`: throughput against a local server that answers in 50 ms, at concurrency 64, against the ideal.
 """
 
 import argparse
 import json
 import multiprocessing
-import resource
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -117,17 +118,34 @@ def measure_rules() -> float:
 
 
 def measure_streaming(pairs: int) -> float:
-    """Peak memory in GB of a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "pairs.jsonl"
-        with source.open("w", encoding="utf-8") as file:
-            file.writelines(many_pairs(pairs))
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
-            report, seconds, peak = pool.apply(stream_in_process, (str(source), folder))
-    print(f"streaming: {report}, {seconds:.0f} s, {peak:.2f} GB")
-    assert report["pairs"] == pairs, report
-    return peak
+    """Peak memory in GB of the whole command, in a process of its own."""
+    peaks = {}
+    for count in (pairs // 10, pairs):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "pairs.jsonl"
+            with source.open("w", encoding="utf-8") as file:
+                file.writelines(many_pairs(count))
+            seconds, peaks[count] = run_judge_stream(source, Path(folder) / "data")
+            (report,) = Path(folder).glob("data/08_reporting/triage_report.json/*/triage_report.json")
+            counts = json.loads(report.read_text())["counts"]
+        print(f"streaming: {count} pairs, {counts}, {seconds:.0f} s, {peaks[count]:.3f} GB", flush=True)
+        assert sum(counts.values()) == count, counts
+    print(f"streaming: {peaks[pairs] / peaks[pairs // 10]:.2f} times the memory for 10 times the pairs")
+    return peaks[pairs]
+
+
+def run_judge_stream(source: Path, data: Path) -> tuple[float, float]:
+    """Seconds, and peak memory in GB."""
+    given = f"pairs={source},data_root={data},judging.oracle=rules"
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "judge_stream", "--params", given]
+    tracked = {"MLFLOW_TRACKING_URI": f"sqlite:///{data.parent}/mlflow.db", "DO_NOT_TRACK": "1"}
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | tracked, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    return time.perf_counter() - begun, used.ru_maxrss * 1024 / 1e9
 
 
 def many_pairs(count: int) -> Iterator[str]:
@@ -137,15 +155,6 @@ def many_pairs(count: int) -> Iterator[str]:
         row = rows[number % len(rows)]
         changed = {"pair_id": f"{row['pair_id']}-{number}", "prompt": f"{row['prompt']} ({number})"}
         yield json.dumps(row | changed, ensure_ascii=False) + "\n"
-
-
-def stream_in_process(source: str, folder: str) -> tuple[dict[str, Any], float, float]:
-    from realignment.streaming import judge_and_triage
-
-    begun = time.perf_counter()
-    report = judge_and_triage(source, Path(folder) / "out", POLICY, RulesOracle(), min_confidence=0.5)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return report, time.perf_counter() - begun, peak
 
 
 # --- chat

@@ -151,7 +151,10 @@ def test_without_a_confident_verdict_the_run_stops(run):
 @pytest.mark.parametrize(
     ("params", "parts"),
     [
-        ({"traning__epochs": 2}, ["Unknown parameter 'traning'. Did you mean training or triage?"]),
+        (
+            {"traning__epochs": 2},
+            ["Unknown parameter 'traning'. Did you mean training or streaming or triage?"],
+        ),
         ({"intake__limits": 2}, ["Parameter 'intake'", "limits", "Extra inputs are not permitted"]),
         ({"gold__size": "many"}, ["Parameter 'gold'", "size", "valid integer"]),
         ({"judging__oracle": "oracle-of-delphi"}, ["Parameter 'judging'", "'rules', 'labels', 'human'"]),

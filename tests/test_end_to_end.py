@@ -271,3 +271,21 @@ def test_labelled_pairs_run_by_configuration_alone_and_are_measured_on_held_out_
     assert {"margin", "kl_drift", "logratio_retained"} <= set(table.index)
     assert any("preference accuracy on held-out pairs instead" in r for r in summary["gate"]["reasons"])
     assert entry(tmp_path, "triage_flow").is_file()
+
+
+def test_every_later_stage_goes_on_from_files_that_were_judged_part_by_part(
+    kedro_in_process, tmp_path, tiny_model, prompts
+):
+    stages = [stage.__name__.rpartition(".")[2] for stage in STAGES]
+    later = ["judge_stream", *(stage for stage in stages if stage not in ("judging", "triage"))]
+    outcome = kedro_in_process(
+        "--pipelines", ",".join(later), data_root=tmp_path, model_source=tiny_model,
+        evaluation_prompts=prompts, streaming__max_retain=16, judging__chunk_size=20,
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.error
+    report = read_json(entry(tmp_path, "triage_report"))
+    assert report["retain_kept"] == 16
+    inputs = {i.dataset.name: i for i in latest_run("+".join(sorted(later))).inputs.dataset_inputs}
+    pairs = pd.read_parquet(entry(tmp_path, "pairs"))
+    assert {tag.key: tag.value for tag in inputs["pairs"].tags}["sha256"] == digest_table(pairs)
+    assert json.loads(inputs["judgments"].dataset.profile)["num_rows"] > 2 * len(pairs)

@@ -36,10 +36,11 @@ def kept(folder):
         return store.execute("SELECT count(*) FROM verdicts").fetchone()[0]
 
 
-def test_a_killed_run_goes_on_and_a_refreshed_one_asks_for_everything(tmp_path):
+@pytest.mark.parametrize("pipeline", ["judging", "judge_stream"])
+def test_a_killed_run_goes_on_and_a_refreshed_one_asks_for_everything(tmp_path, pipeline):
     script = Script(judge)
     with scripted(script) as url:
-        command = arguments("--pipelines", "judging", **options(url, tmp_path))
+        command = arguments("--pipelines", pipeline, **options(url, tmp_path))
         run = subprocess.Popen(
             [sys.executable, "-m", "kedro", *command], cwd=ROOT, env=environment(),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -54,7 +55,7 @@ def test_a_killed_run_goes_on_and_a_refreshed_one_asks_for_everything(tmp_path):
         assert 0 < stored <= asked
         assert asked - stored <= BATCH_SIZE + 2 * CONCURRENCY
 
-        again = kedro("--pipelines", "judging", **options(url, tmp_path))
+        again = kedro("--pipelines", pipeline, **options(url, tmp_path))
         assert again.exit_code == 0, again.output[-2000:]
         judgments = pd.read_parquet(saved(tmp_path / "02_intermediate/judgments.parquet"))
         different = {json.dumps(exchange) for exchange in script.asked()}
@@ -65,7 +66,7 @@ def test_a_killed_run_goes_on_and_a_refreshed_one_asks_for_everything(tmp_path):
         assert report["usage"]["chat m"]["requests"] == len(different) - stored
 
         before = len(script.bodies)
-        refreshed = kedro("--pipelines", "judging", **options(url, tmp_path), judging__refresh="true")
+        refreshed = kedro("--pipelines", pipeline, **options(url, tmp_path), judging__refresh="true")
         assert refreshed.exit_code == 0, refreshed.output[-2000:]
         assert len(script.bodies) - before >= len(different)
 

@@ -23,6 +23,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "intake": parameters.IntakeParameters,
     "judging": parameters.JudgingParameters,
     "triage": parameters.TriageParameters,
+    "streaming": parameters.StreamingParameters,
     "audit": parameters.AuditParameters,
     "review": parameters.ReviewParameters,
     "classifier": parameters.ClassifierParameters,

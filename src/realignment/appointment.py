@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from realignment.judges import load_classifier, load_local_lm
-from realignment.judging import judge_pairs, read_labels
+from realignment.judging import judge_pairs, truth_labels, truth_rules
 from realignment.oracles import CostlyOracle, Oracle
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
@@ -15,6 +15,8 @@ from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.distributed import distribute
 from realignment.oracles.human import HumanOracle, read_imported
+from realignment.oracles.kept_labels import keep_labels
+from realignment.oracles.labels import LabelOracle
 from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import (
@@ -29,9 +31,11 @@ from realignment.parameters import (
 )
 from realignment.parameters.oracles import IN_PROCESS
 from realignment.policy import Policy
+from realignment.records import DataError
+from realignment.table_files import Table, TableFile
 
 
-def appoint(parameters: OracleParameters, pairs: pd.DataFrame | None = None) -> Oracle:
+def appoint(parameters: OracleParameters, pairs: Table | None = None) -> Oracle:
     """The oracle of these parameters.
 
     Args:
@@ -84,13 +88,13 @@ def appoint_alone(wanted: str) -> Oracle:
     return appoint(OracleParameters.model_validate_json(wanted))
 
 
-def _appoint_cheap(wanted: OracleParameters, pairs: pd.DataFrame | None) -> Oracle | None:
+def _appoint_cheap(wanted: OracleParameters, pairs: Table | None) -> Oracle | None:
     """An oracle whose verdicts are not worth keeping; None where this is none of them."""
     match wanted:
         case OracleParameters(oracle="rules"):
             return RulesOracle()
         case OracleParameters(oracle="labels"):
-            return read_labels(pairs)
+            return _read_labels(pairs)
         case OracleParameters(oracle="human", human=HumanParameters() as settings):
             return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
         case OracleParameters(oracle="classifier", classifier=TextClassifierParameters() as settings):
@@ -155,3 +159,18 @@ def ask_oracles(
     if not parts:
         return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
     return pd.concat(parts, ignore_index=True)
+
+
+def _read_labels(pairs: Table | None) -> LabelOracle:
+    pairs = pd.DataFrame() if pairs is None else pairs
+    if isinstance(pairs, TableFile):
+        kept, rules = keep_labels(pairs.parts())
+        if len(kept.hashes):
+            return LabelOracle(kept, rules=rules)
+    elif set((labels := truth_labels(pairs)).values()) - {None}:
+        return LabelOracle(labels, rules=truth_rules(pairs))
+    raise DataError(
+        "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
+        f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
+        "or set `judging.oracle: rules`."
+    )

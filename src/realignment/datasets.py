@@ -21,6 +21,7 @@ from kedro_datasets._typing import JSONPreview
 
 from realignment.policy import Policy, read_policy
 from realignment.records import RealignmentError
+from realignment.saving import AtomicSave, MovedTable, TableInParts
 
 MANIFEST = "checkpoint.json"
 """In every saved checkpoint: `sha256` of the whole, and size and sha256 of each file."""
@@ -30,34 +31,15 @@ class CheckpointError(RealignmentError):
     """A folder is not the complete checkpoint that it should be."""
 
 
-class AtomicSave:
-    """Mixed into a dataset of `kedro_datasets`: it writes ``<file>.partial``, renamed once it is complete."""
-
-    _partial: PurePosixPath | None = None
-
-    def save(self, data: Any) -> None:
-        """Write, then rename within the folder, which is atomic on a local disk."""
-        final = self._get_save_path()
-        self._partial = final.with_name(f"{final.name}.partial")
-        try:
-            super().save.__wrapped__(self, data)  # type: ignore[misc]  # Kedro's wrapper would log and check twice
-            self._fs.mv(str(self._partial), str(final))  # type: ignore[attr-defined]
-        finally:
-            self._partial = None
-
-    def _get_save_path(self) -> PurePosixPath:
-        return self._partial or super()._get_save_path()  # type: ignore[misc]
-
-
-class ParquetDataset(AtomicSave, kedro_datasets.pandas.ParquetDataset):
-    """A table.
+class ParquetDataset(MovedTable, kedro_datasets.pandas.ParquetDataset):
+    """A table; one that a node returns as a `TableFile` is moved here, and loaded as any other.
 
     Example: ``{type: realignment.datasets.ParquetDataset, filepath: pairs.parquet, versioned: true}``
     """
 
 
-class CSVDataset(AtomicSave, kedro_datasets.pandas.CSVDataset):
-    """A table that people open.
+class CSVDataset(TableInParts, kedro_datasets.pandas.CSVDataset):
+    """A table that people open; a `TableFile` is written part by part.
 
     Example: ``{type: realignment.datasets.CSVDataset, filepath: history.csv}``
     """

@@ -1,6 +1,7 @@
 """Pairs → judgments: ask an oracle about every response, and measure it where the truth is known."""
 
 import math
+from collections import Counter
 from itertools import chain, islice
 from typing import Any
 
@@ -10,9 +11,8 @@ from tqdm import tqdm
 
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
-from realignment.oracles.labels import LabelOracle
 from realignment.policy import Policy
-from realignment.records import DataError, Disposition, Exchange, HealthError, Judgment
+from realignment.records import Counts, Disposition, Exchange, HealthError, Judgment
 
 JUDGED_RESPONSES = ("chosen", "rejected", "correction")
 
@@ -109,23 +109,6 @@ def truth_rules(pairs: pd.DataFrame) -> dict[tuple[str, str], tuple[str, ...]]:
     return found
 
 
-def read_labels(pairs: pd.DataFrame | None) -> LabelOracle:
-    """The oracle that gives the labels of these pairs.
-
-    Raises:
-        DataError: They have none.
-    """
-    pairs = pd.DataFrame() if pairs is None else pairs
-    labels = truth_labels(pairs)
-    if not any(label is not None for label in labels.values()):
-        raise DataError(
-            "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
-            f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "
-            "or set `judging.oracle: rules`."
-        )
-    return LabelOracle(labels, rules=truth_rules(pairs))
-
-
 def disposition_of(chosen: bool | None, rejected: bool | None) -> Disposition:
     """The truth table of triage (method.md, section 3)."""
     if chosen is None or (chosen is False and rejected is None):
@@ -141,29 +124,48 @@ def measure_oracle(pairs: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, An
     Returns:
         The oracle report of `docs/reference/outputs.md`; `accuracy` is null where the data has no truth.
     """
+    return report_oracle(str(judgments["oracle"].iloc[0]), count_verdicts(pairs, judgments))
+
+
+def count_verdicts(pairs: pd.DataFrame, judgments: pd.DataFrame) -> Counts:
+    """What `report_oracle` reports: responses, and where the truth is known, how they were judged."""
     scored = judgments[judgments["response"] != "correction"]
-    report: dict[str, Any] = {
-        "oracle": str(judgments["oracle"].iloc[0]),
-        "n": len(scored),
-        "unscored": int(scored["complies"].isna().sum()),
-        "accuracy": None,
-        "interval": None,
-    }
+    counts: Counts = Counter({("n",): len(scored), ("unscored",): int(scored["complies"].isna().sum())})
+    if not {"chosen_complies", "rejected_complies"} <= set(pairs.columns):
+        return counts
+    table = pairs.set_index("pair_id")
     by_response = {
         r: scored[scored["response"] == r].set_index("pair_id")["complies"] for r in ("chosen", "rejected")
     }
-    if not {"chosen_complies", "rejected_complies"} <= set(pairs.columns):
-        return report
-    table = pairs.set_index("pair_id")
-    measured = {
-        response: _compare(table[f"{response}_complies"], by_response[response]) for response in by_response
+    for response, verdicts in by_response.items():
+        measured = _compare(table[f"{response}_complies"], verdicts)
+        counts.update({("field", response, cell): count for cell, count in measured.items()})
+    counts.update(_confuse_dispositions(table, by_response))
+    return counts
+
+
+def report_oracle(oracle: str, counts: Counts) -> dict[str, Any]:
+    """The report of these counts (`count_verdicts`)."""
+    report: dict[str, Any] = {
+        "oracle": oracle,
+        "n": counts["n",],
+        "unscored": counts["unscored",],
+        "accuracy": None,
+        "interval": None,
     }
-    pooled = {key: sum(part[key] for part in measured.values()) for key in ("tp", "fp", "fn", "tn")}
+    measured = {
+        response: {cell: counts["field", response, cell] for cell in ("tp", "fp", "fn", "tn")}
+        for response in ("chosen", "rejected")
+    }
+    pooled = {cell: sum(part[cell] for part in measured.values()) for cell in ("tp", "fp", "fn", "tn")}
     known = sum(pooled.values())
     if not known:
         return report
     right = pooled["tp"] + pooled["tn"]
-    confusion = _confuse_dispositions(table, by_response)
+    confusion: dict[str, dict[str, int]] = {}
+    for kind, *key in counts:
+        if kind == "disposition":
+            confusion.setdefault(key[0], {})[key[1]] = counts["disposition", key[0], key[1]]
     return report | {
         "accuracy": right / known,
         "interval": list(wilson_interval(right, known)),
@@ -183,8 +185,8 @@ def _compare(truth: pd.Series, verdict: pd.Series) -> dict[str, int]:
     return {name: int(cell.sum()) for name, cell in counts.items()}
 
 
-def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -> dict[str, dict[str, int]]:
-    """True → assigned disposition → number of pairs; where the labels leave the truth open, none."""
+def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -> Counts:
+    """(disposition, true, assigned) → number of pairs; where the labels leave the truth open, none."""
 
     def assign(chosen: pd.Series, rejected: pd.Series) -> list[Disposition]:
         known = [[None if pd.isna(v) else bool(v) for v in column] for column in (chosen, rejected)]
@@ -192,13 +194,8 @@ def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -
 
     true = assign(table["chosen_complies"], table["rejected_complies"])
     given = assign(*(verdicts[response].reindex(table.index) for response in ("chosen", "rejected")))
-    counts: dict[str, dict[str, int]] = {}
-    for expected, found in zip(true, given, strict=True):
-        if expected is Disposition.REVIEW:
-            continue
-        row = counts.setdefault(str(expected), {})
-        row[str(found)] = row.get(str(found), 0) + 1
-    return counts
+    pairs = zip(true, given, strict=True)
+    return Counter(("disposition", str(t), str(g)) for t, g in pairs if t is not Disposition.REVIEW)
 
 
 def _share_on_diagonal(confusion: dict[str, dict[str, int]]) -> float | None:

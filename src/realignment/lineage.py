@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from realignment.records import RealignmentError, digest_table
+from realignment.table_files import Table, digest
 
 Manifest = dict[str, Any]
 
@@ -14,9 +15,7 @@ class LineageError(RealignmentError):
     """A table is not the one that the stage before it wrote."""
 
 
-def seal(
-    stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, pd.DataFrame], **facts: Any
-) -> Manifest:
+def seal(stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, Table], **facts: Any) -> Manifest:
     """The manifest of a stage.
 
     Args:
@@ -28,13 +27,13 @@ def seal(
     return {
         "stage": stage,
         "inputs": {name: _digest(value) for name, value in inputs.items()},
-        "outputs": {name: digest_table(table) for name, table in outputs.items()},
+        "outputs": {name: digest(table) for name, table in outputs.items()},
         **facts,
     }
 
 
 def _digest(value: Any) -> str:
-    return digest_table(value) if isinstance(value, pd.DataFrame) else str(value)
+    return digest(value) if isinstance(value, Table) else str(value)
 
 
 def check(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:

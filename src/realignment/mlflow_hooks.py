@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -22,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realignment import provenance
 from realignment.policy import Policy
-from realignment.records import NothingToDo, digest_table
+from realignment.records import NothingToDo
+from realignment.table_files import Table, digest
 from realignment.tracking import MlflowConfig, Tracker, TrackingError
 
 RunParams = dict[str, Any]
@@ -166,8 +166,8 @@ class MlflowHooks:
 
     def _log_input(self, name: str, data: Any, context: str, version: str | None, path: Path) -> None:
         assert self._tracker is not None
-        rows = len(data) if isinstance(data, pd.DataFrame) else None
-        sha256 = digest_table(data) if rows is not None else hashlib.sha256(path.read_bytes()).hexdigest()
+        rows = len(data) if isinstance(data, Table) else None
+        sha256 = digest(data) if rows is not None else hashlib.sha256(path.read_bytes()).hexdigest()
         self._tracker.log_input(
             name, sha256=sha256, rows=rows, context=context, version=version or "unversioned", path=str(path)
         )

@@ -11,6 +11,7 @@ from realignment.pipelines import (
     gold,
     impact,
     infer_policy,
+    judge_stream,
     judging,
     model,
     promotion,
@@ -29,6 +30,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     beside = {
         "align": align.create_pipeline(),
         "audit": audit.create_pipeline(),
+        "judge_stream": judge_stream.create_pipeline(),
         "infer_policy": infer_policy.create_pipeline(),
         "train_classifier": classifier.create_pipeline(),
         "review_export": review.create_export(),

@@ -2,9 +2,11 @@
 
 import hashlib
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -17,6 +19,9 @@ TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
 
 GRADE_COLUMNS = ("chosen_categories", "chosen_severity", "rejected_categories", "rejected_severity")
 """Optional grades of harm; a policy with tiers makes verdicts of them (`tiers.grade`)."""
+
+Counts = Counter[tuple[str, ...]]
+"""Numbers by what they count; those of a table are the sums of those of its parts."""
 
 
 class Disposition(StrEnum):
@@ -87,3 +92,28 @@ def digest_table(table: pd.DataFrame) -> str:
         return hashlib.sha256(b"empty table").hexdigest()
     text = table.reset_index(drop=True).to_json(orient="split", double_precision=15, date_format="iso")
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_parts(parts: Iterable[pd.DataFrame], rows: int) -> str:
+    """`digest_table` of the table of so many rows that these parts make; one part is held at a time."""
+    if not rows:
+        return hashlib.sha256(b"empty table").hexdigest()
+    digest, separator = hashlib.sha256(), b""
+    for part in (part for part in parts if len(part)):
+        if not separator:
+            _begin(digest, part, rows)
+        cells = part.to_json(orient="values", double_precision=15, date_format="iso")[1:-1]
+        digest.update(separator + cells.encode())
+        separator = b","
+    digest.update(b"]}")
+    return digest.hexdigest()
+
+
+def _begin(digest: Any, part: pd.DataFrame, rows: int) -> None:
+    """What `to_json` writes before the cells: the columns, and the numbers of all rows."""
+    columns = part.iloc[:0].to_json(orient="split").removesuffix('"index":[],"data":[]}')
+    digest.update(f'{columns}"index":['.encode())
+    for start in range(0, rows, 100_000):
+        numbers = ",".join(map(str, range(start, min(start + 100_000, rows))))
+        digest.update(("," if start else "").encode() + numbers.encode())
+    digest.update(b'],"data":[')

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
+from realignment.intake.chunks import Shards, look_through
 from realignment.intake.readers import read_table
 from realignment.review.verdicts import read_verdicts
 
@@ -36,6 +37,31 @@ class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         return self._filepath is not None and (
             self._filepath.startswith("hub://") or Path(self._filepath).is_file()
         )
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}
+
+
+class ShardsDataset(AbstractDataset[NoReturn, Shards]):
+    """A table of raw rows in files that are larger than memory; see `intake.chunks.look_through`. Read-only.
+
+    Example: ``{type: realignment.tables.ShardsDataset, filepath: my/pairs}``, a file, a folder or a pattern.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = filepath
+        self.metadata = metadata
+
+    def load(self) -> Shards:
+        """The files, each of them looked through: rows are read later, part by part."""
+        return look_through(self._filepath)
+
+    def save(self, data: NoReturn) -> None:
+        """Refused: what people bring is never overwritten."""
+        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
+
+    def _exists(self) -> bool:
+        return Path(self._filepath).exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}

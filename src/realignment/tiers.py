@@ -27,22 +27,34 @@ def grade(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
     Raises:
         DataError: The policy has tiers and the pairs no grades, or none of the categories that they name.
     """
+    if policy.tiers:
+        check_categories(categories_of(pairs), policy)
+    return grade_part(pairs, policy)
+
+
+def grade_part(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """`grade` for a part of the pairs, which may have none of the categories that the tiers name."""
     if not policy.tiers:
         return pairs
+    _require_grades(pairs, policy)
+    graded = pairs.copy()
+    for response in ("chosen", "rejected"):
+        cells = zip(pairs[f"{response}_categories"], pairs[f"{response}_severity"], strict=True)
+        broken = [_broken(policy, *cell) for cell in cells]
+        graded[f"{response}_complies"] = pd.array([None if b is None else not b for b in broken], "boolean")
+        graded[f"{response}_rules"] = pd.Series(
+            [None if b is None else ",".join(b) for b in broken], index=pairs.index, dtype="str"
+        )
+    return graded
+
+
+def _require_grades(pairs: pd.DataFrame, policy: Policy) -> None:
     if not {"chosen_categories", "rejected_categories"} <= set(pairs.columns):
         raise DataError(
             f"Policy {policy.full_name} has tiers, and the pairs are not graded: expected columns "
             "chosen_categories, chosen_severity, rejected_categories, rejected_severity, or PKU-SafeRLHF's "
             f"response_k_harm_category and response_k_severity_level. Found: {', '.join(pairs.columns)}."
         )
-    graded = pairs.copy()
-    for response in ("chosen", "rejected"):
-        cells = zip(pairs[f"{response}_categories"], pairs[f"{response}_severity"], strict=True)
-        broken = [_broken(policy, *cell) for cell in cells]
-        graded[f"{response}_complies"] = pd.array([None if b is None else not b for b in broken], "boolean")
-        graded[f"{response}_rules"] = [None if b is None else ",".join(b) for b in broken]
-    _check_categories(pairs, policy)
-    return graded
 
 
 def _broken(policy: Policy, categories: Any, severity: Any) -> tuple[str, ...] | None:
@@ -56,10 +68,20 @@ def _broken(policy: Policy, categories: Any, severity: Any) -> tuple[str, ...] |
     return tuple(tier.id for tier in touched if severity > tier.max_severity)
 
 
-def _check_categories(pairs: pd.DataFrame, policy: Policy) -> None:
+def categories_of(pairs: pd.DataFrame) -> set[str]:
+    """Every category that a response of these pairs has."""
+    columns = [name for name in ("chosen_categories", "rejected_categories") if name in pairs]
+    cells = {cell for name in columns for cell in pairs[name].dropna()}
+    return {name for cell in cells for name in json.loads(cell)}
+
+
+def check_categories(found: set[str], policy: Policy) -> None:
+    """Stop where the tiers speak of nothing that is in the data.
+
+    Raises:
+        DataError: None of the categories is one that a tier names.
+    """
     named = {name for tier in policy.tiers for name in tier.categories or ()}
-    cells = [*pairs["chosen_categories"].dropna(), *pairs["rejected_categories"].dropna()]
-    found = {name for cell in cells for name in json.loads(cell)}
     if named and found and not named & found:
         raise DataError(
             f"No response has a category that a tier of {policy.full_name} names "

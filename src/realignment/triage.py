@@ -1,12 +1,13 @@
 """Triage: two judgments make a disposition; every pair gets exactly one (method.md, section 3)."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from realignment.judging import disposition_of
-from realignment.records import Disposition, HealthError
+from realignment.records import CONFLICTS, Counts, Disposition, HealthError
 
 FLAG_BOTH_COMPLY = "both comply"
 FLAG_STILL_PREFERRED = "still preferred"
@@ -73,42 +74,69 @@ def split(triaged: pd.DataFrame) -> dict[Disposition, pd.DataFrame]:
 
 def report_triage(triaged: pd.DataFrame, *, max_punish_share: float) -> dict[str, Any]:
     """How many pairs went where, and why."""
-    counts = {str(d): int((triaged["disposition"] == d).sum()) for d in Disposition}
-    conflicts = triaged[triaged["disposition"].isin([Disposition.INVERT, Disposition.PUNISH])]
-    rules = conflicts["rules_broken"].str.split(",").explode()
+    return report_counts(count_pairs(triaged), max_punish_share=max_punish_share)
+
+
+def count_pairs(triaged: pd.DataFrame) -> Counts:
+    """What `report_counts` reports; what several parts of the pairs have is the sum of what each has."""
+    columns = [triaged[name].tolist() for name in ("disposition", "chosen_verdict", "rejected_verdict")]
+    counts: Counts = Counter(
+        ("verdicts", _word(chosen), _word(rejected), d) for d, chosen, rejected in zip(*columns, strict=True)
+    )
+    counts.update(("count", d) for d in triaged["disposition"])
+    counts.update(("flag", str(flag)) for flag in triaged["flag"].dropna())
+    conflicts = triaged[triaged["disposition"].isin(CONFLICTS)]
+    counts.update(("rule", rule) for cell in conflicts["rules_broken"] for rule in cell.split(",") if rule)
     domains = triaged["domain"].fillna("(none)")
-    by_domain = pd.crosstab(domains, triaged["disposition"]).to_dict("index")
-    punished = triaged["disposition"] == Disposition.PUNISH
-    warnings = []
-    if len(triaged) and punished.mean() > max_punish_share:
-        warnings.append(
-            f"PUNISH pairs are {punished.mean():.0%} of all (limit {max_punish_share:.0%}): suppressing so "
-            "much risks the model's utility. Give corrections, lower `loss.punish_weight`, or raise "
-            "`loss.kl_weight`."
-        )
+    counts.update(("domain", str(n), d) for n, d in zip(domains, triaged["disposition"], strict=True))
+    punished = triaged[triaged["disposition"] == Disposition.PUNISH]
+    counts["with_correction",] = int(punished["correction"].notna().sum())
+    return counts
+
+
+def _word(verdict: Any) -> str:
+    return "unscored" if pd.isna(verdict) else "complies" if verdict else "violates"
+
+
+def report_counts(
+    counts: Counts, *, max_punish_share: float, retain_kept: int | None = None
+) -> dict[str, Any]:
+    """The report of these counts (`count_pairs`).
+
+    Args:
+        counts: Of all pairs.
+        max_punish_share: Above it the report warns.
+        retain_kept: RETAIN pairs that are handed on, where these are not all.
+    """
+    by: dict[str, dict[tuple[str, ...], int]] = {}
+    # Most first; equals by name, so that the parts do not matter.
+    for (kind, *key), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        by.setdefault(kind, {})[tuple(key)] = count
+    dispositions = {str(d): counts["count", str(d)] for d in Disposition}
+    found = [d for d in sorted(dispositions) if dispositions[d]]
+    domains = sorted({domain for domain, _ in by.get("domain", {})})
+    punished = dispositions[Disposition.PUNISH] / max(sum(dispositions.values()), 1)
     return {
-        "counts": counts,
-        "verdicts": _count_verdicts(triaged),
-        "flags": {str(k): int(v) for k, v in triaged["flag"].dropna().value_counts().items()},
-        "by_rule": {str(k): int(v) for k, v in rules[rules != ""].value_counts().items()},
-        "by_domain": {str(k): {str(d): int(n) for d, n in row.items()} for k, row in by_domain.items()},
-        "with_correction": int((punished & triaged["correction"].notna()).sum()),
-        "warnings": warnings,
+        "counts": dispositions,
+        "retain_kept": dispositions[Disposition.RETAIN] if retain_kept is None else retain_kept,
+        "verdicts": [
+            {"chosen": chosen, "rejected": rejected, "disposition": disposition, "count": count}
+            for (chosen, rejected, disposition), count in by.get("verdicts", {}).items()
+        ],
+        "flags": {flag: count for (flag,), count in by.get("flag", {}).items()},
+        "by_rule": {rule: count for (rule,), count in by.get("rule", {}).items()},
+        "by_domain": {name: {d: counts["domain", name, d] for d in found} for name in domains},
+        "with_correction": counts["with_correction",],
+        "warnings": [_warn_of_punish(punished, max_punish_share)] if punished > max_punish_share else [],
     }
 
 
-def _count_verdicts(triaged: pd.DataFrame) -> list[dict[str, Any]]:
-    def word(verdict: Any) -> str:
-        return "unscored" if pd.isna(verdict) else "complies" if verdict else "violates"
-
-    keys = pd.DataFrame(
-        {
-            "chosen": triaged["chosen_verdict"].map(word, na_action=None),
-            "rejected": triaged["rejected_verdict"].map(word, na_action=None),
-            "disposition": triaged["disposition"],
-        }
+def _warn_of_punish(share: float, limit: float) -> str:
+    return (
+        f"PUNISH pairs are {share:.0%} of all (limit {limit:.0%}): suppressing so "
+        "much risks the model's utility. Give corrections, lower `loss.punish_weight`, or raise "
+        "`loss.kl_weight`."
     )
-    return keys.value_counts().rename("count").reset_index().to_dict("records")  # type: ignore[return-value]
 
 
 def check_triage(counts: dict[str, int]) -> None:

@@ -15,6 +15,7 @@ from realignment.intake.screening import (
     OPTIONAL_TEXTS,
     Columns,
     Problems,
+    SeenRows,
     find_long_prompts,
     find_problems,
     is_null,
@@ -89,12 +90,16 @@ def clean_rows(
     invalid: Literal["skip", "fail"],
     max_prompt_chars: int,
     long_prompts: Literal["drop", "truncate", "fail"],
+    seen: SeenRows | None = None,
 ) -> Intake:
-    """`clean_pairs` for a part of a table whose format is known; it may hold no usable row."""
+    """`clean_pairs` for a part of a table whose format is known; it may hold no usable row.
+
+    Of a table in parts every part has all of its columns, and `seen` goes from one to the next.
+    """
     rows = raw.index.to_numpy() if raw.index.name == "row" else np.arange(1, len(raw) + 1)
     readings = list(read_rows(raw, layout))
-    pairs = _to_columns(raw, readings)
-    problems = find_problems(pairs, readings)
+    pairs = _to_columns(raw, readings, layout)
+    problems = find_problems(pairs, readings, seen)
     if invalid == "fail":
         _stop(problems, rows, "cannot be used", "Mend them, or set `invalid: skip` to set them aside.")
     problems, truncated = _limit_prompts(pairs, problems, rows, max_prompt_chars, long_prompts)
@@ -128,7 +133,7 @@ def _limit_prompts(
     return [one or other for one, other in zip(problems, too_long, strict=True)], 0
 
 
-def _to_columns(raw: pd.DataFrame, readings: Iterable[Any]) -> Columns:
+def _to_columns(raw: pd.DataFrame, readings: Iterable[Any], layout: PreferenceFormat) -> Columns:
     blank = [None] * len(raw)
     columns: Columns = {
         name: [getattr(reading, name, None) for reading in readings]
@@ -149,15 +154,16 @@ def _to_columns(raw: pd.DataFrame, readings: Iterable[Any]) -> Columns:
     if any(name in raw.columns for name in (*TRUTH_COLUMNS, "is_response_0_safe", "is_response_1_safe")):
         for name, cells in zip(TRUTH_COLUMNS, given_by_format, strict=True):
             columns[name] = _without_nan(raw[name] if name in raw.columns else cells)
-    return columns | _read_grades(raw, readings)
+    return columns | _read_grades(raw, readings, layout)
 
 
-def _read_grades(raw: pd.DataFrame, readings: Iterable[Any]) -> Columns:
-    """Categories and severities of harm, where the table has any."""
+def _read_grades(raw: pd.DataFrame, readings: Iterable[Any], layout: PreferenceFormat) -> Columns:
+    """Categories and severities of harm, where the table has columns for them."""
     given = {name: raw[name] for name in GRADE_COLUMNS if name in raw.columns}
-    by_format = {name: [getattr(reading, name, None) for reading in readings] for name in GRADE_COLUMNS}
-    if not given and not any(cell is not None for cells in by_format.values() for cell in cells):
+    graded = {name.format(k) for name in PKU_GRADES[1:] for k in (0, 1)} & set(raw.columns)
+    if not given and not (graded and layout is PreferenceFormat.PKU):
         return {}
+    by_format = {name: [getattr(reading, name, None) for reading in readings] for name in GRADE_COLUMNS}
     read = {"categories": read_categories, "severity": read_severity}
     return {
         name: [read[name.partition("_")[2]](cell) for cell in given.get(name, by_format[name])]

@@ -1,12 +1,14 @@
 """Which rows of a table of pairs cannot be used, and why: the first problem of every row."""
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from realignment.intake.formats import Problem
+from realignment.intake.seen import Seen, hash_keys
 from realignment.records import TRUTH_COLUMNS
 
 Columns = dict[str, list[Any]]
@@ -14,6 +16,15 @@ Columns = dict[str, list[Any]]
 
 Problems = list[Problem | None]
 """One entry per row; None where the row can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRows:
+    """Contents and ids of the rows in earlier parts of a table."""
+
+    contents: Seen = field(default_factory=Seen)
+    ids: Seen = field(default_factory=Seen)
+
 
 OPTIONAL_TEXTS = ("domain", "correction")
 _TRUTH = {
@@ -26,8 +37,15 @@ _TRUTH = {
 }  # True == 1 == 1.0 as a key
 
 
-def find_problems(columns: Columns, readings: list[Any]) -> Problems:
-    """The first problem of every row; rewrites truth to bool or None, and blank optional texts to None."""
+def find_problems(columns: Columns, readings: list[Any], seen: SeenRows | None = None) -> Problems:
+    """The first problem of every row; rewrites truth to bool or None, and blank optional texts to None.
+
+    Args:
+        columns: Canonical columns.
+        readings: What the format made of each row.
+        seen: Rows of earlier parts, if this is a part of a table; the rows of this one join them.
+    """
+    seen = seen or SeenRows()
     problems: Problems = [reading if isinstance(reading, Problem) else None for reading in readings]
     for name in ("prompt", "chosen", "rejected", "pair_id"):
         _note(problems, columns[name], _check_text, name)
@@ -48,9 +66,14 @@ def find_problems(columns: Columns, readings: list[Any]) -> Problems:
         zip(*(columns[name] for name in ("prompt", "chosen", "rejected", "messages")), strict=True)
     )
     _note_repeated(
-        problems, content, Problem("prompt", "the same prompt, chosen and rejected as an earlier row")
+        problems,
+        content,
+        Problem("prompt", "the same prompt, chosen and rejected as an earlier row"),
+        seen.contents,
     )
-    _note_repeated(problems, columns["pair_id"], Problem("pair_id", "the same pair_id as an earlier row"))
+    _note_repeated(
+        problems, columns["pair_id"], Problem("pair_id", "the same pair_id as an earlier row"), seen.ids
+    )
     return problems
 
 
@@ -75,13 +98,15 @@ def _note(problems: Problems, cells: list[Any], check: Callable[[Any], str | Non
             problems[row] = Problem(field, reason)
 
 
-def _note_repeated(problems: Problems, keys: list[Any], problem: Problem) -> None:
-    seen: set[Hashable] = set()
-    for row, key in enumerate(keys):
-        if problems[row] is None:
-            if key in seen:
-                problems[row] = problem
-            seen.add(key)
+def _note_repeated(problems: Problems, keys: list[Any], problem: Problem, earlier: Seen) -> None:
+    usable = [row for row, found in enumerate(problems) if found is None]
+    here: set[Hashable] = set()
+    hashes = hash_keys(keys[row] for row in usable)
+    for row, known in zip(usable, earlier.know(hashes), strict=True):
+        if known or keys[row] in here:
+            problems[row] = problem
+        here.add(keys[row])
+    earlier.add(hashes)
 
 
 def _check_text(cell: Any) -> str | None:

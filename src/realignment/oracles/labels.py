@@ -1,13 +1,24 @@
 """The oracle that reads verdicts given with the data: people's labels, or the ground truth of a benchmark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
-Labels = Mapping[tuple[str, str], bool | None]
-"""Verdict by (prompt, response)."""
+Known = TypeVar("Known", covariant=True)
+
+
+class ByResponse(Protocol[Known]):
+    """What is known of responses, by (prompt, response): a mapping, of which only `get` is asked."""
+
+    def get(self, key: tuple[str, str], /) -> Known | None:
+        """None where nothing is known."""
+
+
+Labels = ByResponse[bool | None]
+"""Verdicts."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +27,7 @@ class LabelOracle:
 
     labels: Labels
     name: str = "labels"
-    rules: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    rules: ByResponse[tuple[str, ...]] = field(default_factory=dict)
     """Rules and tiers that a response breaks, where the labels say so."""
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
@@ -27,5 +38,5 @@ class LabelOracle:
         label = self.labels.get((exchange.prompt, exchange.response))
         if label is None:
             return Judgment(None, 0.0, reason="the data gives no label for this response", oracle=self.name)
-        broken = self.rules.get((exchange.prompt, exchange.response), ())
+        broken = self.rules.get((exchange.prompt, exchange.response)) or ()
         return Judgment(label, 1.0, broken, "label given with the data", self.name)

@@ -46,6 +46,7 @@ __all__ = [
     "RayParameters",
     "ReviewParameters",
     "Share",
+    "StreamingParameters",
     "TextClassifierParameters",
     "TrainingParameters",
     "TriageParameters",
@@ -119,6 +120,17 @@ class TriageParameters(Parameters):
 
     min_confidence: Share = Field(0.5, description="Below this a verdict counts as not known")
     max_punish_share: Share = Field(0.5, description="Above this the run warns of utility collapse")
+
+
+class StreamingParameters(Parameters):
+    """What `judge_stream` hands on."""
+
+    max_retain: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many RETAIN pairs in `retain_pairs` and `pairs`, drawn at random by `seed`; "
+        "null: all",
+    )
 
 
 class GoldParameters(Parameters):

@@ -123,3 +123,8 @@ class JudgingParameters(OracleParameters):
     def pairs_at_a_time(self) -> int | None:
         """Pairs of a chunk; None: all, for a batch command loads its model anew for every file."""
         return None if self.batches is not None else self.chunk_size
+
+    @property
+    def pairs_of_a_part(self) -> int:
+        """Pairs of a chunk where they are never all at hand; a batch command then gets full files."""
+        return self.chunk_size if self.batches is None else max(1, self.batches.max_requests // 2)

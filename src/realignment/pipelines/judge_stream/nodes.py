@@ -1,0 +1,60 @@
+"""The node of the pipeline `judge_stream`."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from realignment import lineage
+from realignment.intake.chunks import Shards
+from realignment.parameters import (
+    IntakeParameters,
+    JudgingParameters,
+    StreamingParameters,
+    TriageParameters,
+)
+from realignment.policy import Policy
+from realignment.records import Disposition
+from realignment.table_files import TableFile, WorkFolder
+
+logger = logging.getLogger(__name__)
+
+
+def judge_in_parts(
+    pair_files: Shards,
+    policy: Policy,
+    intake: IntakeParameters,
+    judging: JudgingParameters,
+    triage: TriageParameters,
+    parameters: StreamingParameters,
+    seed: int,
+    work_folder: str,
+) -> tuple[TableFile | dict[str, Any], ...]:
+    """Clean, judge and triage the pairs, a part at a time; every table is a file that the catalog takes."""
+    from realignment import streaming
+    from realignment.appointment import appoint
+
+    folder = WorkFolder(Path(work_folder) / "streams")
+    size = judging.chunk_size
+    clean = streaming.read_pairs(pair_files, policy, intake, folder=folder, size=size, seed=seed)
+    logger.info("%(pairs)d of %(rows)d rows are usable pairs (%(format)s)", clean.report)
+    oracle = appoint(judging, clean.pairs)
+    found = streaming.judge_and_triage(
+        clean.pairs,
+        policy,
+        oracle,
+        judging,
+        triage_parameters=triage,
+        max_retain=parameters.max_retain,
+        seed=seed,
+    )
+    counts = found.triage_report["counts"]
+    logger.info("Triage: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
+    for warning in found.triage_report["warnings"]:
+        logger.warning(warning)
+    splits = {f"{d.lower()}_pairs": found.splits[d] for d in Disposition}
+    facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
+    read = {"pairs": found.pairs, "judgments": found.judgments}
+    judged = lineage.seal("judging", inputs={"pairs": found.pairs}, outputs=read, **facts)
+    triaged = lineage.seal("triage", inputs=read, outputs=splits, **facts)
+    reports = (clean.report, found.oracle_report, found.triage_report)
+    return (found.pairs, found.judgments, clean.rejected_rows, *splits.values(), *reports, judged, triaged)
