@@ -124,12 +124,6 @@ def test_a_correction_that_is_missing_as_nan_is_no_correction():
     assert build(pairs)[1].treatment is Treatment.SUPPRESS
 
 
-def test_weights_and_references_are_found_by_pair_and_default_to_one_and_unknown():
-    examples = build(weights={"b": 2.5}, references={"a": (-1.0, -2.0)})
-    assert [e.weight for e in examples] == [1.0, 2.5, 1.0, 1.0]
-    assert [e.reference for e in examples] == [(-1.0, -2.0), (), (), ()]
-
-
 def test_responses_are_cut_and_the_messages_of_the_data_are_the_prompt():
     examples = build(max_response_tokens=3)
     assert max(len(response) for e in examples for response in e.tokens.responses) == 3

@@ -46,11 +46,9 @@ def build_examples(
     use_corrections: bool,
     affirm: bool,
     max_response_tokens: int,
-    weights: Mapping[str, float] | None = None,
-    references: Mapping[str, tuple[float, ...]] | None = None,
     audited: bool = False,
 ) -> list[Example]:
-    """One example per pair, in order.
+    """One example per pair, in order, of weight one.
 
     Args:
         pairs: Triaged pairs.
@@ -58,8 +56,6 @@ def build_examples(
         use_corrections: Whether PUNISH pairs with a correction are corrected; else they are suppressed.
         affirm: Whether RETAIN pairs whose rejected response violates keep their preference.
         max_response_tokens: Where a response is cut.
-        weights: w̃ by pair_id; pairs not in it have weight 1.
-        references: log π_ref of the responses by pair_id, in the treatment's order.
         audited: Whether each pair's own `error_rate` counts in the robust loss.
 
     Raises:
@@ -70,17 +66,13 @@ def build_examples(
             "`loss.error_rate: audited` needs an audit of these very splits, and there is none: run "
             "`--pipelines audit`, then `gold` again; or set `loss.error_rate` to a number."
         )
-    weights, references = weights or {}, references or {}
     examples = []
     for pair in _records(pairs):
         has_correction = use_corrections and isinstance(pair["correction"], str)
         affirmed = affirm and pair.get("rejected_verdict") is False
         treatment = treatment_of(pair["disposition"], has_correction=has_correction, affirmed=affirmed)
         tokens = _tokenize(tokenizer, pair, RESPONSES[treatment], max_response_tokens)
-        pair_id = pair["pair_id"]
-        known = (weights.get(pair_id, 1.0), references.get(pair_id, ()))
-        example = Example(pair_id, tokens, treatment, *known, _error_rate(pair, audited))
-        examples.append(example)
+        examples.append(Example(pair["pair_id"], tokens, treatment, error_rate=_error_rate(pair, audited)))
     return examples
 
 

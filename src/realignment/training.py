@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,10 @@ def trainable_model(model: PreTrainedModel, lora: LoraSettings | None, *, seed: 
             target_modules=targets,
             task_type=TaskType.CAUSAL_LM,
         )
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # PEFT asks by a name that transformers has deprecated.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(model, config)
 
 
 class ProgressBar(TrainerCallback):

@@ -68,7 +68,7 @@ class Workbench:
     training: TrainingParameters
     seed: int
 
-    def build(self, pairs: pd.DataFrame, **known: Any) -> list[Example]:
+    def build(self, pairs: pd.DataFrame) -> list[Example]:
         """Examples of the pairs; see `examples.build_examples`."""
         return examples.build_examples(
             pairs,
@@ -77,7 +77,6 @@ class Workbench:
             affirm=self.loss.retain_weight > 0,
             audited=self.loss.invert == "robust" and self.loss.error_rate == "audited",
             max_response_tokens=self.training.max_response_tokens,
-            **known,
         )
 
     def weigh(
