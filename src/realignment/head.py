@@ -11,7 +11,7 @@ TILE_BYTES = {"cpu": 3 * 2**23, "cuda": 2**28}
 PRODUCT_WIDTH = 512
 """Words of the vocabulary in one product on a CPU: a fifth faster than all of them at once."""
 
-BLOCK_BYTES = 2**18
+BLOCK_BYTES = 2**20
 """Of the rows of a tile that are worked on at once on a CPU: the passes over them stay in the cache."""
 
 
