@@ -57,6 +57,12 @@ def test_the_verdicts_are_those_of_one_full_forward_pass_per_request(family):
     assert len({round(p, 6) for p in expected}) == 5, "the requests must differ for the test to mean anything"
 
 
+def test_confidence_has_more_digits_than_half_precision():
+    """A bfloat16 probability near one is a multiple of 1/256: what is sure and what is surer would be equal."""
+    found = oracle_of(tiny_model(dtype=torch.bfloat16))(EXCHANGES, POLICY)
+    assert any(j.confidence * 256 % 1 for j in found)
+
+
 @pytest.mark.parametrize("family", OTHERS)
 def test_a_recurrent_model_is_refused_with_what_to_do_instead(family):
     with pytest.raises(OracleError, match=r"is recurrent.*`judging.oracle: chat`"):
