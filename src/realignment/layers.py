@@ -77,9 +77,9 @@ def derivative_along(module: nn.Module, entered: Tensor, direction: Mapping[str,
         matrix = weight.t() if _is_transposed(module) else weight
         return F.linear(entered.to(weight.dtype), matrix, along.get("bias"))
     if isinstance(module, nn.Embedding):
-        change = functional_call(module, along, (entered,))
+        rows: Tensor = functional_call(module, along, (entered,))
         # Autograd drops the padding row's gradient, so training does too (in SmolLM2 that is <|im_end|>).
-        return change if module.padding_idx is None else change * (entered != module.padding_idx)[..., None]
+        return rows if module.padding_idx is None else rows * (entered != module.padding_idx)[..., None]
     # A norm may add a constant to its weight (Gemma: 1 + w), which the difference takes out again. Beside a
     # one a small G is lost, in half precision altogether: so G has size one meanwhile, in float32.
     exact = torch.promote_types(weight.dtype, torch.float32)
@@ -107,8 +107,6 @@ def weight_gradients(module: nn.Module, entered: Tensor, delta: Tensor) -> dict[
         weights = {
             name: p.detach().requires_grad_(True) for name, p in module.named_parameters(recurse=False)
         }
-        # Under autocast a layer's input may be of another precision than its weights.
-        own = entered.to(weights["weight"].dtype) if entered.is_floating_point() else entered
-        output = functional_call(module, weights, (own,))
+        output = functional_call(module, weights, (entered,))
         gradients = torch.autograd.grad(output, list(weights.values()), delta.to(output.dtype))
     return dict(zip(names, gradients, strict=True))
