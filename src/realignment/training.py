@@ -152,8 +152,7 @@ def training_arguments(
     """Our settings as arguments of transformers; `settings.trainer` overrides and adds.
 
     Raises:
-        TrainingError: `training.trainer` has a name that TrainingArguments does not know, or a wrong value,
-            or asks for mixed precision.
+        TrainingError: `training.trainer` has a name or value unknown to transformers, or mixes precisions.
     """
     chosen: dict[str, Any] = {
         "output_dir": str(folder),
