@@ -2,8 +2,10 @@ import pytest
 import torch
 from test_impact import EXAMPLES, MODELS, gold
 from tiny_decoders import tiny_model, with_lora
+from torch import nn
+from transformers.models.gemma2.modeling_gemma2 import Gemma2TextScaledWordEmbedding
 
-from realignment.curvature import head_fisher_diagonal, precondition, sample_targets
+from realignment.curvature import _Fisher, head_fisher_diagonal, precondition, sample_targets
 from realignment.head import Head
 from realignment.likelihood import output_head, response_hidden_states
 from realignment.rows import lay_out
@@ -80,11 +82,53 @@ def test_kfac_of_the_last_layer_is_the_kronecker_product_of_its_factors():
     logprobs = head.logits(states).log_softmax(-1)[torch.arange(len(target)), target]
     (delta,) = torch.autograd.grad(logprobs.sum(), kept["y"])
     x, d = kept["x"].flatten(0, 1), delta.flatten(0, 1)
-    inputs, outputs = x.T @ x, d.T @ d
+    reached = d.any(-1)
+    assert 0 < reached.sum() < len(d), "the last token of a response predicts nothing"
+    inputs, outputs = x[reached].T @ x[reached] / reached.sum(), d.T @ d
     damped = [f + 0.1**0.5 * f.diagonal().mean() * torch.eye(len(f)) for f in (inputs, outputs)]
     full = torch.kron(damped[1].contiguous(), damped[0].contiguous())
     expected = torch.linalg.solve(full, direction[name].flatten()).view_as(direction[name])
     torch.testing.assert_close(solve(model, direction, "kfac")[name], expected)
+
+
+def test_factors_and_diagonals_are_of_one_scale():
+    """Where every input is ±1, a weight and its bias have the same Fisher information."""
+    torch.manual_seed(0)
+    layer = nn.Linear(1, 1).double()
+    x, delta = torch.tensor([[[1.0], [-1.0], [1.0]]]).double(), torch.randn(1, 3, 1).double()
+    fisher = _Fisher(factors=True)
+    fisher.observe("layer", layer, x, delta)
+    weight, bias = (
+        fisher.solve(name, torch.ones(shape).double(), 1e-9)
+        for name, shape in (("layer.weight", (1, 1)), ("layer.bias", (1,)))
+    )
+    torch.testing.assert_close(weight[0], bias, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("factors", [True, False])
+def test_padding_is_no_sample(factors):
+    torch.manual_seed(0)
+    layer, along = nn.Linear(3, 2).double(), torch.randn(2, 3).double()
+    x, delta = torch.randn(1, 5, 3).double(), torch.randn(1, 5, 2).double()
+    delta[0, 3:] = 0
+    solved = []
+    for end in (3, 5):
+        fisher = _Fisher(factors=factors)
+        fisher.observe("layer", layer, x[:, :end], delta[:, :end])
+        solved.append(fisher.solve("layer.weight", along, 0.1))
+    torch.testing.assert_close(*solved)
+
+
+def test_the_diagonal_of_a_scaled_embedding_is_the_sum_of_squared_token_gradients():
+    torch.manual_seed(0)
+    layer = Gemma2TextScaledWordEmbedding(5, 3, padding_idx=2, embed_scale=4.0).double()
+    tokens, delta = torch.tensor([[0, 1, 1, 2]]), torch.randn(1, 4, 3).double()
+    fisher, expected = _Fisher(factors=False), torch.zeros(5, 3).double()
+    fisher.observe("embedding", layer, tokens, delta)
+    for place in range(4):
+        (gradient,) = torch.autograd.grad(layer(tokens[:, place]), layer.weight, delta[:, place])
+        expected += gradient**2
+    torch.testing.assert_close(fisher.diagonals["embedding.weight"], expected)
 
 
 @pytest.mark.parametrize("curvature", ["diagonal_fisher", "kfac"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_decoders import WIDTH, move, tiny_examples, tiny_model, with_lora
 from torch import nn
+from transformers import OPTConfig, OPTForCausalLM
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
@@ -173,6 +174,23 @@ def test_impact_scores_of_llamas_own_norm_match_in_float32():
     assert float((scores - twin).norm() / twin.norm()) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float32, 1e-4), (torch.bfloat16, 0.15)]
+)
+@pytest.mark.parametrize("layers", ["norm", "embed_tokens", ""])
+def test_impact_scores_of_gemmas_norms_and_scaled_embedding_match(layers, dtype, tolerance):
+    """Its norms multiply by 1 + w, and a gold gradient is small beside a one; its embedding is a multiple."""
+    model = tiny_model("gemma2", dtype=dtype)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(layers in name)
+    direction = {name: 1e-3 * along for name, along in gold(model).items()}
+    scores, twin = (
+        score(model, EXAMPLES, direction)[0],
+        naive.impact_scores(model, EXAMPLES, OBJECTIVE, direction),
+    )
+    assert float((scores - twin).norm() / twin.norm()) < tolerance
+
+
 def test_the_padding_row_of_the_embedding_counts_no_more_than_in_training():
     model = tiny_model("llama")
     name, pad = "model.embed_tokens.weight", model.model.embed_tokens.padding_idx
@@ -264,6 +282,39 @@ def test_a_trained_layer_of_unknown_form_is_refused_before_anything_is_touched()
     with pytest.raises(ImpactError, match=r"model\.norm\.1 \(Gate\): expected linear, embedding or norm"):
         score(model, EXAMPLES, {})
     assert state(model) == before
+
+
+def test_an_embedding_of_positions_that_shifts_them_is_refused():
+    sizes = {"hidden_size": WIDTH, "ffn_dim": 24, "word_embed_proj_dim": WIDTH, "num_attention_heads": 2}
+    model = OPTForCausalLM(OPTConfig(vocab_size=37, num_hidden_layers=1, **sizes)).double()
+    with pytest.raises(ImpactError, match="embed_positions"):
+        score(model, EXAMPLES, {name: torch.ones_like(p) for name, p in model.named_parameters()})
+
+
+def test_a_layer_of_two_inputs_is_refused():
+    class GatedRMSNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(WIDTH, dtype=torch.float64))
+
+        def forward(self, states, gate=None):
+            return states * gate * self.weight
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = GatedRMSNorm()
+
+        def forward(self, states):
+            return self.norm(states, gate=states)
+
+    states = torch.randn(1, 3, WIDTH, dtype=torch.float64)
+    model = Gated()
+    with (
+        pytest.raises(ImpactError, match=r"norm \(GatedRMSNorm\).*2 arguments"),
+        LayerPasses(model, (1, 3), lambda *_: None),
+    ):
+        model(states)
 
 
 def test_a_layer_that_sees_all_rows_in_one_is_refused():

@@ -17,6 +17,7 @@ from tiny_decoders import (
 )
 from transformers import LlamaForCausalLM
 
+from realignment.attention import SHARED_PROMPTS
 from realignment.likelihood import (
     LikelihoodError,
     can_share_prompts,
@@ -181,13 +182,22 @@ def test_the_check_leaves_the_models_mode_as_it_was(model):
     model.eval()
 
 
-def test_sharing_prompts_leaves_generation_as_it_was():
-    model, ids = tiny_model(), torch.tensor([[2, 2, 5, 6, 7], [3, 4, 5, 6, 7]])
+@pytest.mark.parametrize("family", DECODERS)
+def test_sharing_prompts_leaves_other_uses_of_the_model_as_they_were(family):
+    model, ids = tiny_model(family), torch.tensor([[2, 2, 5, 6, 7], [3, 4, 5, 6, 7]])
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False}
-    before = model.generate(ids, **options)
+    options = {"attention_mask": mask, "max_new_tokens": 16, "do_sample": False}
+
+    @torch.no_grad()
+    def use():
+        # Without padding no mask is built, and a token must see no later one all the same.
+        return model.generate(ids, **options), model(ids).logits, model(torch.arange(3, 33)[None]).logits
+
+    before = use()
     score(model, PAIRS)
-    assert model.generate(ids, **options).equal(before)
+    assert model.config._attn_implementation == SHARED_PROMPTS
+    for found, expected in zip(use(), before, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("share_prompts", [True, False])

@@ -1,5 +1,6 @@
 import copy
 import logging
+import math
 from dataclasses import replace
 
 import naive
@@ -9,6 +10,7 @@ from tiny_decoders import SIZES, move, tiny_examples, tiny_model, tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from realignment.collation import Collator
+from realignment.fresh import FreshWeights
 from realignment.objective import Objective, Treatment
 from realignment.parameters import TrainingParameters
 from realignment.records import HealthError
@@ -297,6 +299,42 @@ def test_accumulated_micro_batches_of_like_composition_train_like_one_batch(tmp_
     for name, value in parameters(one).items():
         torch.testing.assert_close(parameters(many)[name], value, rtol=1e-3, atol=1e-5)
         assert "lora_A" in name or not value.equal(moved[name])
+
+
+def test_a_last_step_of_fewer_micro_batches_is_a_mean_over_those(tmp_path):
+    """Six micro-batches, four a step: every loss is log 2, so every mean is."""
+    examples = examples_of(tiny_model(dtype=torch.float32), [AFFIRM] * 6, [1.0] * 6)
+    gold = FreshWeights([Layout(0)([examples[0].tokens])], [torch.zeros(2)], 0.3, 1, False)
+    histories = [
+        train(
+            fresh(),
+            examples,
+            objective=Objective(beta=0.3, retain_weight=1.0),
+            arguments=arguments(
+                tmp_path / name, batch_size=1, accumulation_steps=4, learning_rate=1e-12, logging_steps=1
+            ),
+            layout=Layout(0),
+            fresh=weights,
+        )
+        for name, weights in (("static", None), ("fresh", gold))
+    ]
+    for history in histories:
+        assert [entry["loss"] for entry in history] == pytest.approx([math.log(2)] * 2)
+    static, anew = ([entry["grad_norm"] for entry in history] for history in histories)
+    assert static == pytest.approx(anew, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_is_refused_rather_than_without_effect(tmp_path, precision):
+    with pytest.raises(TrainingError, match=r"model\.dtype: bfloat16"):
+        arguments(tmp_path, trainer={precision: True})
+
+
+def test_several_gpus_are_one_device_and_no_larger_batch(tmp_path, monkeypatch):
+    """Of `nn.DataParallel` rows are no input; what runs on one GPU runs on the first of several."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = training_arguments(tmp_path, steps=2, device="cuda", settings=settings(batch_size=5), seed=0)
+    assert (found.n_gpu, found.train_batch_size) == (1, 5)
 
 
 def test_the_guard_stops_and_puts_back_parameters_whose_drift_is_within_the_limit(tmp_path, caplog):

@@ -7,10 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from realignment import head
 from realignment.directional import log_probability_derivatives
 from realignment.divergence import ReferenceStates, ReferenceTop
 from realignment.head import Head
 from realignment.vocabulary import token_kl, token_likelihoods, token_log_probabilities
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    """Two rows of a tile at once, two words of the vocabulary in a product: every sweep has some of both."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "BLOCK_BYTES", 2 * 4 * 5)
+        patch.setattr(head, "PRODUCT_WIDTH", 2)
+        yield
+
 
 HEADS = {
     "plain": {},

@@ -261,19 +261,17 @@ def test_four_bit_weights_cannot_all_be_trained(reference):
         open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
 
 
-@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"bf16": True}])
 @pytest.mark.parametrize("fresh", [None, 2])
-def test_checkpointing_and_autocast_train_as_without_them(opened, weights, tmp_path, options, fresh):
-    """Checkpointing changes no number; autocast rounds."""
+def test_training_with_checkpointing_is_training_without_it(opened, weights, tmp_path, fresh):
     results = []
-    for trainer in ({}, options):
+    for trainer in ({}, {"gradient_checkpointing": True}):
         changes = {"trainer": TRAINING.trainer | trainer, "fresh_weights_every": fresh}
         bench = opened(training=TRAINING.model_copy(update=changes))
         folder = tmp_path / str(len(results))
         taken = bench.fresh_weights(GOLD, UNIFORM)
         batch = bench.with_weights(PAIRS, weights)
         results.append(bench.train(batch, work_folder=folder, key=KEY, fresh=taken)[1]["loss"].tolist())
-    assert results[1] == pytest.approx(results[0], rel=0.2 if "bf16" in options else 1e-4)
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
 
 
 def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):

@@ -52,6 +52,9 @@ def shared_prompt_attention(
     if prompt_sharing is None:
         if softcap is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+        if attention_mask is None and query.shape[2] > 1:
+            # What a fused kernel is told by `is_causal` (`sdpa_mask` then leaves the mask out) is said here.
+            attention_mask = _band(query.shape[2], key.shape[2], None, query)
         return _attend(module, query, key, value, attention_mask, softcap, options), None
     outputs = []
     for sequences in prompt_sharing.sequences:
@@ -59,10 +62,10 @@ def shared_prompt_attention(
         width = sequences.shape[1]
         windowed = sliding_window is not None and width > sliding_window
         if softcap is None and not (query.device.type == "cpu" and _fused_is_slow(query_apart)):
-            band = _band(width, sliding_window, query) if windowed else None
+            band = _band(width, width, sliding_window, query) if windowed else None
             output, _ = sdpa_attention_forward(module, query_apart, key_apart, value_apart, band, **options)
         else:
-            band = _band(width, sliding_window, query)
+            band = _band(width, width, sliding_window, query)
             output = _attend(module, query_apart, key_apart, value_apart, band, softcap, options)
         outputs.append(output.flatten(0, 1))
     return torch.cat(outputs).index_select(0, prompt_sharing.home)[None], None
@@ -81,11 +84,11 @@ def take_apart(states: Tensor, sequences: Tensor) -> Tensor:
     return gathered.view(*sequences.shape, states.shape[1], states.shape[3]).transpose(1, 2)
 
 
-def _band(width: int, window: int | None, like: Tensor) -> Tensor:
-    """Zero where a query (row) sees a key (column), minus infinity elsewhere, shape (1, 1, K, K)."""
-    seen = torch.ones(width, width, dtype=torch.bool, device=like.device).tril()
+def _band(queries: int, keys: int, window: int | None, like: Tensor) -> Tensor:
+    """Zero where a query (row) sees a key (column), minus infinity elsewhere, shape (1, 1, Q, K)."""
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril()
     seen = seen if window is None else seen.triu(1 - window)
-    return like.new_zeros(width, width).masked_fill_(~seen, float("-inf"))[None, None]
+    return like.new_zeros(queries, keys).masked_fill_(~seen, float("-inf"))[None, None]
 
 
 def _attend(

@@ -34,9 +34,10 @@ def precondition(
 ) -> Gradient:
     """(F + λ)⁻¹ G, with F estimated on the given pairs.
 
-    ``diagonal_fisher``: F = Σ_t (δ_t ∘ δ_t)ᵀ (x_t ∘ x_t) for each matrix. ``kfac``: F = S ⊗ A with A = mean x
-    xᵀ and S = mean δ δᵀ (Martens & Grosse 2015, arXiv:1503.05671; every token counts as a sample), for linear
-    layers; biases, norms, embeddings and the output head keep the diagonal. λ is relative: `damping` times
+    ``diagonal_fisher``: F = Σ_t (δ_t ∘ δ_t)ᵀ (x_t ∘ x_t) for each matrix. ``kfac``: F = T · S ⊗ A with A =
+    mean x xᵀ and S = mean δ δᵀ over T tokens (Martens & Grosse 2015, arXiv:1503.05671; a sample is every
+    token on which a likelihood depends, so padding is none), for linear layers; biases, norms, embeddings and
+    the output head keep the diagonal. λ is relative: `damping` times
     the mean diagonal of F (for ``kfac`` its root for each factor), because only the direction of the result
     matters.
 
@@ -58,8 +59,8 @@ def precondition(
     head = output_head(model)
     trained_head = head_name(model, head)
     with scoring_mode(model):
+        generator = torch.Generator(head.weight.device).manual_seed(seed)
         for rows in batches:
-            generator = torch.Generator(rows.target.device).manual_seed(seed)
             with LayerPasses(model, (rows.input_ids.shape[0], rows.input_ids.shape[1]), fisher.observe):
                 hidden = response_hidden_states(model, rows)
                 target = sample_targets(hidden.detach(), head, generator)
@@ -71,12 +72,13 @@ def precondition(
 
 @dataclass
 class _Fisher:
-    """Sums over tokens, by parameter name: diagonals, and the two factors of linear layers."""
+    """Sums over tokens, by parameter name: diagonals; of linear layers the two factors and T, the tokens."""
 
     factors: bool
     diagonals: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    tokens: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, name: str, diagonal: Tensor) -> None:
         _add(self.diagonals, name, diagonal)
@@ -92,8 +94,10 @@ class _Fisher:
             elif isinstance(module, nn.Linear):
                 tokens = entered.flatten(0, -2).to(exact)
                 if self.factors:
-                    _add(self.inputs, full, tokens.t() @ tokens)
+                    reached = deltas.any(-1, keepdim=True).to(exact)
+                    _add(self.inputs, full, (tokens * reached).t() @ tokens)
                     _add(self.outputs, full, deltas.t() @ deltas)
+                    _add(self.tokens, full, reached.sum())
                 else:
                     self.add(full, (deltas**2).t() @ tokens**2)
             else:
@@ -105,6 +109,8 @@ class _Fisher:
             outputs, inputs = self.outputs[name], self.inputs[name]
             if not bool(outputs.any()) or not bool(inputs.any()):
                 return along
+            # F = T · S ⊗ A is Σ δδᵀ ⊗ Σ xxᵀ / T: a sum over tokens, as the diagonals of other parameters are.
+            outputs = outputs / self.tokens[name]
             left = torch.cholesky_solve(along.to(outputs.dtype), _damped_root(outputs, damping))
             return torch.cholesky_solve(left.t(), _damped_root(inputs, damping)).t().to(along.dtype)
         diagonal = self.diagonals.get(name)
@@ -130,19 +136,17 @@ def _damped_root(factor: Tensor, damping: float) -> Tensor:
 def _diagonal(module: nn.Module, entered: Tensor, deltas: Tensor) -> Tensor:
     """Σ_t (∂ℓ_t/∂W)² of the weight of an embedding or norm."""
     weight = dict(module.named_parameters(recurse=False))["weight"]
-    if isinstance(module, nn.Embedding):
-        squares = deltas**2
-        if module.padding_idx is not None:
-            squares = squares * (entered.flatten() != module.padding_idx)[:, None]
-        return torch.zeros_like(weight, dtype=squares.dtype).index_add_(0, entered.flatten(), squares)
-    if weight.dim() == 2:  # GPT-2's Conv1D, whose weight is (inputs, outputs)
+    if weight.dim() == 2 and not isinstance(module, nn.Embedding):  # GPT-2's, (inputs, outputs)
         return (entered.flatten(0, -2).to(deltas.dtype) ** 2).t() @ deltas**2
     zero: Callable[[Tensor], Tensor] = torch.zeros_like
     along = {name: zero(p) for name, p in module.named_parameters(recurse=False)} | {
         "weight": torch.ones_like(weight)
     }
-    scaled = derivative_along(module, entered, along).flatten(0, -2).to(deltas.dtype)
-    return ((scaled * deltas) ** 2).sum(0)
+    slope = derivative_along(module, entered, along)
+    squares = (slope.flatten(0, -2).to(deltas.dtype) * deltas) ** 2
+    if not isinstance(module, nn.Embedding):
+        return squares.sum(0)
+    return torch.zeros_like(weight, dtype=squares.dtype).index_add_(0, entered.flatten(), squares)
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from realignment.rows import Rows
 
 FILE = "fresh_weights.pt"
 MEMORY = 0.98
-"""Share of the running mean of scores that a batch leaves: it remembers some fifty batches."""
+"""Share of the running mean of scores that a batch leaves: it remembers some fifty batches, or parts of them
+where a token budget divides them."""
 
 
 @dataclass

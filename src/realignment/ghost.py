@@ -51,7 +51,7 @@ class LayerPasses:
     def __enter__(self) -> "LayerPasses":
         layers = trained_layers(self._model)
         for name, module in layers.items():
-            self._hooks.append(module.register_forward_hook(self._listen(name)))
+            self._hooks.append(module.register_forward_hook(self._listen(name), with_kwargs=True))
             self._frozen += [p for p in module.parameters(recurse=False) if p.requires_grad]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
@@ -63,11 +63,19 @@ class LayerPasses:
         for parameter in self._frozen:
             parameter.requires_grad_(True)
 
-    def _listen(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def _listen(self, name: str) -> Callable[..., Tensor | None]:
+        def hook(
+            module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any], output: Tensor
+        ) -> Tensor | None:
             # A consumer may run the layer again, which is no part of the model's pass.
             if not torch.is_grad_enabled():
                 return None
+            if len(inputs) != 1 or named:
+                raise ImpactError(
+                    f"No impact score for {name} ({type(module).__name__}): it is called with "
+                    f"{len(inputs) + len(named)} arguments, expected its input alone. Train with LoRA, or "
+                    "freeze this layer."
+                )
             if not output.requires_grad:
                 output.requires_grad_(True)
             hand_over = lambda entered, delta: self._hand_over(name, module, entered, delta)  # noqa: E731

@@ -38,9 +38,23 @@ def _is_affine(module: nn.Module) -> bool:
     kind = type(module).__name__
     names = {name for name, _ in module.named_parameters(recurse=False)}
     known = (
-        isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm) or "RMSNorm" in kind or kind == "Conv1D"
+        isinstance(module, nn.Linear | nn.LayerNorm)
+        or _is_lookup(module)
+        or "RMSNorm" in kind
+        or _is_transposed(module)
     )
     return known and names <= {"weight", "bias"}
+
+
+def _is_lookup(module: nn.Module) -> bool:
+    """Rows of a matrix, or (Gemma's) a multiple of them; other embeddings shift positions or have a norm."""
+    plain = type(module).forward is nn.Embedding.forward or "ScaledWordEmbedding" in type(module).__name__
+    return isinstance(module, nn.Embedding) and plain
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether it is GPT-2's linear layer, whose weight is (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D"
 
 
 def entered_dtype(module: nn.Module) -> torch.dtype:
@@ -58,15 +72,22 @@ def derivative_along(module: nn.Module, entered: Tensor, direction: Mapping[str,
     """
     zero = {name: torch.zeros_like(p) for name, p in module.named_parameters(recurse=False)}
     along = {name: zero[name] if value is None else value for name, value in direction.items()}
-    if isinstance(module, nn.Linear):
-        return F.linear(entered.to(along["weight"].dtype), along["weight"], along.get("bias"))
+    weight = along["weight"]
+    if isinstance(module, nn.Linear) or _is_transposed(module):
+        matrix = weight.t() if _is_transposed(module) else weight
+        return F.linear(entered.to(weight.dtype), matrix, along.get("bias"))
     if isinstance(module, nn.Embedding):
-        change = F.embedding(entered, along["weight"])
+        rows: Tensor = functional_call(module, along, (entered,))
         # Autograd drops the padding row's gradient, so training does too (in SmolLM2 that is <|im_end|>).
-        return change if module.padding_idx is None else change * (entered != module.padding_idx)[..., None]
-    # A norm may add a constant to its weight (Gemma: 1 + w), which the difference takes out again.
-    change, constant = (functional_call(module, weights, (entered,)) for weights in (along, zero))
-    return change - constant  # type: ignore[no-any-return]
+        return rows if module.padding_idx is None else rows * (entered != module.padding_idx)[..., None]
+    # A norm may add a constant to its weight (Gemma: 1 + w), which the difference takes out again. Beside a
+    # one a small G is lost, in half precision altogether: so G has size one meanwhile, in float32.
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    size = torch.stack([value.abs().max() for value in along.values()]).max().to(exact)
+    unit = {name: value / size.clamp(min=torch.finfo(exact).tiny) for name, value in along.items()}
+    none = {name: torch.zeros_like(value) for name, value in unit.items()}
+    change, constant = (functional_call(module, weights, (entered.to(exact),)) for weights in (unit, none))
+    return (change - constant) * size  # type: ignore[no-any-return]
 
 
 def weight_gradients(module: nn.Module, entered: Tensor, delta: Tensor) -> dict[str, Tensor]:

@@ -77,8 +77,10 @@ class RealignTrainer(Trainer):
         if fresh is not None:
             self.add_callback(FreshWeightsKeeper(fresh))
         self._sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        # The loss is a mean over the batch: let Trainer divide by the accumulation steps.
+        # The loss is a mean over the batch: there are no labels for Trainer to count.
         self.model_accepts_loss_kwargs = False
+        # Batches of an optimizer step, which Trainer sets anew before each: the last one may have fewer.
+        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The examples in the order of `train`, all epochs at once: a resumed run meets the same batches."""
@@ -94,7 +96,7 @@ class RealignTrainer(Trainer):
         """One batch, forward and backward part by part: memory is that of the largest part."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        steps = self.args.gradient_accumulation_steps
+        steps = self.current_gradient_accumulation_steps
         losses = []
         if self._fresh is not None:
             self._fresh.renew(model, self.state.global_step)
@@ -102,8 +104,7 @@ class RealignTrainer(Trainer):
             if self._fresh is not None:
                 losses.append(self._fresh_step(model, part, self._fresh) / steps)
                 continue
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, {"parts": [part]}) / steps
+            loss = self.compute_loss(model, {"parts": [part]}) / steps
             self.accelerator.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
@@ -156,8 +157,7 @@ class RealignTrainer(Trainer):
         # Before the passes are kept: PEFT switches gradients on again when it puts the adapters back.
         reference = self._reference(model, part)
         with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
-            with self.compute_loss_context_manager():
-                outlook = self._look(model, part, reference)
+            outlook = self._look(model, part, reference)
             tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
             logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
             per_pair = self._pair_losses(logprobs, outlook, part)
@@ -174,7 +174,7 @@ class RealignTrainer(Trainer):
             per_token = multipliers[rows.pair[rows.response]]
             head_gradients = _head_gradient(outlook, head, slopes * per_token, kl_slopes * per_token)
             gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
-        _accumulate(trained, gradients, 1 / self.args.gradient_accumulation_steps)
+        _accumulate(trained, gradients, 1 / self.current_gradient_accumulation_steps)
         return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
 
     def _look(self, model: nn.Module, part: Part, known: Reference | None) -> Outlook:

@@ -152,7 +152,7 @@ def training_arguments(
     """Our settings as arguments of transformers; `settings.trainer` overrides and adds.
 
     Raises:
-        TrainingError: `training.trainer` has a name that TrainingArguments does not know, or a wrong value.
+        TrainingError: `training.trainer` has a name or value unknown to transformers, or mixes precisions.
     """
     chosen: dict[str, Any] = {
         "output_dir": str(folder),
@@ -174,12 +174,20 @@ def training_arguments(
         "disable_tqdm": True,
     }
     try:
-        return TrainingArguments(**(chosen | settings.trainer))
+        arguments = TrainingArguments(**(chosen | settings.trainer))
     except (TypeError, ValueError) as error:
         raise TrainingError(
             f"transformers' TrainingArguments does not accept `training.trainer`: {error}. Found: "
             f"{settings.trainer}. Remove or correct the name."
         ) from error
+    if arguments.bf16 or arguments.fp16:
+        raise TrainingError(
+            "`training.trainer` asks for mixed precision (bf16 or fp16), expected the precision of the "
+            "references, which is the model's. Use `model.dtype: bfloat16`; adapters stay in float32."
+        )
+    # Where it sees several GPUs, Trainer would wrap the model in `nn.DataParallel` and enlarge the batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _check_references(examples: Sequence[Example]) -> None:

@@ -101,8 +101,10 @@ def score_conflicts(
                 scores = scores / torch.zeros_like(scores).index_add(
                     0, rows.pair, rows.length.to(scores.dtype)
                 )
-            for rank, index in enumerate(members):
-                results[index] = (float(scores[rank]), tuple(logprobs[rows.pair == rank].tolist()))
+            # One copy from the device for a batch, not two for every pair.
+            references = logprobs.cpu().split([len(e.tokens.responses) for e in batch])
+            for index, score, reference in zip(members, scores.tolist(), references, strict=True):
+                results[index] = (score, tuple(reference.tolist()))
             bar.update(len(members))
     return [results[i] for i in range(len(conflicts))]
 

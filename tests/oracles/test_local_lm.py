@@ -57,6 +57,14 @@ def test_the_verdicts_are_those_of_one_full_forward_pass_per_request(family):
     assert len({round(p, 6) for p in expected}) == 5, "the requests must differ for the test to mean anything"
 
 
+def test_confidence_has_more_digits_than_half_precision():
+    """A bfloat16 number from a half to one is a multiple of 1/256: sure and surer would be equal."""
+    found = oracle_of(tiny_model(dtype=torch.bfloat16))(EXCHANGES, POLICY)
+    complying = [j.confidence for j in found if j.complies]
+    assert complying
+    assert all(confidence * 256 % 1 for confidence in complying)
+
+
 @pytest.mark.parametrize("family", OTHERS)
 def test_a_recurrent_model_is_refused_with_what_to_do_instead(family):
     with pytest.raises(OracleError, match=r"is recurrent.*`judging.oracle: chat`"):

@@ -72,7 +72,9 @@ class LocalLMOracle:
         head, read = _AnswerHead(self.model, answers), self._reader.tokens
         prompts = [_prompt(exchanges[index]) for index in fitting]
         for batch, states in self._reader([requests[index] for index in fitting], prompts):
-            probabilities = head(states).softmax(-1)[:, 0].tolist()
+            logits = head(states)
+            exact = torch.promote_types(logits.dtype, torch.float32)
+            probabilities = logits.softmax(-1, dtype=exact)[:, 0].tolist()
             self.usage.asked += len(batch)
             self.usage.prompt_tokens += self._reader.tokens - read
             read = self._reader.tokens
