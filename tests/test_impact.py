@@ -20,6 +20,7 @@ from realignment.impact import (
     impact_weights,
 )
 from realignment.layers import derivative_along
+from realignment.likelihood import autocast
 from realignment.objective import Example, Objective, Treatment, pair_losses
 from realignment.records import HealthError
 from realignment.rows import lay_out
@@ -129,11 +130,25 @@ def test_the_error_of_finite_differences_falls_with_the_square_of_the_step():
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
 
 
-def test_finite_differences_in_half_precision_are_refused_with_the_reason():
-    model = with_lora(tiny_model(dtype=torch.bfloat16), moved=True)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_finite_differences_in_half_precision_are_refused_with_the_reason(mixed):
+    bare = tiny_model(dtype=torch.float32 if mixed else torch.bfloat16)
+    if mixed:
+        autocast(bare)
+    model = with_lora(bare, moved=True)
     direction = gold(model)
     with pytest.raises(ImpactError, match=r"rounding noise.*expected float32.*engine: ghost"):
         score(model, EXAMPLES, direction, engine="finite_difference")
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_under_autocast_scores_are_those_of_float32_but_for_its_rounding(lora):
+    models = [tiny_model(dtype=torch.float32) for _ in range(2)]
+    autocast(models[1])
+    exact, mixed = (with_lora(model, moved=True) if lora else model for model in models)
+    direction = gold(exact)
+    expected, found = (score(model, EXAMPLES, direction)[0] for model in (exact, mixed))
+    assert 1e-5 < float((found - expected).norm() / expected.norm()) < 0.1
 
 
 def test_finite_differences_along_no_direction_are_zero():

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import naive
@@ -20,8 +21,10 @@ from transformers import LlamaForCausalLM
 from realignment.attention import SHARED_PROMPTS
 from realignment.likelihood import (
     LikelihoodError,
+    autocast,
     can_share_prompts,
     choose_layout,
+    compute_dtype,
     output_head,
     response_hidden_states,
     response_log_probabilities,
@@ -322,3 +325,18 @@ def test_moving_rows_keeps_every_field():
     torch.testing.assert_close(
         *([getattr(laid, name) for name in Rows.__slots__] for laid in (rows.to("cpu"), rows))
     )
+
+
+def test_autocast_multiplies_in_bfloat16_for_every_caller_and_for_copies():
+    exact, mixed = tiny_model(dtype=torch.float32), tiny_model(dtype=torch.float32)
+    autocast(mixed)
+    assert (compute_dtype(exact), compute_dtype(mixed)) == (torch.float32, torch.bfloat16)
+    assert {p.dtype for p in mixed.parameters()} == {torch.float32}
+    rows = lay_out(PAIRS, pad_id=0)
+    values, rounded, copied = (
+        response_log_probabilities(model, rows) for model in (exact, mixed, copy.deepcopy(mixed))
+    )
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, copied)
+    error = float((rounded - values).detach().abs().max() / values.detach().abs().max())
+    assert 1e-5 < error < 0.02

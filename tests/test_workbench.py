@@ -261,17 +261,23 @@ def test_four_bit_weights_cannot_all_be_trained(reference):
         open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("options", "near"),
+    [({"trainer": TRAINING.trainer | {"gradient_checkpointing": True}}, 1e-4), ({"autocast": True}, 0.2)],
+)
 @pytest.mark.parametrize("fresh", [None, 2])
-def test_training_with_checkpointing_is_training_without_it(opened, weights, tmp_path, fresh):
+def test_checkpointing_and_autocast_train_as_without_them(opened, weights, tmp_path, fresh, options, near):
+    """Checkpointing changes no number; autocast rounds."""
     results = []
-    for trainer in ({}, {"gradient_checkpointing": True}):
-        changes = {"trainer": TRAINING.trainer | trainer, "fresh_weights_every": fresh}
+    for chosen in ({}, options):
+        changes = {"fresh_weights_every": fresh} | chosen
         bench = opened(training=TRAINING.model_copy(update=changes))
         folder = tmp_path / str(len(results))
         taken = bench.fresh_weights(GOLD, UNIFORM)
         batch = bench.with_weights(PAIRS, weights)
         results.append(bench.train(batch, work_folder=folder, key=KEY, fresh=taken)[1]["loss"].tolist())
-    assert results[1] == pytest.approx(results[0], rel=1e-4)
+    assert results[1] == pytest.approx(results[0], rel=near)
+    assert (results[1] == results[0]) != ("autocast" in options)
 
 
 def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):

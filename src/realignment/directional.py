@@ -12,7 +12,7 @@ from realignment.ghost import Gradient
 from realignment.head import Head, row_dot, tile_of
 from realignment.layers import ImpactError
 from realignment.likelihood import (
-    causal_model,
+    compute_dtype,
     head_name,
     output_head,
     response_hidden_states,
@@ -99,12 +99,12 @@ def finite_differences(
     Raises:
         ImpactError: The model computes in half precision.
     """
-    dtype = causal_model(model).dtype
+    dtype = compute_dtype(model)
     if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
         raise ImpactError(
             f"Finite differences in {dtype} are rounding noise (measured: rank correlation with the exact "
             "scores −0.6 to 0.03), expected float32. Use `impact.engine: ghost`, which is exact in any "
-            "precision, or `model.dtype: float32`."
+            "precision, or `model.dtype: float32` without `training.autocast`."
         )
     if step is None:
         step = FULL_STEP if output_head(model).weight.requires_grad else ADAPTER_STEP

@@ -52,8 +52,7 @@ def head_name(model: nn.Module, head: Head) -> str | None:
 
 def response_hidden_states(model: Any, rows: Rows) -> Tensor:
     """Last hidden states at the places that predict response tokens, shape (N, d)."""
-    causal = causal_model(model)
-    backbone = getattr(causal, causal.base_model_prefix)
+    causal, backbone = causal_model(model), _backbone(model)
     options: dict[str, Any] = {"attention_mask": rows.is_token}
     if rows.shares_prompts:
         if causal.config._attn_implementation != SHARED_PROMPTS:
@@ -65,6 +64,37 @@ def response_hidden_states(model: Any, rows: Rows) -> Tensor:
     output = backbone(input_ids=rows.input_ids, use_cache=False, **options)
     states: Tensor = output.last_hidden_state
     return states.flatten(0, 1).index_select(0, rows.source)
+
+
+class _Autocast:
+    """Mixed into a backbone's class: products in bfloat16 over weights in float32."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """The backbone's own, hidden states in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16):  # type: ignore[attr-defined]
+            output = super().forward(*args, **options)  # type: ignore[misc]
+        output.last_hidden_state = output.last_hidden_state.float()
+        return output
+
+
+def autocast(model: Any) -> None:
+    """Have every forward pass of a model in float32 multiply in bfloat16, also those of its copies.
+
+    In the model and not around it, because reference, scores and training must see one function.
+    """
+    backbone = _backbone(model)
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (_Autocast, kind), {})
+
+
+def compute_dtype(model: Any) -> torch.dtype:
+    """What the model multiplies in."""
+    return torch.bfloat16 if isinstance(_backbone(model), _Autocast) else causal_model(model).dtype
+
+
+def _backbone(model: Any) -> Any:
+    causal = causal_model(model)
+    return getattr(causal, causal.base_model_prefix)
 
 
 @contextmanager

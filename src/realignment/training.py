@@ -182,8 +182,9 @@ def training_arguments(
         ) from error
     if arguments.bf16 or arguments.fp16:
         raise TrainingError(
-            "`training.trainer` asks for mixed precision (bf16 or fp16), expected the precision of the "
-            "references, which is the model's. Use `model.dtype: bfloat16`; adapters stay in float32."
+            "`training.trainer` asks for mixed precision (bf16 or fp16), which would leave scores and "
+            "references out. Use `training.autocast: true` with `model.dtype: float32`, or "
+            "`model.dtype: bfloat16`, with which adapters stay in float32."
         )
     # Where it sees several GPUs, Trainer would wrap the model in `nn.DataParallel` and enlarge the batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)

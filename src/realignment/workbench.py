@@ -18,7 +18,13 @@ from pydantic import BaseModel
 from realignment import examples, impact, models, training, weighing
 from realignment.fresh import FreshWeights
 from realignment.head import Head
-from realignment.likelihood import choose_layout, output_head, response_log_probabilities, scoring_mode
+from realignment.likelihood import (
+    autocast,
+    choose_layout,
+    output_head,
+    response_log_probabilities,
+    scoring_mode,
+)
 from realignment.models.devices import choose_device, choose_dtype
 from realignment.objective import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
@@ -269,6 +275,13 @@ def open_workbench(
             "`training.lora` is null. Give it a LoRA, or set `model.quantize: null`."
         )
     model, tokenizer = load_model(path, model_parameters, quantize=model_parameters.quantize)
+    if parameters.autocast:
+        if model.dtype != torch.float32:
+            raise training.TrainingError(
+                f"`training.autocast` multiplies in bfloat16 over weights in float32; found weights in "
+                f"{model.dtype}. Set `model.dtype: float32`, or leave `training.autocast` out."
+            )
+        autocast(model)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     lora = parameters.lora
     settings = None

@@ -218,6 +218,11 @@ class TrainingParameters(Parameters):
         4096, ge=1, description="Tokens of a forward pass: a larger batch is taken in parts; null: in one"
     )
     accumulation_steps: int = Field(1, ge=1, description="Batches of an optimizer step")
+    autocast: bool = Field(
+        False,
+        description="Multiply in bfloat16 while all weights stay in float32 (mixed precision), in scores and "
+        "training; needs `model.dtype: float32`",
+    )
     reference: Literal["same_batch", "states", "top256"] = Field(
         "same_batch",
         description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a "
