@@ -445,6 +445,14 @@ def test_winsorizing_caps_the_largest_weights_of_a_disposition_and_keeps_the_mea
     assert impact_weights(scores, ["INVERT"] * 10, normalize="mean_one")[-1] > 9
 
 
+def test_the_cap_of_winsorizing_is_a_quantile_of_the_weights_that_count():
+    """Of ten weights eight are zero: their 0.8-quantile would be zero, and so would every weight."""
+    scores = torch.tensor([-1.0] * 8 + [1.0, 1000.0])
+    weights = impact_weights(scores, ["INVERT"] * 10, normalize="mean_one", winsorize=0.5)
+    assert float(weights.sum()) == pytest.approx(10)
+    assert float(weights[-1] / weights[-2]) == pytest.approx(500.5)
+
+
 @pytest.mark.parametrize("normalize", ["mean_one", "l1"])
 def test_a_disposition_without_positive_score_gets_weight_zero_and_leaves_the_other_alone(normalize):
     scores = torch.tensor([1.0, -2.0, 3.0, 4.0, 0.0, 2.0])
