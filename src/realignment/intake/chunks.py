@@ -13,7 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from realignment.intake.readers import columns_to_frame, parse_object, require_file, rows_to_frame
+from realignment.intake.readers import (
+    columns_to_frame,
+    parse_object,
+    require_file,
+    require_unique,
+    rows_to_frame,
+)
 from realignment.records import DataError
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
@@ -157,9 +163,11 @@ def _look_at_parquet(path: Path) -> tuple[list[str], int]:
     require_file(path)
     try:
         with pq.ParquetFile(path) as file:
-            return list(file.schema_arrow.names), int(file.metadata.num_rows)
+            names, rows = list(file.schema_arrow.names), int(file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is no readable Parquet file: {error}") from error
+    require_unique(names, path)
+    return names, rows
 
 
 def _read_parquet(path: Path, size: int, keep: np.ndarray | None) -> Iterator[pd.DataFrame]:

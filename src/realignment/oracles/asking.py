@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_exponential_jitter
 
 from realignment.oracles import OracleError
+from realignment.oracles.replies import well_formed
 
 if TYPE_CHECKING:  # takes long to import; only the oracles behind servers need it
     import aiohttp
@@ -46,7 +47,7 @@ class StatusError(Exception):
 
 def message_of(body: bytes) -> str:
     """What an error says, of a server that gives it as OpenAI does; else how it begins."""
-    return str(_error_of(body).get("message") or body[:120].decode(errors="replace"))
+    return well_formed(str(_error_of(body).get("message") or body[:120].decode(errors="replace")))
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
