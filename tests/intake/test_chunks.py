@@ -114,6 +114,14 @@ def test_two_columns_of_one_name_are_refused_however_the_table_is_read(tmp_path)
             read(str(tmp_path / "pairs.parquet"))
 
 
+def test_a_column_whose_name_no_table_can_hold_is_refused_however_the_table_is_read(tmp_path):
+    path = write(tmp_path / "pairs.jsonl")
+    path.write_text(path.read_text() + '{"\\ud83d": 1}\n')
+    for read in (look_through, read_table):
+        with pytest.raises(DataError, match=r"The name '\\ud83d' of a column is not valid Unicode"):
+            read(str(path))
+
+
 def test_the_hub_is_refused_with_the_way_out():
     with pytest.raises(DataError, match=r"hub://org/name is not read part by part. Fetch its files"):
         look_through("hub://org/name")

@@ -20,6 +20,7 @@ from realignment.intake.readers import (
     require_unique,
     rows_to_frame,
 )
+from realignment.intake.unicode import require_unicode
 from realignment.records import DataError
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
@@ -109,6 +110,7 @@ def look_through(source: str) -> Shards:
             shards.append(Shard(path, rows, lines))
     if not sum(shard.rows for shard in shards):
         raise DataError(_EMPTY.format(source))
+    require_unicode(columns)
     return Shards(tuple(shards), tuple(columns))
 
 

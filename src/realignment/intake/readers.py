@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from realignment.intake.unicode import require_unicode
 from realignment.records import DataError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -70,7 +71,7 @@ def require_file(path: Path) -> None:
     if not path.is_file():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else " Check `filepath` in the catalog."
+        hint = f" Did you mean {' or '.join(near)}?" if near else " Check the path."
         raise DataError(f"No file {path}.{hint}")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes). Expected a table with at least one row.")
@@ -229,6 +230,7 @@ def _read_hub(source: str) -> pd.DataFrame:
 def rows_to_frame(rows: list[dict[str, Any]], numbers: Iterable[int]) -> pd.DataFrame:
     """Rows as a table of objects, under their numbers; a key that a row lacks is null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
+    require_unicode(names)
     table = columns_to_frame({name: [row.get(name) for row in rows] for name in names}, len(rows))
     return table.set_axis(pd.Index(np.fromiter(numbers, dtype=np.int64), name="row"), axis=0)
 

@@ -124,8 +124,9 @@ class Faults:
         self._in_a_row += 1
         if self._in_a_row >= _GIVE_UP_AFTER:
             raise OracleError(
-                f"The last {_GIVE_UP_AFTER} requests have all failed `judging.chat.max_attempts` times; "
-                f"{reason}. See to the server and run again: only what is missing is asked."
+                f"The last {_GIVE_UP_AFTER} requests have all failed, those that may be repeated "
+                f"`judging.chat.max_attempts` times; the last one: {reason}. See to the "
+                "server, or to `judging.chat`, and run again: only what is missing is asked."
             )
 
 
@@ -186,7 +187,8 @@ def cannot_go_on(error: Exception, url: str, model: str) -> OracleError | None:
         return None
     # What the server says to a wrong key is left out, for it may repeat the key.
     problem = {
-        401: "refuses the key (401): give the right one in the variable `judging.chat.api_key_variable`",
+        401: "refuses the key, or wants one (401): give the right one in the environment variable that "
+        "`judging.chat.api_key_variable` names",
         403: f"does not let this key use {model} (403): take another key or `judging.chat.model`",
         404: f"knows no model {model!r}, or no such path ({error}): see `judging.chat.model` and "
         "`judging.chat.base_url`",

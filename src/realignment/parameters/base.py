@@ -1,14 +1,25 @@
 """What the parameters of every stage stand on."""
 
-from typing import Annotated, Literal
+import difflib
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Parameters(BaseModel):
     """Frozen, and a name that is not listed here is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, given: Any) -> Any:
+        """Pydantic would refuse the name, and not say which names there are."""
+        for name in sorted(set(given) - set(cls.model_fields), key=str) if isinstance(given, dict) else ():
+            near = difflib.get_close_matches(str(name), cls.model_fields, n=1)
+            meant = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(cls.model_fields)}"
+            raise ValueError(f"there is no parameter `{name}`; {meant}")
+        return given
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
