@@ -29,6 +29,9 @@ PAIRS = make_pairs({"chosen_complies": True, "rejected_complies": False}, {"chos
 CHAT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
 
 
+READS = {"source": "my/model", "folder": "my"}
+
+
 def parameters(oracle, **sections):
     return JudgingParameters.model_validate({"oracle": oracle} | sections)
 
@@ -108,7 +111,10 @@ def test_a_cascade_may_hold_a_vote():
         ({"oracle": "rules", "engine": "vllm_batch"}, "found `oracle: rules`; leave the engine out"),
         ({"oracle": "chat", "chat": CHAT, "engine": "vllm_batch"}, "needs its section `vllm_batch"),
         ({"oracle": "oracle"}, "oracle"),
-        ({"oracle": "chat", "chat": CHAT | {"tempreature": 1}}, "tempreature"),
+        ({"oracle": "chat", "chat": CHAT | {"tempreature": 1}}, "did you mean `temperature`?"),
+        ({"oracle": "rules", "zzz": 1}, "there is no parameter `zzz`; known: oracle, human"),
+        ({"oracle": "classifier", "classifier": READS | {"template": "{answer}"}}, "places answer"),
+        ({"oracle": "classifier", "classifier": READS | {"template": "{response} {"}}, "written twice"),
     ],
 )
 def test_what_cannot_be_built_is_an_error_of_the_parameters(wanted, message):

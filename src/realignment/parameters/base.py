@@ -1,9 +1,10 @@
 """What the parameters of every stage stand on."""
 
 import difflib
+import string
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Parameters(BaseModel):
@@ -23,6 +24,24 @@ class Parameters(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _has_known_places(template: str) -> str:
+    places = {"prompt", "response", "domain"}
+    try:
+        found = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace that is no place is written twice") from error
+    if "response" not in found or not found <= places:
+        raise ValueError(
+            f"expected {{response}} and, if wanted, {{prompt}} and {{domain}}, found the places "
+            f"{', '.join(sorted(found)) or 'none'}"
+        )
+    return template
+
+
+ExchangeTemplate = Annotated[str, Field(min_length=1), AfterValidator(_has_known_places)]
+"""What a classifier reads of an exchange."""
 
 
 class ModelParameters(Parameters):
