@@ -10,7 +10,7 @@ from oracles import batch_command
 from oracles.servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
 from pydantic import ValidationError
 
-from realignment.appointment import appoint, report_usage, without_store
+from realignment.appointment import appoint, ask_oracles, report_usage, without_store
 from realignment.judging import judge_pairs
 from realignment.oracles import OracleError
 from realignment.oracles.batch import BatchOracle
@@ -23,10 +23,13 @@ from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import JudgingParameters
 from realignment.pipelines.judging import nodes
-from realignment.records import HealthError
+from realignment.records import DataError, HealthError
 
 PAIRS = make_pairs({"chosen_complies": True, "rejected_complies": False}, {"chosen_complies": False})
 CHAT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+
+
+READS = {"source": "my/model", "folder": "my"}
 
 
 def parameters(oracle, **sections):
@@ -108,7 +111,10 @@ def test_a_cascade_may_hold_a_vote():
         ({"oracle": "rules", "engine": "vllm_batch"}, "found `oracle: rules`; leave the engine out"),
         ({"oracle": "chat", "chat": CHAT, "engine": "vllm_batch"}, "needs its section `vllm_batch"),
         ({"oracle": "oracle"}, "oracle"),
-        ({"oracle": "chat", "chat": CHAT | {"tempreature": 1}}, "tempreature"),
+        ({"oracle": "chat", "chat": CHAT | {"tempreature": 1}}, "did you mean `temperature`?"),
+        ({"oracle": "rules", "zzz": 1}, "there is no parameter `zzz`; known: oracle, human"),
+        ({"oracle": "classifier", "classifier": READS | {"template": "{answer}"}}, "places answer"),
+        ({"oracle": "classifier", "classifier": READS | {"template": "{response} {"}}, "written twice"),
     ],
 )
 def test_what_cannot_be_built_is_an_error_of_the_parameters(wanted, message):
@@ -173,6 +179,15 @@ def test_an_oracle_that_turns_round_does_not_hide_behind_the_store(tmp_path):
         )
         with pytest.raises(HealthError, match="repeats only 0% of its verdicts"):
             nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+
+
+def test_an_oracle_that_did_not_judge_does_not_pass_for_the_one_that_did():
+    labels = parameters("labels")
+    asked = ask_oracles(PAIRS, POLICY, judged_by="labels", again=[labels], others=[labels])
+    assert asked["round"].unique().tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"by the oracle 'chat m', and .* name 'labels'.*`audit.repeats=0`"):
+        ask_oracles(PAIRS, POLICY, judged_by="chat m", again=[labels], others=[])
+    assert len(ask_oracles(PAIRS, POLICY, judged_by="chat m", again=[], others=[labels]))
 
 
 def test_usage_adds_up_samples_and_counts_what_a_cascade_asked():

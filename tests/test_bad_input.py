@@ -155,7 +155,7 @@ def test_without_a_confident_verdict_the_run_stops(run):
             {"traning__epochs": 2},
             ["Unknown parameter 'traning'. Did you mean training or streaming or triage?"],
         ),
-        ({"intake__limits": 2}, ["Parameter 'intake'", "limits", "Extra inputs are not permitted"]),
+        ({"intake__limits": 2}, ["Parameter 'intake'", "no parameter `limits`; did you mean `limit`?"]),
         ({"gold__size": "many"}, ["Parameter 'gold'", "size", "valid integer"]),
         ({"judging__oracle": "oracle-of-delphi"}, ["Parameter 'judging'", "'rules', 'labels', 'human'"]),
     ],

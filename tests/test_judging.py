@@ -174,22 +174,26 @@ def test_no_sample_is_no_stability():
 
 
 REPORT = {"oracle": "scripted", "n": 10, "unscored": 2, "stability": 0.9}
+JUDGMENTS = pd.DataFrame(
+    {"complies": [None, None, None, True], "reason": ["cut off", "no reply", "cut off", "fine"]}
+)
 LIMITS = {"max_unscored": 0.2, "min_stability": 0.9}
 
 
 @pytest.mark.parametrize("stability", [0.9, None])
 def test_an_oracle_at_its_limits_passes(stability):
-    check_oracle(REPORT | {"stability": stability}, **LIMITS)
+    check_oracle(REPORT | {"stability": stability}, JUDGMENTS, **LIMITS)
 
 
 def test_too_many_unscored_responses_stop_the_run():
-    with pytest.raises(HealthError, match=r"left 3 of 10 .*30%, limit 20%.*`judging.max_unscored`"):
-        check_oracle(REPORT | {"unscored": 3}, **LIMITS)
+    said = r"left 3 of 10 .*30%, limit 20%.*this reason: 'cut off'.*`judging.max_unscored`.*refresh=true"
+    with pytest.raises(HealthError, match=said):
+        check_oracle(REPORT | {"unscored": 3}, JUDGMENTS, **LIMITS)
 
 
 def test_an_unstable_oracle_stops_the_run():
     with pytest.raises(HealthError, match=r"repeats only 80% .*limit 90%.*`judging.min_stability`"):
-        check_oracle(REPORT | {"stability": 0.8}, **LIMITS)
+        check_oracle(REPORT | {"stability": 0.8}, JUDGMENTS, **LIMITS)
 
 
 def test_the_label_oracle_needs_labels():

@@ -67,6 +67,21 @@ def assert_same(found, expected):
     assert {name: triaged.oracle_report[name] for name in measured} == measured
 
 
+def test_what_is_left_out_or_set_aside_is_said(kedro_in_process, tmp_path, rows):
+    (tmp_path / "pairs").mkdir()
+    write(tmp_path / "pairs/a.jsonl", rows[:20])
+    write(
+        tmp_path / "pairs/b.jsonl",
+        [{k: row[k] for k in ("pair_id", "prompt", "chosen")} for row in rows[20:]],
+    )
+    given = {"pairs": tmp_path / "pairs", "data_root": tmp_path / "data", "intake__limit": 25}
+    done = kedro_in_process("--pipelines", "judge_stream", **given)
+    assert done.exit_code == 0, done.error
+    said = " ".join(done.output.split())
+    assert "Only 25 of 30 rows are used" in said
+    assert "rows were set aside" in said
+
+
 @pytest.fixture
 def rows():
     return [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()[:30]]

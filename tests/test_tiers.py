@@ -148,7 +148,7 @@ def test_categories_are_read_from_mappings_lists_and_texts():
 
 
 @pytest.mark.parametrize(
-    ("cell", "severity"), [(2, 2), ("3", 3), (0.0, 0), (4, None), (1.5, None), (None, None)]
+    ("cell", "severity"), [(2, 2), ("3", 3), (0.0, 0), (4, None), (1.5, None), (None, None), (1e400, None)]
 )
 def test_severities_are_whole_numbers_from_0_to_3(cell, severity):
     assert read_severity(cell) == severity

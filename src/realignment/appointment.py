@@ -142,20 +142,36 @@ def ask_oracles(
     sample: pd.DataFrame,
     policy: Policy,
     *,
+    judged_by: str,
     again: Sequence[OracleParameters],
     others: Sequence[OracleParameters],
 ) -> pd.DataFrame:
     """Judgments of a sample by the same oracle again, and by others; none is taken from a store.
 
+    Args:
+        sample: Pairs.
+        policy: To judge by.
+        judged_by: Name of the oracle whose judgments are audited.
+        again: Its parameters, as often as it is asked again.
+        others: Those of other oracles.
+
+    Raises:
+        DataError: The parameters are those of another oracle than the one that judged.
+
     Returns:
         Columns of `judging.judge_pairs`, and `round`: 1 and up for the same oracle, 0 for others.
     """
     pairs = sample.assign(correction=None)
-    asked = [*enumerate(again, start=1), *((0, parameters) for parameters in others)]
-    parts = [
-        judge_pairs(pairs, policy, without_store(appoint(parameters, pairs))).assign(round=number)
-        for number, parameters in asked
-    ]
+    parts = []
+    for number, parameters in [*enumerate(again, start=1), *((0, parameters) for parameters in others)]:
+        oracle = without_store(appoint(parameters, pairs))
+        if number and oracle.name != judged_by:
+            raise DataError(
+                f"The judgments are by the oracle {judged_by!r}, and the parameters of this run name "
+                f"{oracle.name!r}, whose verdicts would not tell whether the first repeats itself. Give the "
+                "audit the `judging` parameters that judged, or set `audit.repeats=0`."
+            )
+        parts.append(judge_pairs(pairs, policy, oracle).assign(round=number))
     if not parts:
         return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
     return pd.concat(parts, ignore_index=True)

@@ -146,13 +146,8 @@ def count_verdicts(pairs: pd.DataFrame, judgments: pd.DataFrame) -> Counts:
 
 def report_oracle(oracle: str, counts: Counts) -> dict[str, Any]:
     """The report of these counts (`count_verdicts`)."""
-    report: dict[str, Any] = {
-        "oracle": oracle,
-        "n": counts["n",],
-        "unscored": counts["unscored",],
-        "accuracy": None,
-        "interval": None,
-    }
+    report: dict[str, Any] = {"oracle": oracle, "n": counts["n",], "unscored": counts["unscored",]}
+    report |= {"accuracy": None, "interval": None}
     measured = {
         response: {cell: counts["field", response, cell] for cell in ("tp", "fp", "fn", "tn")}
         for response in ("chosen", "rejected")
@@ -227,8 +222,10 @@ def repeat_stability(
     return float(np.mean(same.fillna(False).to_numpy(bool)))
 
 
-def check_oracle(report: dict[str, Any], *, max_unscored: float, min_stability: float) -> None:
-    """Stop before training where the oracle is unstable (method.md, section 10).
+def check_oracle(
+    report: dict[str, Any], judgments: pd.DataFrame, *, max_unscored: float, min_stability: float
+) -> None:
+    """Stop before training where the oracle is unstable (method.md, section 10); `judgments` say why.
 
     Raises:
         HealthError: Too many responses are unscored, or repeated judgments disagree too often.
@@ -237,8 +234,10 @@ def check_oracle(report: dict[str, Any], *, max_unscored: float, min_stability: 
     if share > max_unscored:
         raise HealthError(
             f"The oracle {report['oracle']!r} left {report['unscored']} of {report['n']} responses unscored "
-            f"({share:.0%}, limit {max_unscored:.0%}). See the reasons in `judgments`; label more data, "
-            "choose another `judging.oracle`, or raise `judging.max_unscored`: those pairs then go to review."
+            f"({share:.0%}, limit {max_unscored:.0%}), most often for this reason: "
+            f"{judgments.loc[judgments['complies'].isna(), 'reason'].mode().iloc[0]!r:.300}. Mend its cause, "
+            "label more data, choose another `judging.oracle`, or raise `judging.max_unscored`: those pairs "
+            "then go to review. Replies that cannot be read are kept; `judging.refresh=true` asks again."
         )
     stability = report.get("stability")
     if stability is not None and stability < min_stability:

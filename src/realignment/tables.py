@@ -8,6 +8,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from realignment.intake.chunks import Shards, look_through
 from realignment.intake.readers import read_table
+from realignment.records import DataError
 from realignment.review.verdicts import read_verdicts
 
 
@@ -80,7 +81,7 @@ class VerdictsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     def load(self) -> pd.DataFrame:
         """The rows as they were handed back."""
         if Path(self._filepath).name == "none":
-            raise DatasetError(
+            raise DataError(
                 "No file of verdicts was given: `--params verdicts=FILE`, or a folder with one file per "
                 "annotator."
             )

@@ -108,5 +108,5 @@ def read_severity(cell: Any) -> int | None:
     """0 to 3; None for anything else."""
     try:
         return int(cell) if int(cell) in SEVERITIES and int(cell) == float(cell) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # infinity
         return None

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +104,22 @@ def test_what_cannot_be_read_is_said(tmp_path, source, said):
     pd.DataFrame({"prompt": []}).to_parquet(tmp_path / "blank.parquet")
     with pytest.raises(DataError, match=said):
         look_through(str(tmp_path / source))
+
+
+def test_two_columns_of_one_name_are_refused_however_the_table_is_read(tmp_path):
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
+    pq.write_table(twice, tmp_path / "pairs.parquet")
+    for read in (look_through, read_table):
+        with pytest.raises(DataError, match=r"must be unique, repeated: 'prompt'"):
+            read(str(tmp_path / "pairs.parquet"))
+
+
+def test_a_column_whose_name_no_table_can_hold_is_refused_however_the_table_is_read(tmp_path):
+    path = write(tmp_path / "pairs.jsonl")
+    path.write_text(path.read_text() + '{"\\ud83d": 1}\n')
+    for read in (look_through, read_table):
+        with pytest.raises(DataError, match=r"The name '\\ud83d' of a column is not valid Unicode"):
+            read(str(path))
 
 
 def test_the_hub_is_refused_with_the_way_out():

@@ -95,7 +95,7 @@ def test_a_lone_surrogate_in_json_reaches_the_intake(tmp_path):
             b'{"prompt": "ok"}\n{"prompt": "caf\xe9"}\n',
             ["not UTF-8", "line 2, byte 16", "0xe9", "iconv"],
         ),
-        ("a.csv", "prompt\nx\n".encode("utf-16"), ["not UTF-8", "line 1, byte 1"]),
+        ("a.csv", "prompt\nx\n".encode("utf-16"), ["not UTF-8", "line 1, byte 1", "-f utf-16"]),
         ("a.jsonl", b'{"prompt": "ok"}\n{"prompt": \n', ["line 2", "broken JSON"]),
         ("a.jsonl", b'{"prompt": "ok"}\n["x"]\n', ["line 2", "found list"]),
         ("a.jsonl", b"[" * 100_000, ["line 1", "broken JSON"]),

@@ -204,7 +204,7 @@ def test_a_wrong_key_ends_the_run_at_once_and_is_not_repeated(serve, monkeypatch
     script = Script(lambda body, attempt: bodies.append(body), key="sk-right")
     with scripted(script) as url:
         oracle = ChatOracle(chat_settings(url, api_key_variable="JUDGE_KEY", concurrency=1))
-        with pytest.raises(OracleError, match=r"refuses the key \(401\).*api_key_variable") as caught:
+        with pytest.raises(OracleError, match=r"or wants one \(401\).*api_key_variable") as caught:
             oracle(EXCHANGES, POLICY)
     assert len(script.bodies) == 1
     assert "sk-wrong-secret" not in str(caught.value)

@@ -74,3 +74,6 @@ def test_the_newest_version_of_the_imported_verdicts_is_read(tmp_path):
     assert len(read_imported(tmp_path / "verdicts.parquet")) == len(SAID)
     with pytest.raises(DataError, match="No people's verdicts at"):
         read_imported(tmp_path / "nothing.parquet")
+    (tmp_path / "no_version.parquet").mkdir()
+    with pytest.raises(DataError, match="No people's verdicts at"):
+        read_imported(tmp_path / "no_version.parquet")

@@ -5,6 +5,8 @@ import json
 import pytest
 from oracles.injections import INJECTIONS
 
+from realignment.oracles.asking import message_of
+from realignment.oracles.cached import VerdictStore
 from realignment.oracles.replies import read_reply, reply_schema
 
 RULES = ("no-sell", "short")
@@ -25,6 +27,15 @@ def test_a_plain_verdict_is_read():
 def test_broken_rules_come_in_the_order_of_the_policy():
     judgment = read(json.dumps(VIOLATES))
     assert (judgment.complies, judgment.rules_broken) == (False, ("no-sell", "short"))
+
+
+def test_half_a_surrogate_pair_in_a_reason_does_not_end_the_run(tmp_path):
+    judgment = read(json.dumps(COMPLIES | {"reason": "An emoji cut in half: \ud83d"}))
+    assert (judgment.complies, judgment.reason) == (True, "An emoji cut in half: ?")
+    store = VerdictStore(tmp_path / "verdicts.sqlite")
+    store.write({b"key": judgment})
+    assert store.look_up([b"key"]) == {b"key": judgment}
+    assert "cut ?" in message_of(b'{"error": {"message": "cut \\ud83d"}}')
 
 
 def test_a_code_fence_around_the_whole_reply_is_read():

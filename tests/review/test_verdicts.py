@@ -82,7 +82,6 @@ def test_the_json_lines_form_is_read_back_as_nothing_filled_in(tmp_path):
     raw = read_verdicts(str(tmp_path / "a.jsonl"))
     assert len(raw) == len(TASKS)
     assert raw["verdict"].isna().all()
-    assert check(raw).empty
 
 
 def test_label_studios_export_is_read_annotation_by_annotation(tmp_path):
@@ -202,3 +201,25 @@ def test_a_file_of_another_kind_is_refused_with_what_was_found(tmp_path):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(VerdictError, match="holds no file"):
         read_verdicts(str(tmp_path))
+
+
+EXPORTS = {
+    "data is a text": {"data": "text", "annotations": [{"result": []}]},
+    "no result": {"data": {}, "annotations": [{"completed_by": 1}]},
+    "a result of nothing": {"data": {}, "annotations": [{"result": [{"type": "choices"}]}]},
+    "annotations is a number": {"data": {}, "annotations": 5},
+    "no fields": {"fields": None, "responses": {"verdict": [{"value": "complies", "user_id": "u"}]}},
+    "responses by user": {"fields": {}, "responses": [{"values": {}, "user_id": "u"}]},
+}
+
+
+@pytest.mark.parametrize("row", EXPORTS.values(), ids=EXPORTS)
+def test_an_export_of_another_shape_is_named_by_file_and_row(tmp_path, row):
+    (tmp_path / "export.json").write_text(json.dumps([row]))
+    with pytest.raises(VerdictError, match=r"export.json, row 1: its columns are those of an export"):
+        read_verdicts(str(tmp_path / "export.json"))
+
+
+def test_forms_that_nobody_has_filled_in_do_not_replace_an_earlier_import(tmp_path):
+    with pytest.raises(VerdictError, match="None of the 3 rows has a verdict"):
+        check(read_back(filled(verdict=""), tmp_path))

@@ -13,7 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from realignment.intake.readers import columns_to_frame, parse_object, require_file, rows_to_frame
+from realignment.intake.readers import (
+    columns_to_frame,
+    parse_object,
+    require_file,
+    require_unique,
+    rows_to_frame,
+)
+from realignment.intake.unicode import require_unicode
 from realignment.records import DataError
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
@@ -103,6 +110,7 @@ def look_through(source: str) -> Shards:
             shards.append(Shard(path, rows, lines))
     if not sum(shard.rows for shard in shards):
         raise DataError(_EMPTY.format(source))
+    require_unicode(columns)
     return Shards(tuple(shards), tuple(columns))
 
 
@@ -157,9 +165,11 @@ def _look_at_parquet(path: Path) -> tuple[list[str], int]:
     require_file(path)
     try:
         with pq.ParquetFile(path) as file:
-            return list(file.schema_arrow.names), int(file.metadata.num_rows)
+            names, rows = list(file.schema_arrow.names), int(file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is no readable Parquet file: {error}") from error
+    require_unique(names, path)
+    return names, rows
 
 
 def _read_parquet(path: Path, size: int, keep: np.ndarray | None) -> Iterator[pd.DataFrame]:

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from realignment.intake.unicode import require_unicode
 from realignment.records import DataError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -70,7 +71,7 @@ def require_file(path: Path) -> None:
     if not path.is_file():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else " Check `filepath` in the catalog."
+        hint = f" Did you mean {' or '.join(near)}?" if near else " Check the path."
         raise DataError(f"No file {path}.{hint}")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes). Expected a table with at least one row.")
@@ -86,9 +87,10 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
         raise DataError(
             f"{path} is not UTF-8: line {line}, byte {byte} of the line is 0x{data[error.start]:02x}. "
-            "Convert it, for example with `iconv -f latin1 -t utf-8`."
+            f"Convert it, for example with `iconv -f {encoding} -t utf-8`."
         ) from error
     if not text.strip():
         raise DataError(f"{path} is empty: only white space. Expected a table with at least one row.")
@@ -148,10 +150,7 @@ def _read_csv(text: str, path: Path) -> pd.DataFrame:
     begins = 1
     try:
         header = next(reader)
-        if repeated := sorted({name for name in header if header.count(name) > 1}):
-            raise DataError(
-                f"{path}: column names must be unique, repeated: {', '.join(map(repr, repeated))}."
-            )
+        require_unique(header, path)
         begins = reader.line_num + 1
         for fields in reader:
             if fields and len(fields) != len(header):
@@ -178,6 +177,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is no readable Parquet file: {error}") from error
+    require_unique(table.column_names, path)
     columns: dict[str, list[Any]] = {}
     for name in table.column_names:
         try:
@@ -186,6 +186,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
             row = _find_undecodable(table.column(name))
             raise DataError(f"{path}, row {row}, field {name}: the text is not UTF-8 ({error}).") from error
     return columns_to_frame(columns, table.num_rows)
+
+
+def require_unique(names: list[str], path: Path) -> None:
+    """An error where two columns have one name: which of them is meant is not known."""
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: column names must be unique, repeated: {', '.join(map(repr, repeated))}.")
 
 
 def _find_undecodable(column: Any) -> int:
@@ -224,6 +230,7 @@ def _read_hub(source: str) -> pd.DataFrame:
 def rows_to_frame(rows: list[dict[str, Any]], numbers: Iterable[int]) -> pd.DataFrame:
     """Rows as a table of objects, under their numbers; a key that a row lacks is null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
+    require_unicode(names)
     table = columns_to_frame({name: [row.get(name) for row in rows] for name in names}, len(rows))
     return table.set_axis(pd.Index(np.fromiter(numbers, dtype=np.int64), name="row"), axis=0)
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from realignment.intake.formats import Problem
 from realignment.intake.seen import Seen, hash_keys
+from realignment.intake.unicode import has_lone_surrogate
 from realignment.records import TRUTH_COLUMNS
 
 Columns = dict[str, list[Any]]
@@ -113,18 +114,10 @@ def _check_text(cell: Any) -> str | None:
     if isinstance(cell, str):
         if not cell or cell.isspace():
             return "empty text"
-        if not cell.isascii() and _has_lone_surrogate(cell):
+        if not cell.isascii() and has_lone_surrogate(cell):
             return "half of a surrogate pair: not valid Unicode"
         return None
     return "is null" if is_null(cell) else f"expected text, found {type(cell).__name__}"
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _check_truth(cell: Any) -> str | None:

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_exponential_jitter
 
 from realignment.oracles import OracleError
+from realignment.oracles.replies import well_formed
 
 if TYPE_CHECKING:  # takes long to import; only the oracles behind servers need it
     import aiohttp
@@ -46,7 +47,7 @@ class StatusError(Exception):
 
 def message_of(body: bytes) -> str:
     """What an error says, of a server that gives it as OpenAI does; else how it begins."""
-    return str(_error_of(body).get("message") or body[:120].decode(errors="replace"))
+    return well_formed(str(_error_of(body).get("message") or body[:120].decode(errors="replace")))
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
@@ -123,8 +124,9 @@ class Faults:
         self._in_a_row += 1
         if self._in_a_row >= _GIVE_UP_AFTER:
             raise OracleError(
-                f"The last {_GIVE_UP_AFTER} requests have all failed `judging.chat.max_attempts` times; "
-                f"{reason}. See to the server and run again: only what is missing is asked."
+                f"The last {_GIVE_UP_AFTER} requests have all failed, those that may be repeated "
+                f"`judging.chat.max_attempts` times; the last one: {reason}. See to the "
+                "server, or to `judging.chat`, and run again: only what is missing is asked."
             )
 
 
@@ -185,7 +187,8 @@ def cannot_go_on(error: Exception, url: str, model: str) -> OracleError | None:
         return None
     # What the server says to a wrong key is left out, for it may repeat the key.
     problem = {
-        401: "refuses the key (401): give the right one in the variable `judging.chat.api_key_variable`",
+        401: "refuses the key, or wants one (401): give the right one in the environment variable that "
+        "`judging.chat.api_key_variable` names",
         403: f"does not let this key use {model} (403): take another key or `judging.chat.model`",
         404: f"knows no model {model!r}, or no such path ({error}): see `judging.chat.model` and "
         "`judging.chat.base_url`",

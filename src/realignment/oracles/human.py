@@ -97,12 +97,12 @@ def read_imported(path: Path) -> pd.DataFrame:
     Raises:
         DataError: There is none.
     """
-    if not path.exists():
+    if path.is_dir():
+        path = max(path.glob(f"*/{path.name}"), default=path / "…")
+    if not path.is_file():
         raise DataError(
             f"No people's verdicts at {path}. Import some (`--pipelines review_import --params "
             "verdicts=FILE`), or "
             "set `judging.human.verdicts`."
         )
-    if path.is_dir():
-        path = max(path.glob(f"*/{path.name}"))
     return read_table(str(path))

@@ -59,7 +59,14 @@ def read_reply(reply: str, rule_ids: Collection[str], *, oracle: str, confidence
     except _NoVerdict as problem:
         return Judgment(None, 0.0, reason=f"unreadable reply: {problem}", oracle=oracle)
     reason = found.get("reason")
-    return Judgment(complies, confidence, broken, reason if isinstance(reason, str) else "", oracle)
+    return Judgment(
+        complies, confidence, broken, well_formed(reason) if isinstance(reason, str) else "", oracle
+    )
+
+
+def well_formed(text: str) -> str:
+    """The text, with a question mark for half a surrogate pair, which JSON can say and no store can hold."""
+    return text if text.isascii() else text.encode("utf-8", errors="replace").decode()
 
 
 def _parse(reply: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.base import ExchangeTemplate, ModelParameters, Parameters, Share
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.judging import BatchParameters, JudgingParameters, RayParameters
 from realignment.parameters.oracles import (
@@ -97,9 +97,8 @@ class ClassifierParameters(Parameters):
     sequence_classifier: TextClassifierParameters | None = Field(
         None, description="Calibrate this sequence classifier instead of training a pipeline"
     )
-    template: str = Field(
+    template: ExchangeTemplate = Field(
         "topic_{domain} {response}",
-        min_length=1,
         description="What the pipeline reads: {prompt}, {response}, {domain}",
     )
     calibration: Literal["platt", "isotonic"] = Field(

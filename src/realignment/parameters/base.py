@@ -1,8 +1,10 @@
 """What the parameters of every stage stand on."""
 
-from typing import Annotated, Literal
+import difflib
+import string
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Parameters(BaseModel):
@@ -10,8 +12,36 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, given: Any) -> Any:
+        """Pydantic would refuse the name, and not say which names there are."""
+        for name in sorted(set(given) - set(cls.model_fields), key=str) if isinstance(given, dict) else ():
+            near = difflib.get_close_matches(str(name), cls.model_fields, n=1)
+            meant = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(cls.model_fields)}"
+            raise ValueError(f"there is no parameter `{name}`; {meant}")
+        return given
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _has_known_places(template: str) -> str:
+    places = {"prompt", "response", "domain"}
+    try:
+        found = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace that is no place is written twice") from error
+    if "response" not in found or not found <= places:
+        raise ValueError(
+            f"expected {{response}} and, if wanted, {{prompt}} and {{domain}}, found the places "
+            f"{', '.join(sorted(found)) or 'none'}"
+        )
+    return template
+
+
+ExchangeTemplate = Annotated[str, Field(min_length=1), AfterValidator(_has_known_places)]
+"""What a classifier reads of an exchange."""
 
 
 class ModelParameters(Parameters):

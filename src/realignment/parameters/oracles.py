@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.base import ExchangeTemplate, ModelParameters, Parameters, Share
 
 
 class LocalLMParameters(ModelParameters):
@@ -62,9 +62,8 @@ class TextClassifierParameters(ModelParameters):
     complies_labels: tuple[str, ...] = Field(
         (), description="Labels of a sequence classifier that mean complies; its others mean violates"
     )
-    template: str = Field(
+    template: ExchangeTemplate = Field(
         "{prompt}\n\n{response}",
-        min_length=1,
         description="What a sequence classifier reads: {prompt}, {response}, {domain}",
     )
     max_length: int = Field(512, ge=8, description="Tokens that it reads: of a longer text the end")

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from realignment.oracles.replies import well_formed
+
 
 def principles_schema() -> dict[str, Any]:
     """JSON schema of a proposal."""
@@ -30,7 +32,7 @@ def read_principles(reply: str) -> list[str]:
     listed = found.get("principles") if isinstance(found, dict) else found
     if not isinstance(listed, list):
         return []
-    texts = [" ".join(text.split()) for text in listed if isinstance(text, str)]
+    texts = [" ".join(well_formed(text).split()) for text in listed if isinstance(text, str)]
     return [text for text in texts if 3 <= len(text.split()) <= 60]
 
 
@@ -50,6 +52,6 @@ def _read_json(reply: str) -> Any:
         if 0 <= start < end:
             try:
                 return json.loads(reply[start : end + 1])
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
     return None

@@ -62,7 +62,19 @@ def _read_file(file: Path) -> Iterator[dict[str, Any]]:
             "responses (Argilla). Was the form exported, and were its columns kept?"
         )
     for number, cells in zip(table.index, table.to_dict("records"), strict=True):
-        for answer in read(cells):
+        try:
+            answers = list(read(cells))
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:  # lists, mappings and texts mixed up
+            raise VerdictError(
+                f"{file}, row {number}: its columns are those of an export of Label Studio or Argilla, and "
+                f"what is in them is not ({type(error).__name__}: {error}). Export it again, as JSON."
+            ) from error
+        for answer in answers:
             yield {
                 "file": file.name,
                 "row": int(number),
@@ -129,10 +141,15 @@ def check_verdicts(raw: pd.DataFrame, tasks: pd.DataFrame, policy: str, rules: I
         `VERDICT_COLUMNS`, one row per filled-in verdict; `complies` is null where the annotator was unsure.
 
     Raises:
-        VerdictError: Unknown ids, changed texts, another policy, words that are no verdict, unknown rules, or
-            two verdicts of one annotator on one task.
+        VerdictError: No row has a verdict; or unknown ids, changed texts, another policy, words that are no
+            verdict, unknown rules, or two verdicts of one annotator on one task.
     """
     filled = raw[raw["verdict"].notna()].reset_index(drop=True)
+    if filled.empty:
+        raise VerdictError(
+            f"None of the {len(raw)} rows has a verdict, and an import takes the place of the one before it. "
+            f"Fill in the column `verdict`: {', '.join(VERDICTS)}."
+        )
     known = tasks.set_index("task_id")
     words = filled["verdict"].str.strip().str.lower()
     named = (

@@ -75,7 +75,7 @@ def judge_and_triage(
             judgments = judging.judge_pairs(part, policy, oracle)
             verdicts.update(judging.count_verdicts(part, judgments))
             so_far = {"oracle": oracle.name, "n": 2 * len(pairs), "unscored": verdicts["unscored",]}
-            judging.check_oracle(so_far, **limits)
+            judging.check_oracle(so_far, judgments, **limits)
             triaged = triage.triage(part, judgments, min_confidence=triage_parameters.min_confidence)
             counts.update(triage.count_pairs(triaged))
             writers.append(judgments, triaged)
@@ -84,7 +84,7 @@ def judge_and_triage(
         report = judging.report_oracle(oracle.name, verdicts)
         report["stability"] = repeated.measure(policy, oracle, parameters.stability_sample, seed)
         report["usage"] = report_usage(oracle)
-        judging.check_oracle(report, **limits)
+        judging.check_oracle(report, judgments, **limits)
         judged, splits = writers.finish()
     pairs, splits = _bound(pairs, splits, draw, max_retain)
     triage_report = triage.report_counts(

@@ -49,6 +49,7 @@ def draw_people_sample(
 
 def judge_audit_sample(
     audit_sample: pd.DataFrame,
+    judgments: pd.DataFrame,
     policy: Policy,
     judging_parameters: JudgingParameters,
     parameters: AuditParameters,
@@ -57,7 +58,8 @@ def judge_audit_sample(
     from realignment.appointment import ask_oracles
 
     again = [judging_parameters] * parameters.repeats
-    return ask_oracles(audit_sample, policy, again=again, others=parameters.compare)
+    judged_by = str(judgments["oracle"].iloc[0])
+    return ask_oracles(audit_sample, policy, judged_by=judged_by, again=again, others=parameters.compare)
 
 
 def measure_audit(

@@ -22,7 +22,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.judge_audit_sample,
-                ["audit_sample", "policy", "params:judging", "params:audit"],
+                ["audit_sample", "judgments", "policy", "params:judging", "params:audit"],
                 "audit_judgments",
                 name="judge_audit_sample",
                 tags=["oracle"],

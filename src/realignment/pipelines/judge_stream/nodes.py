@@ -12,6 +12,7 @@ from realignment.parameters import (
     StreamingParameters,
     TriageParameters,
 )
+from realignment.pipelines.judging.nodes import log_intake
 from realignment.policy import Policy
 from realignment.records import Disposition
 from realignment.table_files import TableFile, WorkFolder
@@ -36,7 +37,7 @@ def judge_in_parts(
     folder = WorkFolder(Path(work_folder) / "streams")
     size = judging.chunk_size
     clean = streaming.read_pairs(pair_files, policy, intake, folder=folder, size=size, seed=seed)
-    logger.info("%(pairs)d of %(rows)d rows are usable pairs (%(format)s)", clean.report)
+    log_intake(clean.report, len(pair_files))
     oracle = appoint(judging, clean.pairs)
     found = streaming.judge_and_triage(
         clean.pairs,

@@ -17,15 +17,21 @@ def read_pairs(
     raw_pairs: pd.DataFrame, parameters: IntakeParameters, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Clean the pairs; rows that cannot be used go to the rejects table with their reason."""
-    if parameters.limit is not None and parameters.limit < len(raw_pairs):
-        logger.warning("Only %d of %d rows are used (`intake.limit`)", parameters.limit, len(raw_pairs))
+    given = len(raw_pairs)
+    if parameters.limit is not None and parameters.limit < given:
         raw_pairs = raw_pairs.sample(parameters.limit, random_state=seed).sort_index()
     result = intake.clean_pairs(raw_pairs, **parameters.model_dump(exclude={"limit"}))
-    report = result.report
+    log_intake(result.report, given)
+    return result.pairs, result.rejected_rows, result.report
+
+
+def log_intake(report: dict[str, Any], given: int) -> None:
+    """Say what became of so many rows: nothing is left out or set aside in silence."""
+    if report["rows"] < given:
+        logger.warning("Only %d of %d rows are used (`intake.limit`)", report["rows"], given)
     logger.info("%d of %d rows are usable pairs (%s)", report["pairs"], report["rows"], report["format"])
     if report["rejected"]:
         logger.warning("%d rows were set aside, see rejected_rows: %s", report["rejected"], report["reasons"])
-    return result.pairs, result.rejected_rows, report
 
 
 def read_graded_pairs(
@@ -51,7 +57,8 @@ def judge_pairs(
     again, sample = without_store(oracle), parameters.stability_sample
     report["stability"] = judging.repeat_stability(pairs, policy, again, judgments, sample=sample, seed=seed)
     report["usage"] = report_usage(oracle)
-    judging.check_oracle(report, max_unscored=parameters.max_unscored, min_stability=parameters.min_stability)
+    limits = {"max_unscored": parameters.max_unscored, "min_stability": parameters.min_stability}
+    judging.check_oracle(report, judgments, **limits)
     facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
     manifest = lineage.seal(
         "judging", inputs={"pairs": pairs}, outputs={"judgments": judgments, "pairs": pairs}, **facts
