@@ -56,6 +56,7 @@ def test_a_failed_save_leaves_the_version_before_it_the_newest(tmp_path):
     with pytest.raises(DatasetError, match="not JSON serializable"):
         versioned(JSONDataset, tmp_path / "report.json", SECOND).save({"n": 2, "bad": object()})
     assert JSONDataset(filepath=str(tmp_path / "report.json"), version=Version(None, None)).load() == {"n": 1}
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_an_unversioned_file_is_replaced(tmp_path):

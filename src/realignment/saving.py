@@ -1,6 +1,7 @@
 """How the datasets save: whole or not at all, and tables that are larger than memory without loading them."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +25,10 @@ class AtomicSave:
         try:
             self._write(data)
             self._fs.mv(str(self._partial), str(final))
+        except BaseException:
+            with suppress(OSError):  # on a full disk every byte counts, and nobody reads half a file
+                self._fs.rm(str(self._partial))
+            raise
         finally:
             self._partial = None
 
