@@ -93,3 +93,25 @@ def test_a_table_replaces_its_own_section_alone(benchmark_modules):
     assert "new\n<!-- end kl --><!-- begin step -->other<!-- end step -->" in new
     with pytest.raises(ValueError, match="0 sections 'judge'"):
         table.put(text, "judge", "new")
+
+
+def test_the_readme_has_the_arithmetic_that_its_command_prints(benchmark_modules):
+    import arithmetic
+
+    assert arithmetic.table() in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_arithmetic_counts_the_tokens_that_both_sides_compute(benchmark_modules):
+    """TRL pads both responses of each pair, with its prompt, to the longest of the batch."""
+    import arithmetic
+    import cases
+
+    pairs = cases.random_pairs(arithmetic.BATCH, 8192, cases.LENGTHS["PKU-like"], seed=1)
+    sequences = [len(pair.prompt) + len(response) for pair in pairs for response in pair.responses]
+    tokens = arithmetic.count("PKU-like", arithmetic.BATCH)
+    assert tokens.padded == len(sequences) * max(sequences)
+    assert tokens.ours == sum(sequences) - sum(len(pair.prompt) for pair in pairs)
+    width, *_, vocabulary = cases.SHAPES["t17"]
+    model = cases.random_model("t17", attention="sdpa")
+    weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n)
+    assert arithmetic.products(1, 1, 1, 1) == weights + width * vocabulary
