@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from realignment.matching import Matcher
+from realignment.matching import Matcher, lower_text
 from realignment.records import Exchange
 
 
@@ -44,8 +44,9 @@ class Patterns(Document):
 
     def occur_in(self, text: str) -> bool:
         """Whether any pattern occurs in the text."""
+        lowered = lower_text(text)
         for matcher in self.matchers:  # noqa: SIM110  # `any` over a generator takes twice as long
-            if matcher.occurs_in(text):
+            if matcher.occurs_in(text, lowered):
                 return True
         return False
 

@@ -16,7 +16,7 @@ from typing import Any
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f‘’“”–—…•·§°€£\u00a0]")
 _GROUPS = ("(?:", "(?=", "(?!", "(?<=", "(?<!")
 _SAFE_ESCAPES = set("bBdDsSwWAZnrt")
-_SHORTEST, _MOST = 3, 12
+_SHORTEST, _MOST = 2, 48
 _REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT)
 
 
@@ -29,22 +29,26 @@ class Matcher:
         self._quick = None if lowered is None else re.compile(lowered)
         self._needed = () if lowered is None else tuple(sorted(needed_texts(_parser.parse(lowered))))
 
-    def occurs_in(self, text: str) -> bool:
-        """Whether the pattern occurs anywhere in the text."""
-        if self._quick is None or not (text.isascii() or _BEYOND_ASCII.search(text) is None):
+    def occurs_in(self, text: str, lowered: str | None) -> bool:
+        """Whether the pattern occurs anywhere in the text; `lowered` is what `lower_text` makes of it."""
+        if self._quick is None or lowered is None:
             return self._exact.search(text) is not None
-        text = text.lower()
         for piece in self._needed:
-            if piece in text:
+            if piece in lowered:
                 break
         else:
             if self._needed:
                 return False
-        return self._quick.search(text) is not None
+        return self._quick.search(lowered) is not None
 
     def matches(self, text: str) -> bool:
         """Whether the pattern matches the whole text."""
         return self._exact.fullmatch(text) is not None
+
+
+def lower_text(text: str) -> str | None:
+    """The text as patterns without the flag are searched in; None where that is not plainly the same."""
+    return text.lower() if text.isascii() or _BEYOND_ASCII.search(text) is None else None
 
 
 def lower_pattern(pattern: str) -> str | None:
