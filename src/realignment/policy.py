@@ -139,7 +139,11 @@ class Policy(Document):
 
     def open_rules(self, exchange: Exchange) -> tuple[str, ...]:
         """Ids of the rules that cover the exchange and that no machine can check."""
-        return tuple(rule.id for rule in self.rules if rule.kept_by(exchange) is None)
+        return tuple(rule.id for rule in self._judged_rules if rule.scope.covers(exchange))
+
+    @cached_property
+    def _judged_rules(self) -> tuple[Rule, ...]:
+        return tuple(rule for rule in self.rules if isinstance(rule.check, Judged))
 
 
 def parse_policy(document: Any, source: str) -> Policy:
