@@ -88,8 +88,9 @@ class LayerPasses:
         if delta.shape[:2] != self._shape:
             raise ImpactError(
                 f"No impact score for {name}: its output has shape {tuple(delta.shape)}, expected an entry "
-                f"for each of {self._shape} tokens. The layer mixes tokens (mixture of experts?): leave it "
-                "out of `target_modules`."
+                f"for each of {self._shape} tokens. Such layers mix tokens (mixture of experts), or have "
+                "heads before tokens (norms of queries and keys in Gemma 3). Train a LoRA that leaves it out "
+                "of `target_modules`."
             )
         self._consume(name, module, entered, delta)
 
