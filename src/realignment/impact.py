@@ -163,7 +163,8 @@ def impact_weights(
         groups: Disposition of each pair, length N.
         normalize: ``mean_one``: w̃ = w N_d / Σ_d w in each disposition d, so that α_KL means what it says.
             ``l1``: w̃ = w / Σ w over all (the paper's). ``uniform``: 1 for every pair.
-        winsorize: Quantile in (0, 1] of a disposition's positive weights that caps its largest; None: no cap.
+        winsorize: Quantile in (0, 1] that caps the largest weights of a disposition, where it is above zero;
+            None: no cap.
 
     Returns:
         Weights ≥ 0, shape (N,). A disposition whose scores are all ≤ 0 has weight zero throughout.
@@ -173,9 +174,9 @@ def impact_weights(
     weights = scores.clamp(min=0)
     members = {group: torch.tensor([g == group for g in groups]) for group in sorted(set(groups))}
     for member in members.values():
-        positive = weights[member & (weights > 0)]
-        if winsorize is not None and len(positive):
-            weights[member] = weights[member].clamp(max=torch.quantile(positive, winsorize))
+        cap = 0.0 if winsorize is None else float(torch.quantile(weights[member], winsorize))
+        if cap > 0:  # where nearly all weights are zero, so is the quantile, and would take the last ones
+            weights[member] = weights[member].clamp(max=cap)
     if normalize == "l1":
         return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
     for member in members.values():
