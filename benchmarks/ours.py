@@ -106,7 +106,6 @@ def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> Rea
         data_collator=Collator(LAYOUT),
         objective=OBJECTIVE,
     )
-    made.current_gradient_accumulation_steps = 1
     return made
 
 

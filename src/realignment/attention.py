@@ -84,10 +84,15 @@ def take_apart(states: Tensor, sequences: Tensor) -> Tensor:
     return gathered.view(*sequences.shape, states.shape[1], states.shape[3]).transpose(1, 2)
 
 
+def visible(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Whether a query (row) sees a key (column), those of its window if there is one, shape (Q, K)."""
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
+    return seen if window is None else seen.triu(1 - window)
+
+
 def _band(queries: int, keys: int, window: int | None, like: Tensor) -> Tensor:
     """Zero where a query (row) sees a key (column), minus infinity elsewhere, shape (1, 1, Q, K)."""
-    seen = torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril()
-    seen = seen if window is None else seen.triu(1 - window)
+    seen = visible(queries, keys, window, like.device)
     return like.new_zeros(queries, keys).masked_fill_(~seen, float("-inf"))[None, None]
 
 

@@ -52,7 +52,7 @@ def head_name(model: nn.Module, head: Head) -> str | None:
 
 def response_hidden_states(model: Any, rows: Rows) -> Tensor:
     """Last hidden states at the places that predict response tokens, shape (N, d)."""
-    causal, backbone = causal_model(model), _backbone(model)
+    causal = causal_model(model)
     options: dict[str, Any] = {"attention_mask": rows.is_token}
     if rows.shares_prompts:
         if causal.config._attn_implementation != SHARED_PROMPTS:
@@ -61,7 +61,7 @@ def response_hidden_states(model: Any, rows: Rows) -> Tensor:
         # A mask of four dimensions is taken for a finished one, so none is built; ours is never read.
         unread = torch.empty(1, 1, 1, 1, device=rows.input_ids.device)
         options = {"attention_mask": unread, "position_ids": rows.position_ids, "prompt_sharing": rows}
-    output = backbone(input_ids=rows.input_ids, use_cache=False, **options)
+    output = backbone(model)(input_ids=rows.input_ids, use_cache=False, **options)
     states: Tensor = output.last_hidden_state
     return states.flatten(0, 1).index_select(0, rows.source)
 
@@ -82,17 +82,18 @@ def autocast(model: Any) -> None:
 
     In the model and not around it, because reference, scores and training must see one function.
     """
-    backbone = _backbone(model)
-    kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (_Autocast, kind), {})
+    body = backbone(model)
+    kind = type(body)
+    body.__class__ = type(kind.__name__, (_Autocast, kind), {})
 
 
 def compute_dtype(model: Any) -> torch.dtype:
     """What the model multiplies in."""
-    return torch.bfloat16 if isinstance(_backbone(model), _Autocast) else causal_model(model).dtype
+    return torch.bfloat16 if isinstance(backbone(model), _Autocast) else causal_model(model).dtype
 
 
-def _backbone(model: Any) -> Any:
+def backbone(model: Any) -> Any:
+    """The model without its head."""
     causal = causal_model(model)
     return getattr(causal, causal.base_model_prefix)
 

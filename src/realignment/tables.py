@@ -1,7 +1,7 @@
 """The catalog's view of the tables that people bring."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
@@ -11,8 +11,30 @@ from realignment.intake.readers import read_table
 from realignment.records import DataError
 from realignment.review.verdicts import read_verdicts
 
+_Loaded = TypeVar("_Loaded")
 
-class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
+
+class _InputDataset(AbstractDataset[NoReturn, _Loaded]):
+    """What people bring: a file, or where `load` takes it a folder. Read-only."""
+
+    _filepath: Any  # None where there may be no table
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = filepath
+        self.metadata = metadata
+
+    def save(self, data: NoReturn) -> None:
+        """Refused: what people bring is never overwritten."""
+        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
+
+    def _exists(self) -> bool:
+        return Path(self._filepath).exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}
+
+
+class TableDataset(_InputDataset[pd.DataFrame]):
     """A table of raw rows, read-only; see `read_table`.
 
     Example: ``{type: realignment.tables.TableDataset, filepath: data/01_raw/pairs.jsonl}``, or as `filepath`
@@ -30,53 +52,28 @@ class TableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
             return pd.DataFrame(index=pd.RangeIndex(1, 1, name="row"))
         return read_table(self._filepath)
 
-    def save(self, data: NoReturn) -> None:
-        """Refused: what people bring is never overwritten."""
-        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
-
     def _exists(self) -> bool:
         return self._filepath is not None and (
             self._filepath.startswith("hub://") or Path(self._filepath).is_file()
         )
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}
 
-
-class ShardsDataset(AbstractDataset[NoReturn, Shards]):
+class ShardsDataset(_InputDataset[Shards]):
     """A table of raw rows in files that are larger than memory; see `intake.chunks.look_through`. Read-only.
 
     Example: ``{type: realignment.tables.ShardsDataset, filepath: my/pairs}``, a file, a folder or a pattern.
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = filepath
-        self.metadata = metadata
-
     def load(self) -> Shards:
         """The files, each of them looked through: rows are read later, part by part."""
         return look_through(self._filepath)
 
-    def save(self, data: NoReturn) -> None:
-        """Refused: what people bring is never overwritten."""
-        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
 
-    def _exists(self) -> bool:
-        return Path(self._filepath).exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}
-
-
-class VerdictsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
+class VerdictsDataset(_InputDataset[pd.DataFrame]):
     """What people hand back: a file, or a folder of files; see `review.verdicts.read_verdicts`. Read-only.
 
     Example: ``{type: realignment.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``.
     """
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = filepath
-        self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
         """The rows as they were handed back."""
@@ -86,13 +83,3 @@ class VerdictsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
                 "annotator."
             )
         return read_verdicts(self._filepath)
-
-    def save(self, data: NoReturn) -> None:
-        """Refused: what people bring is never overwritten."""
-        raise DatasetError(f"{self._filepath} is an input; it is read-only.")
-
-    def _exists(self) -> bool:
-        return Path(self._filepath).exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}

@@ -14,11 +14,11 @@ from transformers import (
     MixtralForCausalLM,
 )
 
+from realignment.likelihood import backbone
 from realignment.oracles import branching
 from realignment.oracles.branching import BRANCHING
 from realignment.oracles.reading import (
     Reader,
-    backbone,
     can_branch,
     read_in_one_row,
     read_padded,

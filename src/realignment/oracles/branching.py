@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import sdpa_mask
 
-from realignment.attention import take_apart
+from realignment.attention import take_apart, visible
 
 BRANCHING = "realignment_branching"
 """Name of this attention among transformers' implementations."""
@@ -106,7 +106,7 @@ def _attend_to_own(
     for sequences in branches.sequences:
         width, seen = sequences.shape[1], None
         if window is not None and width > window:
-            seen = torch.ones(width, width, dtype=torch.bool, device=query.device).tril().triu(1 - window)
+            seen = visible(width, width, window, query.device)
         apart = (take_apart(states, sequences) for states in (query, key, value))
         parts.append(_attend(*apart, causal=True, seen=seen, **scores))
     output, weight = (
@@ -154,7 +154,7 @@ def _attend(
         output, weight = fused(query, key, value, is_causal=causal, scale=scaling)
         return output, weight
     if seen is None and causal:
-        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        seen = visible(query.shape[2], key.shape[2], None, query.device)
     limit = _SCORES_CPU if query.device.type == "cpu" else _SCORES_GPU
     rows = max(1, limit // (query.shape[0] * query.shape[1] * key.shape[2]))
     blocks = query.split(rows, dim=2)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from realignment.likelihood import causal_model
+from realignment.likelihood import backbone, causal_model
 from realignment.oracles import Judgments, OracleError, Usage, in_order
 from realignment.oracles.questions import Question
-from realignment.oracles.reading import Reader, backbone
+from realignment.oracles.reading import Reader
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 

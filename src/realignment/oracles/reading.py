@@ -5,14 +5,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from realignment.likelihood import causal_model
+from realignment.likelihood import backbone, causal_model
 from realignment.oracles import OracleError
 from realignment.oracles.branching import BRANCHING, Branches
 from realignment.rows import Layout, share
@@ -225,9 +225,3 @@ def _last_mlp_at(model: "PreTrainedModel", places: Tensor, *, of: int) -> Iterat
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def backbone(model: "PreTrainedModel") -> Any:
-    """The model without its head."""
-    causal = causal_model(model)
-    return getattr(causal, causal.base_model_prefix)

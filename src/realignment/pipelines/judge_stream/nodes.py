@@ -1,6 +1,5 @@
 """The node of the pipeline `judge_stream`."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from realignment.parameters import (
     TriageParameters,
 )
 from realignment.pipelines.judging.nodes import log_intake
+from realignment.pipelines.triage.nodes import log_triage
 from realignment.policy import Policy
 from realignment.records import Disposition
 from realignment.table_files import TableFile, WorkFolder
-
-logger = logging.getLogger(__name__)
 
 
 def judge_in_parts(
@@ -48,10 +46,7 @@ def judge_in_parts(
         max_retain=parameters.max_retain,
         seed=seed,
     )
-    counts = found.triage_report["counts"]
-    logger.info("Triage: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
-    for warning in found.triage_report["warnings"]:
-        logger.warning(warning)
+    log_triage(found.triage_report)
     splits = {f"{d.lower()}_pairs": found.splits[d] for d in Disposition}
     facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
     read = {"pairs": found.pairs, "judgments": found.judgments}

@@ -39,7 +39,12 @@ def report_triage(
     """How many pairs went where, and why."""
     triaged = pd.concat([invert_pairs, punish_pairs, retain_pairs, review_pairs], ignore_index=True)
     report = triage.report_triage(triaged, max_punish_share=parameters.max_punish_share)
+    log_triage(report)
+    return report
+
+
+def log_triage(report: dict[str, Any]) -> None:
+    """Say how many pairs went where, and what is to be minded."""
     logger.info("Triage: %s", ", ".join(f"{count} {name}" for name, count in report["counts"].items()))
     for warning in report["warnings"]:
         logger.warning(warning)
-    return report
