@@ -343,15 +343,17 @@ def test_what_a_killed_run_leaves_is_removed_and_what_a_live_one_has_is_not(tmp_
 
 # --- memory
 
+# Not `ru_maxrss`: Linux hands a parent's own peak, here that of pytest, to every child that it starts.
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from realignment import table_files
 from test_streaming import in_parts
 table_files._GROUP_BYTES = 2**18  # as full after 6,000 pairs as it ever is
 in_parts(sys.argv[1], Path(sys.argv[2]), size=1000, max_retain=100)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+status = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:")))
 """
 
 
@@ -362,14 +364,14 @@ def test_ten_times_the_pairs_need_no_more_memory(tmp_path, rows, name):
     peaks = []
     for copies in (200, 2000):
         many = [
-            row | {"pair_id": f"{row['pair_id']}-{n}", "prompt": f"{row['prompt']} ({n})"}
+            row | {"pair_id": f"{row['pair_id']}-{n}", "prompt": f"{row['prompt']} ({n})" + " please" * 400}
             for n in range(copies)
             for row in rows
-        ]
+        ]  # the larger table, held whole, adds 230 MiB or more
         path = write(tmp_path / str(copies) / name, many)
         done = subprocess.run(
             [sys.executable, "-c", PEAK, str(path), str(tmp_path / "work"), str(ROOT / "tests")],
             env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=True,
         )  # fmt: skip
         peaks.append(float(done.stdout))
-    assert peaks[1] - peaks[0] < 80, f"{peaks} MiB for 6,000 and 60,000 pairs"
+    assert peaks[1] - peaks[0] < 130, f"{peaks} MiB for 6,000 and 60,000 pairs"
