@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from realignment.tokenization import TokenizedPair, chat_messages, tokenize_pair
-from realignment.training import LoraSettings, trainable_model
+from realignment.models.adapters import trainable_model
+from realignment.packing.tokenization import TokenizedPair, chat_messages, tokenize_pair
+from realignment.parameters import LoraParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_PAIRS = ROOT.parent / "shared/data/pku_safety/pairs.jsonl.gz"
@@ -31,7 +32,7 @@ SHAPES = {
 }
 """t17: 17 M parameters; t17v: the same with a large vocabulary; smol135: SmolLM2-135M; 8b: Llama-3.1-8B."""
 
-LORA = LoraSettings(rank=32, alpha=16, target_modules=("q_proj", "v_proj"))
+LORA = LoraParameters(rank=32, alpha=16, target_modules=("q_proj", "v_proj"))
 """The adapter of the published code."""
 
 

@@ -11,20 +11,20 @@ from harness import Result
 from torch import Tensor
 
 from realignment import weighing
-from realignment.collation import Collator
-from realignment.divergence import ReferenceStates
-from realignment.fresh import FreshWeights
-from realignment.ghost import Gradient
-from realignment.head import Head
+from realignment.gradients.ghost import Gradient
 from realignment.impact import impact_scores
 from realignment.likelihood import response_log_probabilities
 from realignment.objective import Example, Objective, Treatment, pair_losses
+from realignment.packing.rows import Layout, Rows
+from realignment.packing.tokenization import TokenizedPair
 from realignment.parameters import TrainingParameters
-from realignment.rows import Layout, Rows
-from realignment.tokenization import TokenizedPair
-from realignment.trainer import RealignTrainer
 from realignment.training import training_arguments
-from realignment.vocabulary import token_kl
+from realignment.training.collation import Collator
+from realignment.training.fresh import FreshWeights
+from realignment.training.trainer import RealignTrainer
+from realignment.vocabulary.divergence import ReferenceStates
+from realignment.vocabulary.head import Head
+from realignment.vocabulary.sweeps import token_kl
 
 LAYOUT = Layout(pad_id=0)
 TOKEN_BUDGET = 1024

@@ -5,10 +5,10 @@ from tiny_decoders import tiny_model, with_lora
 from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2TextScaledWordEmbedding
 
-from realignment.curvature import _Fisher, head_fisher_diagonal, precondition, sample_targets
-from realignment.head import Head
+from realignment.gradients.curvature import _Fisher, head_fisher_diagonal, precondition, sample_targets
 from realignment.likelihood import output_head, response_hidden_states
-from realignment.rows import lay_out
+from realignment.packing.rows import lay_out
+from realignment.vocabulary.head import Head
 
 ROWS = lay_out([e.tokens for e in EXAMPLES], pad_id=0)
 

@@ -474,6 +474,6 @@ def test_method_covers_every_loss_and_health_check():
 
     for function in (name for name in vars(losses) if name.endswith("_loss")):
         assert f"`losses.{function}`" in read(METHOD), function
-    assert "`vocabulary.token_kl`" in read(METHOD)
+    assert "`sweeps.token_kl`" in read(METHOD)
     for function in (impact.impact_scores, impact.impact_weights, impact.gold_gradient, impact.check_scores):
         assert f"`impact.{function.__name__}`" in read(METHOD)

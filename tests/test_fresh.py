@@ -7,11 +7,11 @@ import torch
 from test_training import LORA, OBJECTIVE, examples_of, open_trainer
 from tiny_decoders import move, tiny_examples, tiny_model, with_lora
 
-from realignment.collation import Collator
-from realignment.fresh import FreshWeights
+from realignment.models.adapters import trainable_model
 from realignment.objective import Objective, Treatment
-from realignment.rows import Layout
-from realignment.training import trainable_model
+from realignment.packing.rows import Layout
+from realignment.training.collation import Collator
+from realignment.training.fresh import FreshWeights
 
 PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
 GOLD = tiny_examples([PREFER] * 4, seed=8)

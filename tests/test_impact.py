@@ -10,7 +10,8 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from realignment.ghost import LayerPasses
+from realignment.gradients.ghost import LayerPasses
+from realignment.gradients.layers import derivative_along
 from realignment.impact import (
     ImpactError,
     check_scores,
@@ -19,12 +20,11 @@ from realignment.impact import (
     impact_scores,
     impact_weights,
 )
-from realignment.layers import derivative_along
 from realignment.likelihood import autocast
 from realignment.objective import Example, Objective, Treatment, pair_losses
+from realignment.packing.rows import lay_out
+from realignment.packing.tokenization import TokenizedPair
 from realignment.records import HealthError
-from realignment.rows import lay_out
-from realignment.tokenization import TokenizedPair
 
 PREFER, CORRECT, SUPPRESS = Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS
 OBJECTIVE = Objective(beta=0.3, anchor_weight=0.2)

@@ -18,7 +18,6 @@ from tiny_decoders import (
 )
 from transformers import LlamaForCausalLM
 
-from realignment.attention import SHARED_PROMPTS
 from realignment.likelihood import (
     LikelihoodError,
     autocast,
@@ -31,8 +30,9 @@ from realignment.likelihood import (
     scoring_mode,
     sum_per_response,
 )
-from realignment.rows import Layout, Rows, lay_out
-from realignment.tokenization import TokenizedPair, chat_messages, prompt_text, tokenize_pair
+from realignment.packing.attention import SHARED_PROMPTS
+from realignment.packing.rows import Layout, Rows, lay_out
+from realignment.packing.tokenization import TokenizedPair, chat_messages, prompt_text, tokenize_pair
 
 PAIRS = tiny_pairs([2, 3, 1, 2])
 LONG = tiny_pairs([2, 3, 1, 2], longest=16)

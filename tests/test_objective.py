@@ -18,7 +18,7 @@ from realignment.objective import (
     pair_losses,
     shares,
 )
-from realignment.rows import lay_out
+from realignment.packing.rows import lay_out
 
 PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
 MIXED = [KEEP, PREFER, SUPPRESS, AFFIRM, CORRECT, PREFER, KEEP, CORRECT, AFFIRM, SUPPRESS]

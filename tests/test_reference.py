@@ -6,10 +6,10 @@ import torch
 from test_training import OBJECTIVE, examples_of, open_trainer
 from tiny_decoders import move, tiny_model, with_lora
 
-from realignment.collation import Collator
 from realignment.likelihood import output_head
-from realignment.reference import KeptReferenceError, keep_reference
-from realignment.rows import Layout
+from realignment.packing.rows import Layout
+from realignment.training.collation import Collator
+from realignment.training.reference import KeptReferenceError, keep_reference
 
 KEY = "k" * 64
 

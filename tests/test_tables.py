@@ -3,7 +3,7 @@ import pytest
 from kedro.framework.context.context import _convert_paths_to_absolute_posix
 from kedro.io import DatasetError
 
-from realignment.tables import TableDataset
+from realignment.datasets.tables import TableDataset
 
 
 def test_it_loads_the_rows_with_their_lines(tmp_path):

@@ -9,31 +9,29 @@ import torch
 from tiny_decoders import SIZES, move, tiny_examples, tiny_model, tiny_tokenizer, with_lora
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from realignment.collation import Collator
-from realignment.fresh import FreshWeights
+from realignment.models.adapters import trainable_model
 from realignment.objective import Objective, Treatment
-from realignment.parameters import TrainingParameters
+from realignment.packing.rows import Layout
+from realignment.packing.tokenization import TokenizedPair
+from realignment.parameters import LoraParameters, TrainingParameters
 from realignment.records import HealthError
-from realignment.rows import Layout
-from realignment.tokenization import TokenizedPair
-from realignment.trainer import RealignTrainer
 from realignment.training import (
     HISTORY_COLUMNS,
-    DriftGuard,
-    LoraSettings,
-    ProgressBar,
     TrainingError,
     count_steps,
     train,
-    trainable_model,
     training_arguments,
 )
+from realignment.training.callbacks import DriftGuard, ProgressBar
+from realignment.training.collation import Collator
+from realignment.training.fresh import FreshWeights
+from realignment.training.trainer import RealignTrainer
 
 PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
 MIXED = [PREFER, KEEP, CORRECT, AFFIRM, SUPPRESS, PREFER, KEEP, AFFIRM, CORRECT, PREFER]
 WEIGHTS = [1.5, 1.0, 0.25, 0.5, 2.0, 0.0, 1.0, 1.5, 1.75, 0.5]
 OBJECTIVE = Objective(beta=0.3, punish_weight=0.5, kl_weight=0.7, retain_weight=0.6, anchor_weight=0.1)
-LORA = LoraSettings(rank=3, alpha=6, target_modules=("q_proj", "v_proj", "down_proj"))
+LORA = LoraParameters(rank=3, alpha=6, target_modules=("q_proj", "v_proj", "down_proj"))
 
 
 def examples_of(model, treatments=MIXED, weights=WEIGHTS):
@@ -70,7 +68,7 @@ def open_trainer(model, folder, *, objective=OBJECTIVE, reference_model=None):
 
 
 def fresh(*, dropout=0.0, dtype=torch.float32):
-    return trainable_model(tiny_model(dtype=dtype), replace(LORA, dropout=dropout), seed=0)
+    return trainable_model(tiny_model(dtype=dtype), LORA.model_copy(update={"dropout": dropout}), seed=0)
 
 
 def run(model, folder, *, examples=None, epochs=1.0, callbacks=(), reference_model=None, **options):

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realignment import head
-from realignment.directional import log_probability_derivatives
-from realignment.divergence import ReferenceStates, ReferenceTop
-from realignment.head import Head
-from realignment.vocabulary import token_kl, token_likelihoods, token_log_probabilities
+from realignment.gradients.directional import log_probability_derivatives
+from realignment.vocabulary import head
+from realignment.vocabulary.divergence import ReferenceStates, ReferenceTop
+from realignment.vocabulary.head import Head
+from realignment.vocabulary.sweeps import token_kl, token_likelihoods, token_log_probabilities
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,7 @@ import torch
 from tiny_decoders import tiny_examples, tiny_model, with_lora
 
 from realignment.objective import Objective, Treatment
-from realignment.rows import Layout
+from realignment.packing.rows import Layout
 from realignment.weighing import compute_gold_gradient, report_weights, score_conflicts, weigh
 
 PREFER, CORRECT, SUPPRESS = Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS

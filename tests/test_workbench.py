@@ -11,11 +11,12 @@ from peft import PeftModel
 from pydantic import ValidationError
 from tiny_models import PARAMETERS, load_model, save_model
 
+from realignment.lineage import run_key
 from realignment.objective import Treatment
 from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
 from realignment.records import DataError
 from realignment.training import HISTORY_COLUMNS, TrainingError
-from realignment.workbench import open_workbench, run_key
+from realignment.workbench import open_workbench
 
 LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
 TRAINING = TrainingParameters(

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from realignment.objective import Example, Treatment
-from realignment.tokenization import TokenizedPair
+from realignment.packing.tokenization import TokenizedPair
 
 VOCABULARY, WIDTH = 37, 16
 SIZES = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from realignment.models import load_configured
+from realignment.packing.tokenization import chat_messages
 from realignment.parameters import AlignParameters, LoraParameters, ModelParameters
-from realignment.tokenization import chat_messages
-from realignment.workbench import load_model
 
 
 def align(
@@ -36,7 +36,7 @@ def align(
     from datasets import Dataset
     from trl import DPOTrainer
 
-    model, tokenizer = load_model(path, model_parameters)
+    model, tokenizer = load_configured(path, model_parameters)
     folder = work_folder / "align"
     trainer = DPOTrainer(
         model=model,

@@ -7,8 +7,8 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from realignment.objective import Example, Treatment
+from realignment.packing.tokenization import TokenizedPair, chat_messages, tokenize_pair
 from realignment.records import DataError, Disposition
-from realignment.tokenization import TokenizedPair, chat_messages, tokenize_pair
 
 RESPONSES = {
     Treatment.PREFER: ("rejected", "chosen"),

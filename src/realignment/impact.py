@@ -6,10 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from realignment.directional import finite_differences, forward_mode, log_probability_derivatives
-from realignment.ghost import GhostContraction, Gradient, LayerPasses
-from realignment.head import Head
-from realignment.layers import ImpactError
+from realignment.gradients.directional import finite_differences, forward_mode, log_probability_derivatives
+from realignment.gradients.ghost import GhostContraction, Gradient, LayerPasses
+from realignment.gradients.layers import ImpactError
 from realignment.likelihood import (
     head_name,
     output_head,
@@ -18,9 +17,10 @@ from realignment.likelihood import (
     scoring_mode,
     sum_per_response,
 )
+from realignment.packing.rows import Rows
 from realignment.records import HealthError
-from realignment.rows import Rows
-from realignment.vocabulary import token_log_probabilities
+from realignment.vocabulary.head import Head
+from realignment.vocabulary.sweeps import token_log_probabilities
 
 RowLosses = Callable[[Tensor, Rows], Tensor]
 """Log-probabilities of all responses (R,) → one loss per pair (P,), which depends on the pair's own alone."""

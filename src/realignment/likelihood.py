@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from realignment.attention import SHARED_PROMPTS
-from realignment.head import Head
-from realignment.rows import Layout, LikelihoodError, Rows, lay_out
-from realignment.tokenization import TokenizedPair
-from realignment.vocabulary import token_log_probabilities
+from realignment.packing.attention import SHARED_PROMPTS
+from realignment.packing.rows import Layout, LikelihoodError, Rows, lay_out
+from realignment.packing.tokenization import TokenizedPair
+from realignment.vocabulary.head import Head
+from realignment.vocabulary.sweeps import token_log_probabilities
 
 logger = logging.getLogger(__name__)
 

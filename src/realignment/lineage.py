@@ -1,9 +1,12 @@
 """Manifests: what a stage read and wrote, by digest, so that runs are never mixed silently."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 
 from realignment.records import RealignmentError, digest_table
 from realignment.table_files import Table, digest
@@ -88,3 +91,9 @@ def check_model(training: Manifest, gold: Manifest) -> None:
 
 def _short(digest: str | None) -> str:
     return f"{digest[:12]}…" if digest else "unknown"
+
+
+def run_key(manifest: Manifest, *settings: BaseModel | int) -> str:
+    """sha256 over what determines a training run: the digests of its inputs and every setting."""
+    parts = [json.dumps(manifest, sort_keys=True), *(repr(value) for value in settings)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

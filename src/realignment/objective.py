@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from realignment import losses
-from realignment.rows import Rows
-from realignment.tokenization import TokenizedPair
+from realignment.packing.rows import Rows
+from realignment.packing.tokenization import TokenizedPair
 
 
 class Treatment(IntEnum):

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from realignment import curvature as curvatures
 from realignment import impact
-from realignment.curvature import Curvature
 from realignment.examples import RESPONSES
-from realignment.ghost import Gradient
+from realignment.gradients import curvature as curvatures
+from realignment.gradients.curvature import Curvature
+from realignment.gradients.ghost import Gradient
 from realignment.impact import Engine, RowLosses
 from realignment.objective import Example, Objective, Treatment, error_rates, pair_losses
-from realignment.rows import Layout, Rows
+from realignment.packing.rows import Layout, Rows
 
 
 def _losses(examples: Sequence[Example], objective: Objective) -> RowLosses:
@@ -80,7 +80,7 @@ def score_conflicts(
     """Impact score and reference log-probabilities of every conflict, in order, from one pass.
 
     Args:
-        model: At θ_ref, from `training.trainable_model`.
+        model: At θ_ref, from `models.adapters.trainable_model`.
         conflicts: INVERT and PUNISH examples.
         direction: The gold gradient.
         objective: The loss whose gradient is scored: the one that is trained.

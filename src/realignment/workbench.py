@@ -1,11 +1,8 @@
 """A model with its tokenizer and the settings of a run: what the stages `impact` and `training` work with."""
 
 import copy
-import hashlib
-import json
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +10,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pydantic import BaseModel
 
 from realignment import examples, impact, models, training, weighing
-from realignment.fresh import FreshWeights
-from realignment.head import Head
 from realignment.likelihood import (
     autocast,
     choose_layout,
@@ -25,26 +19,18 @@ from realignment.likelihood import (
     response_log_probabilities,
     scoring_mode,
 )
-from realignment.models.devices import choose_device, choose_dtype
+from realignment.models.adapters import save_trained, trainable_model
 from realignment.objective import Example, Objective
+from realignment.packing.rows import Layout
 from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
 from realignment.records import DataError
-from realignment.reference import KeptReference, keep_reference
-from realignment.rows import Layout
+from realignment.training import TrainingError
+from realignment.training.callbacks import DriftGuard, ProgressBar
+from realignment.training.fresh import FreshWeights
+from realignment.training.reference import KeptReference, keep_reference
+from realignment.vocabulary.head import Head
 
 logger = logging.getLogger(__name__)
-
-
-def load_model(
-    path: str | Path, parameters: ModelParameters, *, quantize: str | None = None
-) -> tuple[Any, Any]:
-    """Model and tokenizer, in the precision and on the device that the parameters ask for."""
-    device = choose_device(parameters.device)
-    dtype = choose_dtype(parameters.dtype, device)
-    model, tokenizer = models.load(
-        path, dtype=str(dtype).removeprefix("torch."), device=device, quantize=quantize
-    )
-    return model.eval(), tokenizer
 
 
 def to_objective(loss: LossParameters) -> Objective:
@@ -200,7 +186,7 @@ class Workbench:
         kept, copied = self._keep_reference(batch, folder, key), None
         if settings.lora is None and kept is None:
             copied = copy.deepcopy(self.model).eval().requires_grad_(False)
-        guard = training.DriftGuard(settings.max_kl)
+        guard = DriftGuard(settings.max_kl)
         history = training.train(
             self.model,
             batch,
@@ -212,9 +198,9 @@ class Workbench:
             reference_model=copied,
             kept_reference=kept,
             epochs=settings.epochs,
-            callbacks=[training.ProgressBar(), guard],
+            callbacks=[ProgressBar(), guard],
         )
-        self._save(folder / "model")
+        save_trained(self.model, self.tokenizer, folder / "model", source=self.path)
         return str(folder / "model"), pd.DataFrame(history).reindex(columns=list(training.HISTORY_COLUMNS))
 
     def _keep_reference(
@@ -237,28 +223,6 @@ class Workbench:
             head, weight=head.weight.detach().clone() if head.weight.requires_grad else head.weight
         )
 
-    def _save(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        model = self.model
-        if self.training.lora is not None:
-            model.save_pretrained(folder / "adapter")
-            if getattr(model.get_base_model(), "is_quantized", False):
-                # What was trained is the adapter; it is merged into the weights as they were, not rounded.
-                from peft import PeftModel
-
-                whole, _ = models.load(self.path, dtype="float32", device="cpu")
-                model = PeftModel.from_pretrained(whole, str(folder / "adapter"))
-            # Merged in float32: in bfloat16 a small update would be rounded away against a large weight.
-            model = model.float().merge_and_unload()
-        model.float().save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-
-
-def run_key(manifest: dict[str, Any], *settings: BaseModel | int) -> str:
-    """sha256 over what determines a training run: the digests of its inputs and every setting."""
-    parts = [json.dumps(manifest, sort_keys=True), *(repr(value) for value in settings)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
 
 def open_workbench(
     path: str,
@@ -270,22 +234,18 @@ def open_workbench(
 ) -> Workbench:
     """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
     if model_parameters.quantize is not None and parameters.lora is None:
-        raise training.TrainingError(
+        raise TrainingError(
             f"`model.quantize: {model_parameters.quantize}` trains an adapter on frozen weights, and "
             "`training.lora` is null. Give it a LoRA, or set `model.quantize: null`."
         )
-    model, tokenizer = load_model(path, model_parameters, quantize=model_parameters.quantize)
+    model, tokenizer = models.load_configured(path, model_parameters, quantize=model_parameters.quantize)
     if parameters.autocast:
         if model.dtype != torch.float32:
-            raise training.TrainingError(
+            raise TrainingError(
                 f"`training.autocast` multiplies in bfloat16 over weights in float32; found weights in "
                 f"{model.dtype}. Set `model.dtype: float32`, or leave `training.autocast` out."
             )
         autocast(model)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
-    lora = parameters.lora
-    settings = None
-    if lora is not None:
-        settings = training.LoraSettings(lora.rank, lora.alpha, lora.target_modules, lora.dropout)
-    trainable = training.trainable_model(model, settings, seed=seed)
+    trainable = trainable_model(model, parameters.lora, seed=seed)
     return Workbench(str(path), trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)

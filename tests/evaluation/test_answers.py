@@ -9,9 +9,9 @@ from tiny_models import PARAMETERS, load_model, save_model
 
 from realignment.evaluation.answers import answer_with_each, check_prompts, collect_prompts
 from realignment.evaluation.generation import generate
+from realignment.packing.tokenization import chat_messages
 from realignment.parameters import CapabilityParameters, EvaluationParameters
 from realignment.records import DataError
-from realignment.tokenization import chat_messages
 
 PROMPTS = pd.DataFrame(
     {

@@ -7,7 +7,7 @@ import torch
 from tiny_models import load_model, save_model
 
 from realignment.evaluation.generation import NucleusDraws, Sampling, answer, generate, nucleus
-from realignment.tokenization import chat_messages, prompt_text
+from realignment.packing.tokenization import chat_messages, prompt_text
 
 CHATS = [
     chat_messages(text) for text in ("Why?", "a", "How does a plant grow tall?", "What now, then?", "ab")

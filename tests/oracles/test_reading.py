@@ -25,7 +25,7 @@ from realignment.oracles.reading import (
     read_prefix,
     shared_prefix,
 )
-from realignment.tokenization import TokenizedPair
+from realignment.packing.tokenization import TokenizedPair
 
 # Gemma 2's and 3's norms compute in float32 in any dtype.
 EXACT = {"gemma2": 1e-6, "gemma3": 1e-6}

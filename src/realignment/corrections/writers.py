@@ -59,9 +59,9 @@ class ModelWriter:
     def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
         """Sampled answers, in batches."""
         from realignment.evaluation.generation import Sampling, answer
-        from realignment.workbench import load_model
+        from realignment.models import load_configured
 
-        model, tokenizer = load_model(self.path, self.model_parameters)
+        model, tokenizer = load_configured(self.path, self.model_parameters)
         known = knows_system_turn(tokenizer)
         wanted = self.parameters
         answers = answer(

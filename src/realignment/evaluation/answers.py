@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from realignment.evaluation.generation import generate
+from realignment.models import load_configured
+from realignment.packing.tokenization import chat_messages
 from realignment.parameters import EvaluationParameters, ModelParameters
 from realignment.records import DataError
-from realignment.tokenization import chat_messages
-from realignment.workbench import load_model
 
 PROMPT_COLUMNS = ("prompt_id", "prompt", "domain", "kind")
 KINDS = ("regulated", "ordinary", "look_alike")
@@ -74,7 +74,7 @@ def answer_with_each(
     for side, path in models.items():
         answers: list[str] = []
         if chats:
-            model, tokenizer = load_model(path, model_parameters)
+            model, tokenizer = load_configured(path, model_parameters)
             answers = generate(
                 model,
                 tokenizer,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realignment.models import load_configured
 from realignment.parameters import CapabilityParameters, ModelParameters
 from realignment.records import DataError
-from realignment.workbench import load_model
 
 
 def local_task(name: str, questions: Path) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def compare_models(
         return table
     columns: dict[str, list[float]] = {}
     for side, path in models.items():
-        model, tokenizer = load_model(path, model_parameters)
+        model, tokenizer = load_configured(path, model_parameters)
         results = measure(model, tokenizer, tasks, batch_size=parameters.batch_size, limit=parameters.limit)
         keys = [(task, number) for task, values in results.items() for number in range(len(values))]
         columns[side] = [float(value) for values in results.values() for value in values]

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
-from realignment.tokenization import prompt_text
+from realignment.packing.tokenization import prompt_text
 
 logger = logging.getLogger(__name__)
 

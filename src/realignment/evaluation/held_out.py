@@ -11,9 +11,9 @@ from realignment.evaluation.statistics import compare_means, compare_proportions
 from realignment.evaluation.teacher_forced import preference_order, score_pairs
 from realignment.examples import tokenize_columns
 from realignment.likelihood import choose_layout
+from realignment.models import load_configured
 from realignment.parameters import EvaluationParameters, ModelParameters
 from realignment.records import Disposition
-from realignment.workbench import load_model
 
 
 def score(
@@ -36,8 +36,8 @@ def score(
         pair_id, disposition, response, role ("preferred", "dispreferred", "retained", ""), tokens, logprob,
         reference_logprob (nats, summed), kl (nats per token).
     """
-    reference, tokenizer = load_model(paths[0], model_parameters)
-    model, _ = load_model(paths[1], model_parameters)
+    reference, tokenizer = load_configured(paths[0], model_parameters)
+    model, _ = load_configured(paths[1], model_parameters)
     corrected = pairs["correction"].notna().tolist()
     columns = [("chosen", "rejected", *["correction"] * has) for has in corrected]
     tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)

@@ -9,11 +9,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from realignment import likelihood
-from realignment.divergence import ReferenceStates
+from realignment.packing.rows import Layout, Rows
+from realignment.packing.tokenization import TokenizedPair
 from realignment.records import Disposition
-from realignment.rows import Layout, Rows
-from realignment.tokenization import TokenizedPair
-from realignment.vocabulary import token_likelihoods
+from realignment.vocabulary.divergence import ReferenceStates
+from realignment.vocabulary.sweeps import token_likelihoods
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realignment.models.devices import choose_device, choose_dtype
 from realignment.models.sources import choose_fetcher
 from realignment.models.store import (
     ModelError,
@@ -15,10 +16,10 @@ from realignment.models.store import (
     keep,
     require_model,
 )
+from realignment.parameters import ModelParameters
 
-if (
-    TYPE_CHECKING
-):  # torch and transformers take seconds to import; listing the pipelines must not wait for them
+# torch and transformers take seconds to import; listing the pipelines must not wait for them.
+if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -114,6 +115,16 @@ def load(
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def load_configured(
+    path: str | Path, parameters: ModelParameters, *, quantize: str | None = None
+) -> tuple[Any, Any]:
+    """Model and tokenizer, in the precision and on the device that the parameters ask for."""
+    device = choose_device(parameters.device)
+    dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
+    model, tokenizer = load(path, dtype=dtype, device=device, quantize=quantize)
+    return model.eval(), tokenizer
 
 
 def own_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:

@@ -4,7 +4,7 @@ A policy comes first, prompts follow it, and responses follow these: a tree. The
 there already. The rest lies in one row without padding, each prompt once; all layers but attention treat
 tokens one by one. Attention is done in two parts, and the parts are put together by the weight of each
 (the logarithms of their normalisers, as in FlashAttention, arXiv:2205.14135): over the policy, one product
-for all tokens of the row; over what comes after it, per request as in `realignment.attention`.
+for all tokens of the row; over what comes after it, per request as in `realignment.packing.attention`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import sdpa_mask
 
-from realignment.attention import take_apart, visible
+from realignment.packing.attention import take_apart, visible
 
 BRANCHING = "realignment_branching"
 """Name of this attention among transformers' implementations."""

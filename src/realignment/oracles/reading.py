@@ -15,8 +15,8 @@ from transformers.cache_utils import DynamicLayer
 from realignment.likelihood import backbone, causal_model
 from realignment.oracles import OracleError
 from realignment.oracles.branching import BRANCHING, Branches
-from realignment.rows import Layout, share
-from realignment.tokenization import TokenizedPair
+from realignment.packing.rows import Layout, share
+from realignment.packing.tokenization import TokenizedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

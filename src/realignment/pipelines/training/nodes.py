@@ -32,7 +32,7 @@ def train_model(
     tables = {"impact_weights": impact_weights, "training_pairs": training_pairs, "gold_batch": gold_batch}
     lineage.check(impact_manifest, tables)
     bench = workbench.open_workbench(reference_model["path"], model_parameters, parameters, loss, seed=seed)
-    key = workbench.run_key(impact_manifest, model_parameters, loss, parameters, impact, seed)
+    key = lineage.run_key(impact_manifest, model_parameters, loss, parameters, impact, seed)
     batch = bench.with_weights(training_pairs, impact_weights)
     fresh = bench.fresh_weights(gold_batch, impact)
     folder, history = bench.train(batch, work_folder=Path(work_folder), key=key, fresh=fresh)

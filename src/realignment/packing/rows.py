@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from realignment.packing.tokenization import TokenizedPair
 from realignment.records import RealignmentError
-from realignment.tokenization import TokenizedPair
 
 SIMILAR = 0.85
 """Sequences at least so long, of the longest among them, share one call of the attention kernel."""

@@ -1,6 +1,5 @@
 """The trainer: a batch of examples → the hybrid loss. Stands on transformers' public surface only."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,11 +8,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from realignment import likelihood
-from realignment.collation import Part
-from realignment.divergence import Reference, ReferenceStates
-from realignment.fresh import FreshWeights, FreshWeightsKeeper
-from realignment.ghost import Gradient, KeptPasses, LayerPasses
-from realignment.head import Head
+from realignment.gradients.ghost import Gradient, KeptPasses, LayerPasses
 from realignment.likelihood import scoring_mode
 from realignment.objective import (
     Objective,
@@ -24,35 +19,14 @@ from realignment.objective import (
     pair_losses,
     shares,
 )
+from realignment.packing.rows import Rows
 from realignment.records import HealthError
-from realignment.reference import as_reference
-from realignment.rows import Rows
-from realignment.vocabulary import head_gradient, token_likelihoods
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What the model makes of a part of a batch.
-
-    Attributes:
-        rows: The part's pairs.
-        hidden: States that predict the response tokens, shape (N, d).
-        logprobs: log π_θ of each response token, shape (N,).
-        kl: KL to the reference at each token; zero at tokens of conflicts, shape (N,).
-        reference: log π_ref of each response, shape (R,).
-        conflict: Tokens of conflicts, by index.
-        kept: Tokens of retained pairs, by index.
-        known: The reference at the kept tokens; None: nothing is kept.
-    """
-
-    rows: Rows
-    hidden: Tensor
-    logprobs: Tensor
-    kl: Tensor
-    reference: Tensor
-    conflict: Tensor
-    kept: Tensor
-    known: Reference | None
+from realignment.training.collation import Part
+from realignment.training.fresh import FreshWeights, FreshWeightsKeeper
+from realignment.training.outlook import Outlook, look, retained_kl
+from realignment.training.reference import as_reference
+from realignment.vocabulary.divergence import Reference, ReferenceStates
+from realignment.vocabulary.head import Head
 
 
 class RealignTrainer(Trainer):
@@ -114,7 +88,7 @@ class RealignTrainer(Trainer):
         return torch.stack([self._loss(model, part) for part in inputs["parts"]]).sum()
 
     def _loss(self, model: nn.Module, part: Part) -> Tensor:
-        outlook = self._look(model, part, self._reference(model, part))
+        outlook = look(model, part, self._reference(model, part))
         treatments = part["treatments"]
         rows = outlook.rows
         logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
@@ -157,7 +131,7 @@ class RealignTrainer(Trainer):
         # Before the passes are kept: PEFT switches gradients on again when it puts the adapters back.
         reference = self._reference(model, part)
         with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
-            outlook = self._look(model, part, reference)
+            outlook = look(model, part, reference)
             tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
             logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
             per_pair = self._pair_losses(logprobs, outlook, part)
@@ -172,31 +146,10 @@ class RealignTrainer(Trainer):
         gradients = kept.weighted_gradients(multipliers[rows.owner])
         if head_is_trained and (name := likelihood.head_name(trained, head)) is not None:
             per_token = multipliers[rows.pair[rows.response]]
-            head_gradients = _head_gradient(outlook, head, slopes * per_token, kl_slopes * per_token)
+            head_gradients = outlook.head_gradient(head, slopes * per_token, kl_slopes * per_token)
             gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
         _accumulate(trained, gradients, 1 / self.current_gradient_accumulation_steps)
         return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
-
-    def _look(self, model: nn.Module, part: Part, known: Reference | None) -> Outlook:
-        """One forward pass of the policy, set against the reference."""
-        rows, retained = Rows(**part["rows"]), is_retained(part["treatments"])
-        hidden, head = likelihood.response_hidden_states(model, rows), likelihood.output_head(model)
-        is_kept = retained[rows.pair[rows.response]]
-        conflict, kept = ((~is_kept).nonzero()[:, 0], is_kept.nonzero()[:, 0])
-        tokens = token_likelihoods(hidden[conflict], head, rows.target[conflict])
-        logprobs = tokens.logprob.new_zeros(len(rows.target)).index_add(0, conflict, tokens.logprob)
-        kl = torch.zeros_like(logprobs)
-        reference = part["reference"].to(logprobs.dtype, copy=True)
-        if known is not None:
-            tokens = token_likelihoods(hidden[kept], head, rows.target[kept], known)
-            logprobs, kl = (
-                total.index_add(0, kept, values)
-                for total, values in ((logprobs, tokens.logprob), (kl, tokens.kl))
-            )
-            found = torch.zeros_like(logprobs).index_add(0, kept, tokens.reference)
-            of_kept = retained[rows.pair]
-            reference[of_kept] = likelihood.sum_per_response(found, rows)[of_kept]
-        return Outlook(rows, hidden, logprobs, kl, reference, conflict, kept, known)
 
     @torch.no_grad()
     def _reference(self, model: nn.Module, part: Part) -> Reference | None:
@@ -247,33 +200,6 @@ class RealignTrainer(Trainer):
                 logs[name] = total / count
         self._sums.clear()
         super().log(logs, *args, **kwargs)
-
-
-def retained_kl(kl: Tensor, rows: Rows, treatments: Tensor) -> Tensor:
-    """Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,).
-
-    Args:
-        kl: KL at each token, shape (N,).
-        rows: The pairs.
-        treatments: `Treatment` of each pair, shape (P,).
-    """
-    chosen = rows.first[is_retained(treatments)]
-    return likelihood.sum_per_response(kl, rows)[chosen] / rows.length[chosen]
-
-
-def _head_gradient(outlook: Outlook, head: Head, slopes: Tensor, kl_slopes: Tensor) -> Tensor:
-    """Gradient of the output head's matrix, given the cotangents of each token's log-probability and KL."""
-    hidden, target, conflict, kept = (
-        outlook.hidden.detach(),
-        outlook.rows.target,
-        outlook.conflict,
-        outlook.kept,
-    )
-    total = head_gradient(hidden[conflict], head, target[conflict], slopes[conflict])
-    if outlook.known is None:
-        return total
-    cotangents = (slopes[kept], kl_slopes[kept])
-    return total + head_gradient(hidden[kept], head, target[kept], *cotangents, outlook.known)
 
 
 def _accumulate(model: nn.Module, gradients: Gradient, scale: float) -> None:

@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from realignment.ghost import Gradient, LayerPasses
-from realignment.head import Head, less_target, scaled_by, tile_of
-from realignment.layers import derivative_along
+from realignment.gradients.ghost import Gradient, LayerPasses
+from realignment.gradients.layers import derivative_along
 from realignment.likelihood import head_name, output_head, response_hidden_states, scoring_mode
-from realignment.rows import Rows
-from realignment.vocabulary import token_log_probabilities
+from realignment.packing.rows import Rows
+from realignment.vocabulary.head import Head, less_target, scaled_by, tile_of
+from realignment.vocabulary.sweeps import token_log_probabilities
 
 Curvature = Literal["identity", "diagonal_fisher", "kfac"]
 

@@ -19,9 +19,9 @@ import pandas as pd
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import JSONPreview
 
+from realignment.datasets.saving import AtomicSave, MovedTable, TableInParts
 from realignment.policy import Policy, read_policy
 from realignment.records import RealignmentError
-from realignment.saving import AtomicSave, MovedTable, TableInParts
 
 MANIFEST = "checkpoint.json"
 """In every saved checkpoint: `sha256` of the whole, and size and sha256 of each file."""

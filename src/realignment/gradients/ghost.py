@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from realignment.layers import (
+from realignment.gradients.layers import (
     ImpactError,
     derivative_along,
     entered_dtype,

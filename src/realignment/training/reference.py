@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from realignment.divergence import Reference, ReferenceStates, ReferenceTop
-from realignment.head import Head
 from realignment.likelihood import output_head, response_hidden_states, scoring_mode
 from realignment.objective import Example
+from realignment.packing.rows import Layout
 from realignment.records import RealignmentError
-from realignment.rows import Layout
+from realignment.vocabulary.divergence import Reference, ReferenceStates, ReferenceTop
+from realignment.vocabulary.head import Head
 
 Kind = Literal["states", "top256"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from realignment.objective import Example, count_dispositions, error_rates
-from realignment.reference import KeptReference
-from realignment.rows import Layout, Rows
+from realignment.packing.rows import Layout, Rows
+from realignment.training.reference import KeptReference
 
 Part = dict[str, Any]
 """A part of a batch that one forward pass takes, as tensors; see `Collator`."""

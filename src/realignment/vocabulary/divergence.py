@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from realignment.head import Head, row_dot
+from realignment.vocabulary.head import Head, row_dot
 
 
 class Reference(Protocol):

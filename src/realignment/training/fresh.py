@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from realignment.ghost import Gradient, KeptPasses
-from realignment.head import Head
+from realignment.gradients.ghost import Gradient, KeptPasses
 from realignment.impact import gold_gradient, head_direction, head_scores
 from realignment.objective import Objective, Treatment, dispositions_of, pair_losses
-from realignment.rows import Rows
+from realignment.packing.rows import Rows
+from realignment.vocabulary.head import Head
 
 FILE = "fresh_weights.pt"
 MEMORY = 0.98

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from realignment.ghost import Gradient
-from realignment.head import Head, row_dot, tile_of
-from realignment.layers import ImpactError
+from realignment.gradients.ghost import Gradient
+from realignment.gradients.layers import ImpactError
 from realignment.likelihood import (
     compute_dtype,
     head_name,
@@ -19,8 +18,9 @@ from realignment.likelihood import (
     response_log_probabilities,
     sum_per_response,
 )
-from realignment.rows import Rows
-from realignment.vocabulary import token_log_probabilities
+from realignment.packing.rows import Rows
+from realignment.vocabulary.head import Head, row_dot, tile_of
+from realignment.vocabulary.sweeps import token_log_probabilities
 
 ADAPTER_STEP, FULL_STEP = 0.03, 1e-3
 """Parameter-space lengths of the finite difference with the least error, by measurement: below them rounding

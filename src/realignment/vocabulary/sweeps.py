@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from realignment.divergence import Reference
-from realignment.head import Head, blocks_of, less_target, scaled_by, tile_of
+from realignment.vocabulary.divergence import Reference
+from realignment.vocabulary.head import Head, blocks_of, less_target, scaled_by, tile_of
 
 
 class Likelihoods(NamedTuple):

@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from realignment.rows import Rows
+from realignment.packing.rows import Rows
 
 SHARED_PROMPTS = "realignment_shared_prompts"
 """Name of this attention among transformers' implementations."""

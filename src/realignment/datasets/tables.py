@@ -37,8 +37,9 @@ class _InputDataset(AbstractDataset[NoReturn, _Loaded]):
 class TableDataset(_InputDataset[pd.DataFrame]):
     """A table of raw rows, read-only; see `read_table`.
 
-    Example: ``{type: realignment.tables.TableDataset, filepath: data/01_raw/pairs.jsonl}``, or as `filepath`
-    ``hub://org/name?split=train&config=default``, or ``none`` (or null) where there is no such table.
+    Example: ``{type: realignment.datasets.tables.TableDataset, filepath: data/01_raw/pairs.jsonl}``, or as
+    `filepath` ``hub://org/name?split=train&config=default``, or ``none`` (or null) where there is no such
+    table.
     """
 
     def __init__(self, *, filepath: str | None, metadata: dict[str, Any] | None = None) -> None:
@@ -61,7 +62,8 @@ class TableDataset(_InputDataset[pd.DataFrame]):
 class ShardsDataset(_InputDataset[Shards]):
     """A table of raw rows in files that are larger than memory; see `intake.chunks.look_through`. Read-only.
 
-    Example: ``{type: realignment.tables.ShardsDataset, filepath: my/pairs}``, a file, a folder or a pattern.
+    Example: ``{type: realignment.datasets.tables.ShardsDataset, filepath: my/pairs}``, a file, a
+    folder or a pattern.
     """
 
     def load(self) -> Shards:
@@ -72,7 +74,7 @@ class ShardsDataset(_InputDataset[Shards]):
 class VerdictsDataset(_InputDataset[pd.DataFrame]):
     """What people hand back: a file, or a folder of files; see `review.verdicts.read_verdicts`. Read-only.
 
-    Example: ``{type: realignment.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``.
+    Example: ``{type: realignment.datasets.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``.
     """
 
     def load(self) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Log-probabilities and exact divergences over the vocabulary, in tiles: never N × V logits."""
