@@ -38,10 +38,12 @@ from realignment.evaluation import table as evaluation_table
 from realignment.evaluation.answers import check_prompts
 from realignment.intake.readers import read_table
 from realignment.oracles.rules import RulesOracle
+from realignment.parameters import OracleParameters
 from realignment.policy import diff_policies, parse_policy, read_policy
 from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS
 
 OWN_PAIRS, OWN_POLICY = (ROOT / "docs/how-to" / name for name in ("own-pairs.md", "own-policy.md"))
+CHOOSE_AN_ORACLE = ROOT / "docs/how-to/choose-an-oracle.md"
 OUTPUTS, METHOD = ROOT / "docs/reference/outputs.md", ROOT / "docs/method.md"
 RECIPES = sorted((ROOT / "conf/runs").glob("*.yml"))
 RUNS = [(name_of(page), words) for page in PAGES for words in commands(page, "kedro") if words[0] == "run"]
@@ -253,6 +255,17 @@ def test_the_page_of_parameters_has_every_one_with_its_meaning(parameters):
     for group, values in parameters.items():
         for name in getattr(type(values), "model_fields", {}):
             assert meanings[f"{group}.{name}"], f"{group}.{name} has no description"
+
+
+# --- choose an oracle
+
+
+@pytest.mark.parametrize("kind", get_args(OracleParameters.model_fields["oracle"].annotation))
+def test_every_oracle_has_a_row_a_section_and_an_example_that_is_accepted(kind):
+    assert kind in first_column(read(CHOOSE_AN_ORACLE))
+    recipes = re.findall(r"^```yaml\n(.*?)^```$", section(CHOOSE_AN_ORACLE, kind), re.MULTILINE | re.DOTALL)
+    taken = [accept_recipe(yaml.safe_load(recipe))["judging"] for recipe in recipes]
+    assert [judging for judging in taken if judging.oracle == kind], f"no example with `oracle: {kind}`"
 
 
 # --- own pairs
