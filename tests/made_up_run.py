@@ -212,7 +212,9 @@ def leakage():
     ]
     names = ["group", "metric", "people", "value", "difference", "low", "high", "unit"]
     table = pd.DataFrame(rows, columns=names).assign(writer="model", n_people=20, n_writer=20)
-    return table.assign(effect=table["difference"] * 2, effect_low=table["low"], effect_high=table["high"])
+    return table.assign(
+        effect=table["difference"] * 2, effect_low=table["low"] * 2, effect_high=table["high"] * 2
+    )
 
 
 def results(**changes):
@@ -283,7 +285,7 @@ def results(**changes):
         "triage_manifest": TRIAGE,
         "corrections_report": corrections_report(),
         "correction_leakage": leakage(),
-        "leakage_figure": correction_leakage(leakage()),
+        "correction_leakage_figure": correction_leakage(leakage()),
         "impact_report": {"INVERT": split_report, "PUNISH": split_report | {"n": 42}, "warnings": []},
         "impact_figure": impact_weights(weights()),
         "training_figure": training_curves(history()),

@@ -25,12 +25,14 @@ from made_up_run import (
 from realignment.reports import (
     RunResults,
     agreement_before_after,
+    correction_leakage,
     impact_weights,
     render_report,
     render_summary_table,
     training_curves,
     triage_flow,
 )
+from realignment.reports.leakage import PANELS as LEAKAGE_PANELS
 from realignment.reports.sections import audit_of
 from realignment.reports.style import DISPOSITION_COLOURS
 
@@ -268,6 +270,15 @@ def test_without_a_machine_nothing_is_compared_and_no_empty_figure_is_drawn():
     page = render_report(results(corrections_report=report, correction_leakage=leakage().head(0)))
     assert "there is nothing to compare" in part(page, "corrections")
     assert len(data_scripts(page)) == 5
+
+
+def test_a_machine_whose_candidates_all_fail_has_no_manner_and_leaves_no_empty_panel():
+    figure = correction_leakage(leakage().head(1))
+    assert [note.text for note in figure.layout.annotations] == [LEAKAGE_PANELS["share"][0]]
+    assert figure.layout.xaxis.domain == (0, 1)
+    assert [trace.showlegend for trace in figure.data] == [True]
+    both = correction_leakage(leakage())
+    assert [trace.showlegend for trace in both.data] == [True, False]
 
 
 def test_a_failed_gate_says_why():

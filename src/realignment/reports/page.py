@@ -39,7 +39,7 @@ class RunResults:
     triage_manifest: Mapping[str, Any] | None = None
     corrections_report: Mapping[str, Any] | None = None
     correction_leakage: pd.DataFrame | None = None
-    leakage_figure: go.Figure | None = None
+    correction_leakage_figure: go.Figure | None = None
     impact_report: Mapping[str, Any] | None = None
     impact_figure: go.Figure | None = None
     training_figure: go.Figure | None = None

@@ -109,7 +109,10 @@ def audit_of(report: Mapping[str, Any] | None, triage: Mapping[str, Any] | None)
         for key, label in AUDITED.items()
         if (row := named.get(key)) is not None
     ]
-    return {"report": report, "tiles": tiles, "figure": scores(table)}
+    shown = table[
+        ~table["group"].isin(["chosen", "rejected"])
+    ]  # by kind of response they are in `audit_scores_figure`
+    return {"report": report, "tiles": tiles, "figure": scores(shown)}
 
 
 def writer_lines(report: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def write_report(
             triage_manifest=triage_manifest,
             corrections_report=corrections_report,
             correction_leakage=correction_leakage,
-            leakage_figure=correction_leakage_figure,
+            correction_leakage_figure=correction_leakage_figure,
             impact_report=impact_report,
             impact_figure=impact_figure,
             training_figure=training_figure,
