@@ -164,7 +164,7 @@ def test_every_target_of_make_on_a_page_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_dotted_name_is_a_parameter_or_a_piece_of_the_code(page, parameters):
     names = set(re.findall(r"`([a-z_]+(?:\.\w+)+)(?:: [^`]*)?`", prose(page)))
-    ours = {file.stem for file in (ROOT / "src/realignment").iterdir()} | set(parameters)
+    ours = set(modules()) | set(parameters)
     for name in sorted(names):
         first, last = name.split(".")[0], name.rpartition(".")[2]
         if first in ours and last not in FILE_SUFFIXES:
@@ -183,8 +183,23 @@ def is_parameter(parameters, name):
     return first in parameters
 
 
+@functools.cache
+def modules():
+    """Last part of a module's name → its full names: pages say `rows.lay_out`, not where `rows` lies."""
+    found = {}
+    for file in sorted((ROOT / "src/realignment").rglob("*.py")):
+        parts = file.relative_to(ROOT / "src").with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        found.setdefault(parts[-1], []).append(".".join(parts))
+    return found
+
+
 def is_code(name):
-    parts = ["realignment", *name.split(".")]
+    first, *rest = name.split(".")
+    return any(exists([*module.split("."), *rest]) for module in modules().get(first, ()))
+
+
+def exists(parts):
     for cut in range(len(parts), 0, -1):
         try:
             found = importlib.import_module(".".join(parts[:cut]))
@@ -194,6 +209,14 @@ def is_code(name):
             found = getattr(found, part, None)
         return found is not None
     return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_python_file_that_a_page_names_exists(page):
+    written = {block.title for block in blocks(page)}
+    for file in set(re.findall(r"`((?:\w+/)*\w+\.py)`", prose(page))) - written:
+        places = [ROOT / file, ROOT / "src/realignment" / file, ROOT / "tests" / file]
+        assert any(place.is_file() for place in places), f"no {file}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -207,6 +230,15 @@ def test_every_test_that_a_page_names_exists(page):
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=name_of)
 def test_no_page_names_a_folder_of_somebodys_machine(page):
     assert not re.search(r"/(?:home|Users|root|work)/", read(page))
+
+
+def test_the_way_through_the_code_in_contributing_leads_past_what_is_there():
+    paragraphs = section(ROOT / "CONTRIBUTING.md", "How the code is laid out").split("\n\n")
+    (way,) = (text for text in paragraphs if text.startswith("One way through it"))
+    named = re.findall(r"`([\w.]+)`", way)
+    assert len(named) > 15
+    for name in named:
+        assert (ROOT / "src/realignment" / name).exists(), f"no {name}"
 
 
 # --- recipes and parameters
