@@ -36,7 +36,8 @@ def fetch_or_skip():
     except models.ModelError as error:
         if "could not download" not in str(error):
             raise
-        pytest.skip(f"the base model is not here and cannot be fetched: {str(error)[:400]}")
+        reason = " ".join(str(error).split())[:300]
+        pytest.skip(f"the base model is not here and cannot be fetched: {reason}")
     return Path(reference.path)
 
 
