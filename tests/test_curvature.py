@@ -8,6 +8,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2TextScaledWordEmbed
 from realignment.gradients.curvature import _Fisher, head_fisher_diagonal, precondition, sample_targets
 from realignment.likelihood import output_head, response_hidden_states
 from realignment.packing.rows import lay_out
+from realignment.packing.tokenization import TokenizedPair
 from realignment.vocabulary.head import Head
 
 ROWS = lay_out([e.tokens for e in EXAMPLES], pad_id=0)
@@ -66,6 +67,24 @@ def test_the_last_layers_diagonal_is_the_sum_of_squared_token_gradients():
             places[place] = places.get(place, 0) + gradient[name]
         fisher = sum(value**2 for value in places.values())
         torch.testing.assert_close(found[name], 1 / (fisher + 0.1 * fisher.mean()))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+def test_the_diagonal_of_a_norm_of_heads_is_the_sum_of_squared_token_gradients(family):
+    """All heads share its weight, so a token's gradient is the sum over its heads."""
+    model = tiny_model(family).requires_grad_(False)
+    layer = model.model.layers[-1].self_attn.q_norm.requires_grad_(True)
+    (name,) = (n for n, p in model.named_parameters() if p.requires_grad)
+    rows = lay_out([TokenizedPair([5, 6, 9], ([7],)), TokenizedPair([4, 8], ([3],))], pad_id=0)
+    direction, expected = {name: torch.ones_like(layer.weight)}, torch.zeros_like(layer.weight)
+    found = precondition(model, [rows], direction, curvature="diagonal_fisher", damping=0.1, seed=3)[name]
+    head = output_head(model)
+    states = response_hidden_states(model, rows)
+    target = sample_targets(states.detach(), head, torch.Generator().manual_seed(3))
+    # One response token for each pair, and only the query of the token that predicts it is read.
+    for value in head.logits(states).log_softmax(-1)[torch.arange(2), target]:
+        expected += torch.autograd.grad(value, layer.weight, retain_graph=True)[0] ** 2
+    torch.testing.assert_close(found, 1 / (expected + 0.1 * expected.mean()), rtol=1e-4, atol=1e-5)
 
 
 def test_kfac_of_the_last_layer_is_the_kronecker_product_of_its_factors():

@@ -90,7 +90,7 @@ class _Fisher:
         for key, _ in module.named_parameters(recurse=False):
             full = f"{name}.{key}"
             if key == "bias":
-                self.add(full, (deltas**2).sum(0))
+                self.add(full, (_per_token(delta).to(exact) ** 2).sum(0))
             elif isinstance(module, nn.Linear):
                 tokens = entered.flatten(0, -2).to(exact)
                 if self.factors:
@@ -101,7 +101,7 @@ class _Fisher:
                 else:
                     self.add(full, (deltas**2).t() @ tokens**2)
             else:
-                self.add(full, _diagonal(module, entered, deltas))
+                self.add(full, _diagonal(module, entered, delta.to(exact)))
 
     def solve(self, name: str, along: Tensor, damping: float) -> Tensor:
         """(F + λ)⁻¹ G of one parameter."""
@@ -133,17 +133,23 @@ def _damped_root(factor: Tensor, damping: float) -> Tensor:
     return root
 
 
-def _diagonal(module: nn.Module, entered: Tensor, deltas: Tensor) -> Tensor:
+def _per_token(values: Tensor) -> Tensor:
+    """(B, L, …, F) → (B·L, F): heads that share a weight have their gradients added up."""
+    tokens = values.flatten(0, 1)
+    return tokens.reshape(len(tokens), -1, values.shape[-1]).sum(1)
+
+
+def _diagonal(module: nn.Module, entered: Tensor, delta: Tensor) -> Tensor:
     """Σ_t (∂ℓ_t/∂W)² of the weight of an embedding or norm."""
     weight = dict(module.named_parameters(recurse=False))["weight"]
     if weight.dim() == 2 and not isinstance(module, nn.Embedding):  # GPT-2's, (inputs, outputs)
-        return (entered.flatten(0, -2).to(deltas.dtype) ** 2).t() @ deltas**2
+        return (entered.flatten(0, -2).to(delta.dtype) ** 2).t() @ delta.flatten(0, -2) ** 2
     zero: Callable[[Tensor], Tensor] = torch.zeros_like
     along = {name: zero(p) for name, p in module.named_parameters(recurse=False)} | {
         "weight": torch.ones_like(weight)
     }
     slope = derivative_along(module, entered, along)
-    squares = (slope.flatten(0, -2).to(deltas.dtype) * deltas) ** 2
+    squares = _per_token(slope.to(delta.dtype) * delta) ** 2
     if not isinstance(module, nn.Embedding):
         return squares.sum(0)
     return torch.zeros_like(weight, dtype=squares.dtype).index_add_(0, entered.flatten(), squares)
