@@ -11,7 +11,7 @@ from realignment.gradients.directional import log_probability_derivatives
 from realignment.vocabulary import head
 from realignment.vocabulary.divergence import ReferenceStates, ReferenceTop
 from realignment.vocabulary.head import Head
-from realignment.vocabulary.sweeps import token_kl, token_likelihoods, token_log_probabilities
+from realignment.vocabulary.sweeps import head_gradient, token_kl, token_likelihoods, token_log_probabilities
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -278,6 +278,21 @@ def test_the_kl_alone_is_that_of_the_whole_sweep(hidden_moves, weight_moves):
         moving = [leaf for leaf in leaves if leaf.requires_grad]
         results.append((kl.detach(), torch.autograd.grad((scale * kl).sum(), moving)))
     torch.testing.assert_close(*results)
+
+
+def test_the_heads_gradient_keeps_the_small_terms_of_many_tokens_in_half_precision():
+    """Added up in bfloat16, a term below 1/256 of the sum so far is lost, and two thousand of them too."""
+    hidden, weight, target, *reference = (
+        x.bfloat16() if x.is_floating_point() else x for x in states(tokens=2000)
+    )
+    cotangents = torch.rand(2, len(target))
+    known = ReferenceStates(reference[0], Head(reference[1]))
+    found = head_gradient(hidden, Head(weight), target, *cotangents, known, tile=2)
+    doubles = [x.double() for x in (hidden, weight)]
+    known = ReferenceStates(reference[0].double(), Head(reference[1].double()))
+    exact = head_gradient(doubles[0], Head(doubles[1]), target, *cotangents.double(), known)
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - exact).norm() / exact.norm()) < 0.01
 
 
 def test_the_kl_close_to_the_reference_keeps_its_digits_in_float32():
