@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_decoders import (
     DECODERS,
+    GPT2_SIZES,
     OTHERS,
     SIZES,
     VOCABULARY,
@@ -18,6 +19,10 @@ from tiny_decoders import (
     with_lora,
 )
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -49,6 +54,7 @@ from realignment.packing.attention import SHARED_PROMPTS
 from realignment.packing.rows import Layout, Rows, lay_out
 from realignment.packing.tokenization import TokenizedPair, chat_messages, prompt_text, tokenize_pair
 
+FALCON = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
 OPT = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "ffn_dim": 24, "word_embed_proj_dim": WIDTH}
 OPT |= {"num_attention_heads": 2, "num_hidden_layers": 1, "max_position_embeddings": 128}
 PAIRS = tiny_pairs([2, 3, 1, 2])
@@ -370,6 +376,48 @@ def test_scoring_mode_switches_dropout_off_and_back_on_even_after_an_error():
     with pytest.raises(ZeroDivisionError), scoring_mode(model):
         raise ZeroDivisionError
     assert model.training
+
+
+DROPPING = {
+    "OPT": lambda: OPTForCausalLM(OPTConfig(**OPT, dropout=0.5, attention_dropout=0.5)),
+    "Falcon": lambda: FalconForCausalLM(FalconConfig(**FALCON, hidden_dropout=0.5, attention_dropout=0.5)),
+    "GPT-2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2_SIZES, resid_pdrop=0.5, embd_pdrop=0.5)),
+}
+
+
+@pytest.mark.parametrize("reentrant", [None, True, False])
+@pytest.mark.parametrize("name", DROPPING)
+def test_layers_that_drop_out_by_themselves_do_not_while_scoring_under_checkpointing(name, reentrant):
+    """A layer checkpoints in train mode alone, and OPT's and Falcon's ask their own mode whether to drop."""
+    torch.manual_seed(0)
+    model = DROPPING[name]().double().eval()
+    rows = lay_out(PAIRS, pad_id=0, share_prompts=name == "GPT-2")
+
+    def gradient():
+        return naive.gradient(model, response_log_probabilities(model, rows).sum())
+
+    expected = response_log_probabilities(model, rows).detach(), gradient()
+    model.train()
+    if reentrant is not None:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    with scoring_mode(model):
+        found = response_log_probabilities(model, rows).detach(), gradient() if not reentrant else expected[1]
+    torch.testing.assert_close(found, expected)
+    assert all(module.training for module in model.modules())
+    before = response_log_probabilities(model, rows).detach()
+    assert not torch.equal(response_log_probabilities(model, rows).detach(), before)
+
+
+def test_checkpointed_layers_are_computed_again_in_the_backward_of_a_score():
+    model = tiny_model("llama").train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    passes = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+    with scoring_mode(model):
+        score = response_log_probabilities(model, lay_out(PAIRS, pad_id=0)).sum()
+        assert len(passes) == 1
+        score.backward()
+    assert len(passes) == 2
 
 
 @settings(deadline=None)

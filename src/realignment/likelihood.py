@@ -1,7 +1,7 @@
 """Log-probabilities of responses: one forward pass over the rows, and only response tokens are scored."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,20 +108,43 @@ def backbone(model: Any) -> Any:
 def scoring_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off: gradient, scores and reference see one function (peft returns a LoRA in train mode).
 
-    Layers that checkpoint their activations do so in train mode alone, so they stay in it; what is inside
-    does not.
+    Layers checkpoint their activations in train mode alone, so those that do stay in it; what they compute,
+    also again in a backward, is computed in evaluation mode.
     """
     was_training = model.training
     model.eval()
+    checkpointing: list[tuple[Any, Any]] = []
     for module in model.modules():
-        checkpoints = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+            plain = module._gradient_checkpointing_func
+            checkpointing.append((module, plain))
+            module._gradient_checkpointing_func = _evaluated(module, plain)
+            module.training = True
         # Four-bit layers of bitsandbytes repack their weights in evaluation mode, for good, on some CPUs.
-        if checkpoints or type(module).__name__ == "Linear4bit":
+        elif type(module).__name__ == "Linear4bit":
             module.training = True
     try:
         yield
     finally:
+        for module, plain in checkpointing:
+            module._gradient_checkpointing_func = plain
         model.train(was_training)
+
+
+def _evaluated(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The checkpoint of a layer whose forward is told that it does not train: OPT's and Falcon's drop out."""
+
+    def checkpoint_evaluated(forward: Callable[..., Any], *inputs: Any) -> Any:
+        def evaluated(*inputs: Any) -> Any:
+            trains, layer.training = layer.training, False
+            try:
+                return forward(*inputs)
+            finally:
+                layer.training = trains
+
+        return checkpoint(evaluated, *inputs)
+
+    return checkpoint_evaluated
 
 
 def sum_per_response(values: Tensor, rows: Rows) -> Tensor:
