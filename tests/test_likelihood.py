@@ -4,7 +4,7 @@ import json
 import naive
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_decoders import (
     DECODERS,
@@ -154,9 +154,10 @@ def test_a_response_of_one_token_is_predicted_by_the_prompt_alone(model):
         (TokenizedPair([3], ()), "empty list of responses"),
     ],
 )
-def test_an_empty_prompt_or_response_is_refused_by_name(pair, what):
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_an_empty_prompt_or_response_is_refused_by_name(pair, what, share_prompts):
     with pytest.raises(LikelihoodError, match=f"Pair 1 has an {what}.*Drop the pair"):
-        lay_out([PAIRS[0], pair], pad_id=0)
+        Layout(0, share_prompts)([PAIRS[0], pair])
 
 
 def test_sums_add_up_each_response_by_itself():
@@ -334,18 +335,26 @@ SHAPES = st.lists(
 
 
 @settings(deadline=None, max_examples=30)
-@given(shapes=SHAPES, seed=st.integers(0, 9), share_prompts=st.booleans())
-def test_pairs_of_any_shape_are_as_likely_laid_out_together_as_alone(shapes, seed, share_prompts):
-    """Also one token of prompt, one of response, and a response longer than any budget."""
+@given(shapes=SHAPES, seed=st.integers(0, 9), share_prompts=st.booleans(), budget=st.integers(1, 40))
+@example(shapes=[(1, [1]), (9, [12, 1])], seed=0, share_prompts=True, budget=1)
+def test_pairs_of_any_shape_are_as_likely_in_batches_of_any_budget_as_alone(
+    shapes, seed, share_prompts, budget
+):
+    """Also one token of prompt, one of response, and a response longer than the budget."""
     generator, model = torch.Generator().manual_seed(seed), tiny_model()
 
     def draw(size):
         return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
 
     pairs = [TokenizedPair(draw(prompt), tuple(map(draw, responses))) for prompt, responses in shapes]
-    plain = [value for pair in pairs for value in naive.log_probabilities(model, pair)]
-    found = score(model, pairs, share_prompts=share_prompts)
-    torch.testing.assert_close(found, torch.stack(plain).detach())
+    layout, found = Layout(0, share_prompts), {}
+    for members in layout.batches(pairs, budget=budget):
+        rows = layout([pairs[i] for i in members])
+        values = response_log_probabilities(model, rows).detach()
+        found |= {index: values[rows.pair == rank] for rank, index in enumerate(members)}
+    for index, pair in enumerate(pairs):
+        plain = torch.stack(naive.log_probabilities(model, pair)).detach()
+        torch.testing.assert_close(found[index], plain)
 
 
 def test_a_head_with_a_bias_is_refused():
