@@ -26,7 +26,7 @@ Curvature = Literal["identity", "diagonal_fisher", "kfac"]
 WIDEST = 4096
 """Width up to which a Kronecker factor is a matrix, of 64 MiB at most; a wider one is its diagonal.
 
-An adapter on all linear layers of Llama-3.1-8B would have 92 GiB of whole factors; so it has 18 GiB, and fresh
+An adapter on all linear layers of Llama-3.1-8B would have 92 GiB of whole factors; so it has 18 GiB, fresh
 (B = 0) 6 GiB."""
 
 
