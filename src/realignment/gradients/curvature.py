@@ -6,6 +6,7 @@ The marginal gain of a pair is −g_Jᵀ H⁻¹ g_i (TRACE, arXiv:2511.02623, bi
 matrix.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -148,12 +149,12 @@ def _second_moment(values: Tensor) -> Tensor:
 
 def _damped_solve(factor: Tensor, right: Tensor, damping: float) -> Tensor:
     """(factor + √damping · (mean eigenvalue) · I)⁻¹ · right; the two factors together damp F."""
+    root = math.sqrt(damping)
     if factor.dim() == 1:
-        return right / (factor + damping**0.5 * factor.mean())[:, None]
-    scale = damping**0.5 * factor.diagonal().mean()
+        return right / (factor + root * factor.mean())[:, None]
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    solution: Tensor = torch.cholesky_solve(right, torch.linalg.cholesky(factor + scale * identity))
-    return solution
+    damped = factor + root * factor.diagonal().mean() * identity
+    return torch.cholesky_solve(right, torch.linalg.cholesky(damped))
 
 
 def _per_token(values: Tensor) -> Tensor:
