@@ -110,7 +110,7 @@ class _Fisher:
             if full not in self.wanted:
                 continue
             if key == "bias":
-                self.add(full, (_per_token(delta).to(exact) ** 2).sum(0))
+                self.add(full, (_per_token(delta.to(exact)) ** 2).sum(0))
             elif isinstance(module, nn.Linear):
                 tokens = entered.flatten(0, -2).to(exact)
                 if self.factors:
