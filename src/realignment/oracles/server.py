@@ -50,7 +50,7 @@ def count(completion: Completion, settings: ChatParameters, usage: Usage) -> Non
     """Add to `usage` the tokens that the server counted, and their cost by the prices of the settings."""
     if completion.usage is None:
         return
-    read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
+    read, written = completion.usage.prompt_tokens or 0, completion.usage.completion_tokens or 0
     usage.prompt_tokens += read
     usage.completion_tokens += written
     usage.cost += (read * settings.prompt_price + written * settings.completion_price) / 1e6
