@@ -221,10 +221,28 @@ def test_the_key_comes_from_the_environment_variable(serve, monkeypatch):
     assert "sk-right" not in repr(oracle)
 
 
-def test_a_variable_without_a_key_is_named(serve, monkeypatch):
+@pytest.mark.parametrize("key", [None, "", " \r\n"])
+def test_a_variable_without_a_key_is_named(serve, monkeypatch, key):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("JUDGE_KEY", key)
     with pytest.raises(OracleError, match=r"JUDGE_KEY holds no key"):
         serve(api_key_variable="JUDGE_KEY")
+
+
+@pytest.mark.parametrize("key", ["sk-right\r\n", " sk-right\t"])
+def test_a_key_is_what_its_file_holds_besides_the_line_end(serve, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    judgments, _, _ = serve(key="sk-right", api_key_variable="JUDGE_KEY")
+    assert all(j.complies for j in judgments)
+
+
+@pytest.mark.parametrize("key", ["sk-one\r\nsk-two", "sk-\x1b[0m-two", "sk-one\nX-Other: two"])
+def test_a_key_that_cannot_be_sent_is_an_error_that_names_its_variable_alone(serve, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(OracleError, match=r"JUDGE_KEY holds a line end or another control") as caught:
+        serve(api_key_variable="JUDGE_KEY")
+    assert "sk-" not in str(caught.value)
 
 
 def test_no_server_is_said_so():
