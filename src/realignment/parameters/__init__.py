@@ -225,7 +225,8 @@ class TrainingParameters(Parameters):
     reference: Literal["same_batch", "states", "top256"] = Field(
         "same_batch",
         description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a "
-        "frozen copy); states: hidden states kept on disk, exact; top256: approximate, 2 KiB a token",
+        "frozen copy); states: hidden states kept on disk, exact but for rounding in half precision; top256: "
+        "approximate, 2 KiB a token",
     )
     fresh_weights_every: int | None = Field(
         None,

@@ -126,7 +126,9 @@ def train(
         model=model,
         args=arguments,
         train_dataset=[examples[i] for i in order],
-        data_collator=Collator(layout, token_budget, kept_reference[0] if kept_reference else None),
+        data_collator=Collator(
+            layout, token_budget, kept_reference[0] if kept_reference else None, fixed_weights=fresh is None
+        ),
         objective=objective,
         reference_model=reference_model,
         reference_head=kept_reference[1] if kept_reference else None,
