@@ -391,6 +391,13 @@ def test_mixed_precision_is_refused_rather_than_without_effect(tmp_path, precisi
         arguments(tmp_path, trainer={precision: True})
 
 
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_reentrant_checkpoints_are_refused_because_no_gradient_would_reach_an_adapter(tmp_path, name):
+    asked = {name: True, f"{name}_kwargs": {"use_reentrant": True}}
+    with pytest.raises(TrainingError, match=r"`use_reentrant: true`.*Leave `use_reentrant` out"):
+        arguments(tmp_path, trainer=asked)
+
+
 def test_several_gpus_are_one_device_and_no_larger_batch(tmp_path, monkeypatch):
     """Of `nn.DataParallel` rows are no input; what runs on one GPU runs on the first of several."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

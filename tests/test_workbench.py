@@ -262,6 +262,48 @@ def test_four_bit_weights_cannot_all_be_trained(reference):
         open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
 
 
+CHECKPOINTED = TRAINING.model_copy(update={"trainer": TRAINING.trainer | {"activation_checkpointing": True}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"engine": "jvp"}, {"engine": "finite_difference"}, {"curvature": "kfac"}],
+    ids=lambda options: str(*options.values()) if options else "ghost",
+)
+@pytest.mark.parametrize("lora", [TRAINING.lora, None], ids=["LoRA", "all"])
+def test_scores_are_the_same_with_activations_computed_again(opened, options, lora):
+    impact, tables = UNIFORM.model_copy(update=options), []
+    for training in (TRAINING, CHECKPOINTED):
+        tables.append(
+            opened(training=training.model_copy(update={"lora": lora})).weigh(CONFLICTS, GOLD, impact)
+        )
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_asked_for_in_the_configuration_layers_are_computed_again_in_scores_and_references_too(opened):
+    """A layer's inside runs once more in every backward, which Trainer would have in training alone."""
+    calls = {}
+    for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
+        bench, calls[name] = opened(training=training.model_copy(update={"fresh_weights_every": 1})), []
+        layer = bench.model.get_base_model().model.layers[0]
+        layer.input_layernorm.register_forward_hook(lambda *_, seen=calls[name]: seen.append(1))
+        bench.weigh(CONFLICTS, GOLD, UNIFORM)
+        fresh = bench.fresh_weights(GOLD, UNIFORM)
+        before = len(calls[name])
+        fresh.renew(bench.model, 0)
+        calls[name] = (before - len(fresh.gold), len(calls[name]) - before)
+    assert calls["again"] == tuple(2 * n for n in calls["kept"])
+
+
+def test_a_reference_on_disk_is_kept_with_checkpointing_as_without(opened, weights, tmp_path):
+    losses = []
+    for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
+        bench = opened(training=training.model_copy(update={"reference": "states", "epochs": 1}))
+        batch = bench.with_weights(PAIRS, weights)
+        losses.append(bench.train(batch, work_folder=tmp_path / name, key=KEY)[1]["loss"].tolist())
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(
     ("options", "near"),
     [({"trainer": TRAINING.trainer | {"gradient_checkpointing": True}}, 1e-4), ({"autocast": True}, 0.2)],

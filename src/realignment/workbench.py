@@ -248,4 +248,5 @@ def open_workbench(
         autocast(model)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     trainable = trainable_model(model, parameters.lora, seed=seed)
+    training.checkpoint_activations(trainable, parameters)
     return Workbench(str(path), trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
