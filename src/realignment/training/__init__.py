@@ -103,7 +103,7 @@ def checkpoint_activations(model: Any, settings: TrainingParameters) -> None:
         options = {"use_reentrant": False} | (arguments.activation_checkpointing_kwargs or {})
         every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
         model.activation_checkpointing_enable(options, every_n_layers=every, offload=offload)
-        # Its hook on the embedding is for reentrant checkpoints, and forward-mode derivatives do not stand it.
+        # Its hook on the embedding is for reentrant checkpoints, and forward-mode derivatives fail at it.
         model.disable_input_require_grads()
 
 
