@@ -467,6 +467,21 @@ def test_what_training_trainer_names_overrides_our_choice(tmp_path):
     assert chosen.per_device_train_batch_size == 5
 
 
+def test_batches_are_made_by_the_workers_that_are_asked_for_and_are_the_same(tmp_path):
+    asked = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3}
+    model = fresh()
+    examples = examples_of(tiny_model(dtype=torch.float32))
+    options = {"train_dataset": examples, "data_collator": Collator(Layout(0)), "objective": OBJECTIVE}
+    trainers = [
+        RealignTrainer(model=model, args=arguments(tmp_path, trainer=trainer), **options)
+        for trainer in ({}, asked)
+    ]
+    alone, helped = (trainer.get_train_dataloader() for trainer in trainers)
+    assert (alone.num_workers, helped.num_workers, helped.prefetch_factor) == (0, 2, 3)
+    for expected, batch in zip(alone, helped, strict=True):
+        torch.testing.assert_close(batch, expected, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(("epochs", "accumulation_steps"), [(1, 1), (1.5, 1), (1, 2), (0.3, 1), (2, 3)])
 def test_steps_are_counted_as_they_are_taken(tmp_path, epochs, accumulation_steps):
     options = {"batch_size": 3, "accumulation_steps": accumulation_steps}

@@ -232,7 +232,8 @@ class TrainingParameters(Parameters):
         None,
         ge=1,
         description="Take every batch's impact weights anew at the present parameters, and the gold gradient "
-        "after so many steps; null: the weights of the stage `impact`",
+        "after so many steps k, which adds gold.size / (batch_size k) to training; null: the weights of the "
+        "stage `impact`",
     )
     warmup_share: Share = Field(0.1, description="Share of the steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="Larger gradients are scaled down to this norm")

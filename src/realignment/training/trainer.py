@@ -58,11 +58,13 @@ class RealignTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The examples in the order of `train`, all epochs at once: a resumed run meets the same batches."""
+        asked = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         loader = DataLoader(
             self.train_dataset,
             batch_size=self.args.train_batch_size,
             shuffle=False,
             collate_fn=self.data_collator,
+            **{name: getattr(self.args, f"dataloader_{name}") for name in asked},
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
