@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from realignment.intake.flags import read_verdicts
 from realignment.intake.readers import read_table
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange, Judgment
@@ -39,7 +40,7 @@ class HumanOracle:
         """From imported verdicts (`review.verdicts.VERDICT_COLUMNS`).
 
         Raises:
-            DataError: There are none.
+            DataError: There are none, or one is no verdict.
         """
         if missing := [name for name in REQUIRED if name not in verdicts]:
             raise DataError(
@@ -49,7 +50,8 @@ class HumanOracle:
                 "(`--pipelines review_import --params verdicts=FILE`)."
             )
         opinions: dict[str, dict[tuple[str, str], tuple[Opinion, ...]]] = {}
-        for row in verdicts.to_dict("records"):
+        rows = verdicts.assign(complies=read_verdicts(verdicts)).to_dict("records")
+        for row in rows:
             rules = row.get("rules_broken")
             broken = tuple(filter(None, rules.split(","))) if isinstance(rules, str) else ()
             complies = None if pd.isna(row["complies"]) else bool(row["complies"])
