@@ -11,7 +11,7 @@ import pandas as pd
 import scipy
 
 from realignment.corrections.candidates import PEOPLE
-from realignment.corrections.selection import NOT_ASKED
+from realignment.corrections.selection import NOT_ASKED, VOUCHED
 from realignment.features import FEATURES, measure
 
 LEAKAGE_COLUMNS = (
@@ -64,7 +64,8 @@ def _compare_writer(
     writer: str, people: pd.DataFrame, part: pd.DataFrame, seed: int
 ) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    judged = [side[side["reason"] != NOT_ASKED] for side in (people, part)]
+    # That an author vouches for what they wrote is no measurement of it.
+    judged = [side[~side["reason"].isin((NOT_ASKED, VOUCHED))] for side in (people, part)]
     judged = [side[side["complies"].notna()] for side in judged]
     quantities = [("agreement", "complies", [side["complies"].astype(float) for side in judged], "share")]
     rules = sorted(

@@ -12,6 +12,7 @@ from realignment.intake.readers import read_table
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange, Judgment
 
+NOT_JUDGED = "no person has judged this response"
 REQUIRED = ("prompt", "response", "complies", "policy")
 
 
@@ -78,7 +79,7 @@ class HumanOracle:
     def _judge(self, opinions: Sequence[Opinion]) -> Judgment:
         votes = Counter(opinion.complies for opinion in opinions if opinion.complies is not None)
         if not votes:
-            reason = "every annotator was unsure" if opinions else "no person has judged this response"
+            reason = "every annotator was unsure" if opinions else NOT_JUDGED
             return Judgment(None, 0.0, reason=reason, oracle=self.name)
         if votes[True] == votes[False]:
             return Judgment(

@@ -57,7 +57,8 @@ def verify_candidates(
     gate = corrections.Gate(**parameters.quality.model_dump())
     assessed = corrections.assess(correction_candidates, punish_pairs, gate, seed=seed)
     oracle = appoint(parameters.verifier or judging, pairs)
-    verified = corrections.verify(assessed, punish_pairs, policy, oracle)
+    authors_vouch = parameters.verifier is None
+    verified = corrections.verify(assessed, punish_pairs, policy, oracle, authors_vouch=authors_vouch)
     return corrections.choose(verified, min_confidence=parameters.min_confidence)
 
 
