@@ -95,7 +95,8 @@ def _warn_of_dropped(writers: pd.Series, judgments: Sequence[Judgment], oracle: 
     if reasons := Counter(j.reason for j in by_people if j.complies is None):
         logger.warning(
             "%d of %d corrections that people wrote are not used: %r could not judge them, most often for "
-            "this reason: %s. Set `corrections.verifier` to an oracle that reads texts, such as {oracle: rules}",
+            "this reason: %s. Set `corrections.verifier` to an oracle that reads texts, such as "
+            "{oracle: rules}",
             reasons.total(), len(by_people), oracle, reasons.most_common(1)[0][0],
         )  # fmt: skip
 

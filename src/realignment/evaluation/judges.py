@@ -12,6 +12,7 @@ from realignment.intake.flags import read_verdicts
 from realignment.judging import JUDGED_RESPONSES, exchanges_of
 from realignment.oracles import Oracle
 from realignment.oracles.classifier import ClassifierError, train_classifier
+from realignment.oracles.human import check_text, digests_of
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange
@@ -52,7 +53,7 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
         policy: The policy to judge by.
 
     Raises:
-        DataError: Columns are missing, or a label is no verdict.
+        DataError: Columns are missing, a label is no verdict, or the policy was edited since.
     """
     if answers.empty:
         return [], []
@@ -61,6 +62,7 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
             f"The labelled answers lack columns {', '.join(missing)}; found {', '.join(answers.columns)}, "
             f"expected {', '.join(ANSWER_COLUMNS)}. Without such a file set `labelled_answers: none`."
         )
+    check_text(digests_of(answers).get(policy.full_name, ()), policy)
     rows = answers[answers["policy"] == policy.full_name]
     labels = read_verdicts(rows)
     rows = rows[labels.notna()]

@@ -7,7 +7,7 @@ import pandas as pd
 from realignment.policy import Policy
 
 JUDGED = ("chosen", "rejected")
-TASK_COLUMNS = ("task_id", "policy", "purpose", "domain", "prompt", "response")
+TASK_COLUMNS = ("task_id", "policy", "policy_digest", "purpose", "domain", "prompt", "response")
 
 
 def task_id(prompt: str, response: str) -> str:
@@ -27,6 +27,7 @@ def list_tasks(pairs: pd.DataFrame, policy: Policy, purpose: str) -> pd.DataFram
             {
                 "task_id": [task_id(*texts) for texts in zip(pairs["prompt"], pairs[name], strict=True)],
                 "policy": policy.full_name,
+                "policy_digest": policy.fingerprint,
                 "purpose": purpose,
                 "domain": pairs["domain"].to_numpy(),
                 "prompt": pairs["prompt"].to_numpy(),

@@ -45,7 +45,7 @@ def write_forms(
     from realignment.review import forms
 
     return (
-        forms.as_table(review_tasks),
+        forms.as_spreadsheet(review_tasks),
         forms.as_json_lines(review_tasks),
         forms.as_label_studio(review_tasks),
         forms.label_studio_config(policy),
@@ -55,14 +55,17 @@ def write_forms(
 
 
 def import_verdicts(
-    returned_verdicts: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, seed: int
+    returned_verdicts: pd.DataFrame,
+    pairs: pd.DataFrame,
+    policy: Policy,
+    parameters: ReviewParameters,
+    seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """What people said, checked, and how far they agree."""
     from realignment.review import reliability, tasks, verdicts
 
     asked = tasks.list_tasks(pairs, policy, "")
-    rules = [rule.id for rule in policy.rules]
-    checked = verdicts.check_verdicts(returned_verdicts, asked, policy.full_name, rules)
+    checked = verdicts.check_verdicts(returned_verdicts, asked, policy, same_as=parameters.same_as)
     report = reliability.report_reliability(
         checked, unfilled=len(returned_verdicts) - len(checked), seed=seed
     )

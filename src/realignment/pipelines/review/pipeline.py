@@ -52,7 +52,7 @@ def create_import(**_: object) -> Pipeline:
         [
             Node(
                 nodes.import_verdicts,
-                ["returned_verdicts", "pairs", "policy", "params:seed"],
+                ["returned_verdicts", "pairs", "policy", "params:review", "params:seed"],
                 ["human_verdicts", "review_report"],
                 name="import_verdicts",
             )
