@@ -15,6 +15,7 @@ from realignment.oracles.human import NOT_JUDGED
 from realignment.oracles.labels import NO_LABEL
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
+from realignment.review.tasks import task_id
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def verify(
         authors_vouch: Whether what people wrote and the oracle could not look up is verified by its author.
 
     Returns:
-        The candidates with columns complies, confidence, rules_broken, reason, verifier.
+        The candidates with columns complies, confidence, rules_broken, reason, verifier, verified_under (the
+        policy's digest, short) and task_id, by which people's verdicts find them.
     """
     asked = ((candidates["writer"] == PEOPLE) & (candidates["words"] > 0)) | (candidates["flaws"] == "")
     keyed = pairs.set_index("pair_id").loc[candidates.loc[asked, "pair_id"]]
@@ -71,6 +73,8 @@ def verify(
         rules_broken=rows["rules_broken"].fillna("").astype("str"),
         reason=rows["reason"].fillna(NOT_ASKED).astype("str"),
         verifier=pd.Series(np.where(vouched, AUTHOR, oracle.name), index=candidates.index, dtype="str"),
+        verified_under=pd.Series(policy.fingerprint, index=candidates.index, dtype="str"),
+        task_id=_name_tasks(candidates, pairs),
     )
 
 
@@ -82,6 +86,12 @@ def _tabulate(judgments: Sequence[Judgment], index: pd.Index) -> pd.DataFrame:
         "reason": pd.Series([j.reason for j in judgments], dtype="str").to_numpy(),
     }
     return pd.DataFrame(columns, index=index)
+
+
+def _name_tasks(candidates: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
+    prompts = candidates["pair_id"].map(pairs.set_index("pair_id")["prompt"])
+    names = [task_id(*texts) for texts in zip(prompts, candidates["response"], strict=True)]
+    return pd.Series(names, index=candidates.index, dtype="str")
 
 
 def _vouch(judgment: Judgment) -> Judgment:

@@ -117,6 +117,12 @@ class ReviewParameters(Parameters):
 
     limit: int | None = Field(None, ge=1, description="At most so many REVIEW pairs, at random; null: all")
     audit: bool = Field(True, description="Ask for the audit sample too; false: only the pairs in review")
+    corrections: int = Field(
+        0,
+        ge=0,
+        description="So many corrections of `verified_corrections` too, at most: equally many of every "
+        "writer and verdict of the verifier",
+    )
     same_as: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (),
         description="Digests of earlier texts of the policy: verdicts given under them are imported as given "

@@ -24,7 +24,7 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
         return empty_figure(title, "No pairs have corrections by people and by a machine to compare.")
     panels = {
         "share": table[table["unit"] == "share"],
-        "manner": table[table["group"].isin(("length", "style")) & table["effect"].notna()],
+        "manner": table[table["group"].str.startswith(("length", "style")) & table["effect"].notna()],
     }
     figure = make_subplots(
         rows=1, cols=2, horizontal_spacing=0.22, subplot_titles=[p[0] for p in PANELS.values()]
