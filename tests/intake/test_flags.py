@@ -100,6 +100,22 @@ def test_labels_of_pairs_that_are_words_are_read_too():
     assert (kept.get(("a", "x")), kept.get(("a", "y"))) == (False, True)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_labelled_pairs_teach_what_their_words_say_and_a_wrong_word_is_no_reason_to_skip_a_row(
+    tmp_path, suffix
+):
+    texts = [{"prompt": f"{n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(3)]
+    pairs = pd.DataFrame(texts).assign(chosen_complies=["false", "complies", None], rejected_complies="TRUE")
+    assert labelled_table(read_table(str(write(pairs, tmp_path, suffix))), POLICY)[1] == [
+        False,
+        True,
+        *[True] * 3,
+    ]
+    wrong = write(pairs.assign(rejected_complies=["true", "no", "true"]), tmp_path, suffix)
+    with pytest.raises(DataError, match=rf"(?s)verdicts.{suffix}: 1 cells of `rejected_complies`.*'no'"):
+        labelled_table(read_table(str(wrong)), POLICY)
+
+
 def test_numbers_and_flags_of_numpy_are_flags():
     table = pd.DataFrame({"complies": pd.Series([np.True_, np.int64(0), 1.0, np.nan, pd.NA], dtype=object)})
     assert read_verdicts(table).tolist() == [True, False, True, pd.NA, pd.NA]

@@ -15,7 +15,7 @@ from realignment.oracles.classifier import ClassifierError, train_classifier
 from realignment.oracles.human import check_text, digests_of
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
-from realignment.records import DataError, Exchange
+from realignment.records import TRUTH_COLUMNS, DataError, Exchange
 
 ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
 
@@ -90,7 +90,9 @@ def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange]
         exchanges, verdicts = labelled_answers(table, policy)
     else:
         limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
-        pairs = intake.clean_pairs(labels, invalid="skip", **limits).pairs
+        # A row that cannot be used is no loss here, a label that cannot be read is a mistake.
+        read = {name: read_verdicts(labels, name) for name in TRUTH_COLUMNS if name in labels}
+        pairs = intake.clean_pairs(labels.assign(**read), invalid="skip", **limits).pairs
         exchanges, verdicts = labelled_exchanges(pairs)
     if not exchanges:
         raise DataError(
