@@ -150,14 +150,7 @@ def appoint_writer(
         WriterError: The verifier is the writer itself, or only looks verdicts up, which no new text has.
     """
     if parameters.writer == "none":
-        if parameters.verifier is not None and {o.oracle for o in parameters.verifier.singles()} == {
-            "labels"
-        }:
-            raise WriterError(
-                f"`corrections.verifier` is 'labels', which looks up {LOOKED_UP['labels']}: all that people "
-                "wrote would be dropped. Leave it out, and where `judging` looks verdicts up their authors "
-                "vouch for them; or name an oracle that reads texts, such as `{oracle: rules}`."
-            )
+        _check_can_verify_people(parameters.verifier)
         return None
     if parameters.writer == "chat":
         assert parameters.chat is not None  # checked with the parameters
@@ -173,6 +166,15 @@ def appoint_writer(
     check_independent({reference.source, reference.sha256, reference.path}, verifier)
     version = f"{reference.source} sha256:{reference.sha256[:12]}"
     return ModelWriter(reference.path, version, model_parameters, parameters, seed)
+
+
+def _check_can_verify_people(named: OracleParameters | None) -> None:
+    if named is not None and {one.oracle for one in named.singles()} == {"labels"}:
+        raise WriterError(
+            f"`corrections.verifier` is 'labels', which looks up {LOOKED_UP['labels']}: all that people "
+            "wrote would be dropped. Leave it out, and where `judging` looks verdicts up their authors "
+            "vouch for them; or name an oracle that reads texts, such as `{oracle: rules}`."
+        )
 
 
 def check_independent(writer: set[str], verifier: OracleParameters) -> None:
