@@ -3,7 +3,9 @@
 Per data set, half of the prompts teach the classifiers and the other half test every oracle; the figures are
 of that half. Intervals resample its prompts. `--data` is a folder with `pku_safety/pairs.jsonl.gz` and
 `truthfulness/pairs.jsonl.gz` (pairs with chosen_complies and rejected_complies); without it only the embedded
-sample is measured. `--write` puts the table into docs/results/oracles.md.
+sample is measured. `local_lm`, and the vote and the cascade that it is part of, judge the same random part of
+the test pairs; `--verdicts FILE` keeps what it said, so that a command that was killed goes on where it was.
+`--write` puts the table into docs/results/oracles.md.
 """
 
 import argparse
@@ -11,7 +13,8 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +26,11 @@ from realignment.evaluation.judges import labelled_exchanges
 from realignment.intake.readers import read_table
 from realignment.judges import load_local_lm
 from realignment.oracles import Oracle
+from realignment.oracles.cached import CachedOracle, VerdictStore
+from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.rules import RulesOracle
-from realignment.parameters import ClassifierParameters, LocalLMParameters
+from realignment.oracles.vote import VoteOracle
+from realignment.parameters import CascadeParameters, ClassifierParameters, LocalLMParameters
 from realignment.policy import Policy, read_policy
 from realignment.records import Judgment
 from realignment.teaching import teach
@@ -143,21 +149,40 @@ def figures(verdict, confidence, truth, assigned, true) -> dict[str, float]:
     }
 
 
-def rows_of(data: DataSet, *, local_lm_pairs: int) -> Iterator[Row]:
+def rows_of(data: DataSet, *, local_lm_pairs: int, verdicts: Path) -> Iterator[Row]:
     """Every oracle on one data set."""
     teaching, test, policy = read(data)
-    oracles: list[Callable[[], Oracle]] = [lambda: Constant(True), lambda: Constant(False)]
-    oracles += [RulesOracle] if policy.rules else []
-    for build in oracles:
-        oracle = build()
-        yield Row(data.name, oracle.name, len(test), measure(test, policy, oracle))
-    for oracle in classifiers(teaching, policy):
+    rules = [RulesOracle()] if policy.rules else []
+    trained = list(classifiers(teaching, policy))
+    for oracle in (Constant(True), Constant(False), *rules, *trained):
         yield Row(data.name, oracle.name, len(test), measure(test, policy, oracle))
     if local_lm_pairs:
         part = test.sample(min(local_lm_pairs, len(test)), random_state=SEED).reset_index(drop=True)
-        settings = LocalLMParameters(source=BASE_MODEL, folder=str(ROOT / "data/01_raw/models"))
-        oracle = load_local_lm(settings)
-        yield Row(data.name, "local_lm (SmolLM2-135M-Instruct)", len(part), measure(part, policy, oracle))
+        for oracle, name in composed(trained, rules, load_judge(verdicts)):
+            found = measure(part, policy, oracle)
+            yield Row(data.name, name + passed_on(oracle), len(part), found)
+
+
+def load_judge(verdicts: Path) -> Oracle:
+    """`local_lm` with the base model; what it has said before is read from the file."""
+    settings = LocalLMParameters(source=BASE_MODEL, folder=str(ROOT / "data/01_raw/models"))
+    return CachedOracle(load_local_lm(settings), VerdictStore(verdicts))
+
+
+def composed(trained: list[Oracle], rules: list[Oracle], judge: Oracle) -> Iterator[tuple[Oracle, str]]:
+    """What judges a part of the pairs: `local_lm`, what it is part of, and beside it the first classifier."""
+    by_response, by_both = trained
+    other, name = (rules[0], "rules") if rules else (by_both, "classifier (prompt and response)")
+    threshold = CascadeParameters.model_fields["min_confidence"].default
+    yield judge, "local_lm (SmolLM2-135M-Instruct)"
+    yield by_response, f"{by_response.name}, same pairs"
+    yield VoteOracle((other, by_response, judge)), f"vote ({name}, classifier (response), local_lm)"
+    yield CascadeOracle((by_response, judge), threshold), "cascade (classifier (response) → local_lm)"
+
+
+def passed_on(oracle: Oracle) -> str:
+    """Of a cascade that has judged, how many responses went on to its second oracle."""
+    return f", {oracle.asked[1]} of {oracle.asked[0]} passed on" if isinstance(oracle, CascadeOracle) else ""
 
 
 HEADINGS = {
@@ -189,7 +214,8 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with pku_safety/ and truthfulness/")
-    parser.add_argument("--local-lm-pairs", type=int, default=150, help="test pairs of local_lm; 0: none")
+    parser.add_argument("--local-lm-pairs", type=int, default=75, help="test pairs of local_lm; 0: none")
+    parser.add_argument("--verdicts", type=Path, help="SQLite file that keeps the verdicts of local_lm")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
@@ -203,10 +229,12 @@ def main() -> None:
             DataSet("TruthfulQA (truthful)", arguments.data / "truthfulness/pairs.jsonl.gz", "truthful"),
         ]
     rows = []
-    for data in sets:
-        for row in rows_of(data, local_lm_pairs=arguments.local_lm_pairs):
-            print(f"{row.data} · {row.oracle}: accuracy {show(row.figures['accuracy'])}", file=sys.stderr)
-            rows.append(row)
+    with tempfile.TemporaryDirectory() as scratch:
+        verdicts = arguments.verdicts or Path(scratch) / "verdicts.sqlite"
+        for data in sets:
+            for row in rows_of(data, local_lm_pairs=arguments.local_lm_pairs, verdicts=verdicts):
+                print(f"{row.data} · {row.oracle}: accuracy {show(row.figures['accuracy'])}", file=sys.stderr)
+                rows.append(row)
     table = render(rows)
     print(table)
     if arguments.json:

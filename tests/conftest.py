@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 
 import pytest
+from base_model import fetch_or_skip
 from command_line import kedro_process
 from tiny_checkpoints import save_tiny_llama
 
@@ -22,6 +23,12 @@ CHAT_TEMPLATE = (
 def kedro_in_process():
     with kedro_process() as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def base_model():
+    """The folder of the base model that a first run fetches, fetched here if it is not there yet."""
+    return fetch_or_skip()
 
 
 @pytest.fixture(scope="session")

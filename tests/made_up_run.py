@@ -9,6 +9,7 @@ from realignment.evaluation.statistics import compare_means, compare_proportions
 from realignment.reports import (
     RunResults,
     agreement_before_after,
+    correction_leakage,
     impact_weights,
     training_curves,
     triage_flow,
@@ -147,6 +148,75 @@ def summary():
     }
 
 
+TRIAGE = {"stage": "triage", "outputs": {"invert_pairs": "ef" * 32, "punish_pairs": "01" * 32}}
+
+
+def audit_report():
+    def figure(value, low, high, n):
+        return {"value": value, "low": low, "high": high, "n": n}
+
+    return {
+        "truth": "people",
+        "oracle": "rules",
+        "triage": TRIAGE["outputs"],
+        "n": 97,
+        "without_truth": 3,
+        "misrouted": {"share": 0.0281, "interval": [0.015, 0.077]},
+        "effects": [
+            {
+                "assigned": "PUNISH", "true": "INVERT", "pairs": 7.4, "interval": [3.2, 15.1],
+                "effect": "the complying answer is suppressed together with the violating one",
+            }
+        ],
+        "meaning": "An estimated 2.8% of the 288 pairs outside REVIEW have another disposition.",
+        "metrics": {
+            "disposition": {
+                "all pairs": {
+                    "misrouted": figure(0.0281, 0.015, 0.077, 97), "accuracy": figure(0.931, 0.89, 0.96, 97)
+                },
+                "PUNISH": {"recall": figure(0.88, 0.7, 0.95, 25), "f1": figure(None, None, None, 25)},
+            },
+            "verdict": {"all verdicts": {"kappa": figure(0.913, 0.85, 0.96, 194)}},
+        },
+    }  # fmt: skip
+
+
+def corrections_report():
+    def writer(model, candidates, passing, flaws, broken):
+        share = {"n": passing, "of": candidates, "share": passing / candidates, "interval": [0.19, 0.81]}
+        return {
+            "model": [model], "candidates": candidates, "flaws": flaws, "judged": 30, "complies": passing,
+            "violates": 30 - passing, "unscored": 0, "rules_broken": broken, "passing": share,
+            "pairs_with_a_passing_one": share | {"of": 29},
+        }  # fmt: skip
+
+    return {
+        "pairs": 58,
+        "corrected": 41,
+        "suppressed": 17,
+        "corrected_by": {"people": 29, "model": 12},
+        "verifier": "rules",
+        "writers": {
+            "people": writer("ann", 30, 29, {}, {"no-guarantee": 1}),
+            "model": writer("<i>tiny</i>", 116, 14, {"off topic": 61, "looping": 25}, {"no-directive": 16}),
+        },
+    }
+
+
+def leakage():
+    rows = [
+        ("agreement", "complies", 0.97, 0.47, -0.5, -0.71, -0.28, "share"),
+        ("length", "words", 38.2, 61.5, 23.3, 17.1, 29.8, "words"),
+        ("style", "hedging", 0.7, 1.2, 0.5, 0.1, 0.9, "ln(1 + n)"),
+        ("told apart", "AUC", 0.5, 0.93, 0.43, 0.31, 0.5, "probability"),
+    ]
+    names = ["group", "metric", "people", "value", "difference", "low", "high", "unit"]
+    table = pd.DataFrame(rows, columns=names).assign(writer="model", n_people=20, n_writer=20)
+    return table.assign(
+        effect=table["difference"] * 2, effect_low=table["low"] * 2, effect_high=table["high"] * 2
+    )
+
+
 def results(**changes):
     """The results of a whole run, with `changes` to its parts."""
     split_report = {
@@ -211,6 +281,11 @@ def results(**changes):
                 "RETAIN": {"RETAIN": 130, "INVERT": 4},
             },
         },
+        "audit_report": audit_report(),
+        "triage_manifest": TRIAGE,
+        "corrections_report": corrections_report(),
+        "correction_leakage": leakage(),
+        "correction_leakage_figure": correction_leakage(leakage()),
         "impact_report": {"INVERT": split_report, "PUNISH": split_report | {"n": 42}, "warnings": []},
         "impact_figure": impact_weights(weights()),
         "training_figure": training_curves(history()),

@@ -11,6 +11,7 @@ from oracles.servers import COMPLIES, VIOLATES, Script, completion, exchange_of,
 from pydantic import ValidationError
 
 from realignment.appointment import appoint, ask_oracles, report_usage, without_store
+from realignment.audit.comparison import compare_oracles
 from realignment.judging import judge_pairs
 from realignment.oracles import OracleError
 from realignment.oracles.batch import BatchOracle
@@ -23,7 +24,9 @@ from realignment.oracles.rules import RulesOracle
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import JudgingParameters
 from realignment.pipelines.judging import nodes
+from realignment.policy import Policy
 from realignment.records import DataError, HealthError
+from realignment.triage import triage
 
 PAIRS = make_pairs({"chosen_complies": True, "rejected_complies": False}, {"chosen_complies": False})
 CHAT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
@@ -188,6 +191,26 @@ def test_an_oracle_that_did_not_judge_does_not_pass_for_the_one_that_did():
     with pytest.raises(DataError, match=r"by the oracle 'chat m', and .* name 'labels'.*`audit.repeats=0`"):
         ask_oracles(PAIRS, POLICY, judged_by="chat m", again=[labels], others=[])
     assert len(ask_oracles(PAIRS, POLICY, judged_by="chat m", again=[], others=[labels]))
+
+
+def test_oracles_of_one_name_are_told_apart():
+    """Every trained classifier is called `classifier`, and every vote `vote`."""
+    labels, rules = parameters("labels"), parameters("rules")
+    votes = [parameters("vote", vote={"oracles": [kind]}) for kind in ("labels", "rules")]
+    others = [*votes, rules, votes[0]]
+    rule = {"id": "short", "description": "Short.", "check": {"kind": "length", "max_words": 1}}
+    policy = Policy.model_validate({"name": "p", "version": "1", "text": "Be short.", "rules": [rule]})
+    asked = ask_oracles(PAIRS, policy, judged_by="vote", again=[votes[0]], others=others)
+    names = asked[["oracle", "round"]].drop_duplicates().to_numpy().tolist()
+    assert names == [["vote", 1], ["vote (2)", 0], ["vote (3)", 0], ["rules", 0], ["vote (4)", 0]]
+    judged = judge_pairs(PAIRS, policy, appoint(votes[0], PAIRS))
+    rows = compare_oracles(triage(PAIRS, judged, min_confidence=0.5), judged, asked, seed=0)
+    agreement = {group: found.value for scope, metric, group, found in rows if metric == "agreement"}
+    assert len(agreement) == 1 + 10, "the repetition, and every two of five oracles"
+    assert agreement["vote and vote (4)"] == agreement["vote (2) and vote (4)"] == 1.0
+    assert agreement["vote (3) and rules"] == 1.0
+    alone = ask_oracles(PAIRS, policy, judged_by="vote", again=[], others=[labels])
+    assert alone["oracle"].unique().tolist() == ["labels"]
 
 
 def test_usage_adds_up_samples_and_counts_what_a_cascade_asked():

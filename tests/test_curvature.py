@@ -1,13 +1,15 @@
 import pytest
 import torch
 from test_impact import EXAMPLES, MODELS, gold
-from tiny_decoders import tiny_model, with_lora
+from tiny_decoders import WIDTH, tiny_model, with_lora
 from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2TextScaledWordEmbedding
 
+from realignment.gradients import curvature
 from realignment.gradients.curvature import _Fisher, head_fisher_diagonal, precondition, sample_targets
 from realignment.likelihood import output_head, response_hidden_states
 from realignment.packing.rows import lay_out
+from realignment.packing.tokenization import TokenizedPair
 from realignment.vocabulary.head import Head
 
 ROWS = lay_out([e.tokens for e in EXAMPLES], pad_id=0)
@@ -68,7 +70,28 @@ def test_the_last_layers_diagonal_is_the_sum_of_squared_token_gradients():
         torch.testing.assert_close(found[name], 1 / (fisher + 0.1 * fisher.mean()))
 
 
-def test_kfac_of_the_last_layer_is_the_kronecker_product_of_its_factors():
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+def test_the_diagonal_of_a_norm_of_heads_is_the_sum_of_squared_token_gradients(family):
+    """All heads share its weight, so a token's gradient is the sum over its heads."""
+    model = tiny_model(family).requires_grad_(False)
+    layer = model.model.layers[-1].self_attn.q_norm.requires_grad_(True)
+    (name,) = (n for n, p in model.named_parameters() if p.requires_grad)
+    rows = lay_out([TokenizedPair([5, 6, 9], ([7],)), TokenizedPair([4, 8], ([3],))], pad_id=0)
+    direction, expected = {name: torch.ones_like(layer.weight)}, torch.zeros_like(layer.weight)
+    found = precondition(model, [rows], direction, curvature="diagonal_fisher", damping=0.1, seed=3)[name]
+    head = output_head(model)
+    states = response_hidden_states(model, rows)
+    target = sample_targets(states.detach(), head, torch.Generator().manual_seed(3))
+    # One response token for each pair, and only the query of the token that predicts it is read.
+    for value in head.logits(states).log_softmax(-1)[torch.arange(2), target]:
+        expected += torch.autograd.grad(value, layer.weight, retain_graph=True)[0] ** 2
+    torch.testing.assert_close(found, 1 / (expected + 0.1 * expected.mean()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("widest", [4096, WIDTH - 1, 2])
+def test_kfac_of_the_last_layer_is_the_kronecker_product_of_its_factors(widest, monkeypatch):
+    """Of B, WIDTH × 3: both factors are matrices, the outputs' is its diagonal, both are."""
+    monkeypatch.setattr(curvature, "WIDEST", widest)
     model = with_lora(tiny_model(), moved=True, targets=["down_proj"])
     direction = gold(model)
     name = next(n for n in direction if "layers.1" in n and "lora_B" in n)
@@ -85,10 +108,26 @@ def test_kfac_of_the_last_layer_is_the_kronecker_product_of_its_factors():
     reached = d.any(-1)
     assert 0 < reached.sum() < len(d), "the last token of a response predicts nothing"
     inputs, outputs = x[reached].T @ x[reached] / reached.sum(), d.T @ d
+    inputs, outputs = (f if len(f) <= widest else f.diagonal().diag() for f in (inputs, outputs))
     damped = [f + 0.1**0.5 * f.diagonal().mean() * torch.eye(len(f)) for f in (inputs, outputs)]
     full = torch.kron(damped[1].contiguous(), damped[0].contiguous())
     expected = torch.linalg.solve(full, direction[name].flatten()).view_as(direction[name])
     torch.testing.assert_close(solve(model, direction, "kfac")[name], expected)
+
+
+@pytest.mark.parametrize("kind", ["diagonal_fisher", "kfac"])
+def test_curvature_is_estimated_only_where_the_gold_gradient_is_not_zero(kind, monkeypatch):
+    """A fresh LoRA has no gradient in A, and half of all factors would be of it."""
+    made = []
+    monkeypatch.setattr(curvature, "_Fisher", lambda **kind: made.append(_Fisher(**kind)) or made[0])
+    model = with_lora(tiny_model())
+    direction = gold(model)
+    found = solve(model, direction, kind)
+    estimated = {*made[0].diagonals, *made[0].inputs}
+    assert estimated == {name for name, along in direction.items() if along.any()}
+    assert all("lora_B" in name for name in estimated)
+    for name in direction.keys() - estimated:
+        assert not found[name].any()
 
 
 def test_factors_and_diagonals_are_of_one_scale():
@@ -96,7 +135,7 @@ def test_factors_and_diagonals_are_of_one_scale():
     torch.manual_seed(0)
     layer = nn.Linear(1, 1).double()
     x, delta = torch.tensor([[[1.0], [-1.0], [1.0]]]).double(), torch.randn(1, 3, 1).double()
-    fisher = _Fisher(factors=True)
+    fisher = _Fisher(factors=True, wanted={"layer.weight", "layer.bias"})
     fisher.observe("layer", layer, x, delta)
     weight, bias = (
         fisher.solve(name, torch.ones(shape).double(), 1e-9)
@@ -113,7 +152,7 @@ def test_padding_is_no_sample(factors):
     delta[0, 3:] = 0
     solved = []
     for end in (3, 5):
-        fisher = _Fisher(factors=factors)
+        fisher = _Fisher(factors=factors, wanted={"layer.weight"})
         fisher.observe("layer", layer, x[:, :end], delta[:, :end])
         solved.append(fisher.solve("layer.weight", along, 0.1))
     torch.testing.assert_close(*solved)
@@ -123,7 +162,7 @@ def test_the_diagonal_of_a_scaled_embedding_is_the_sum_of_squared_token_gradient
     torch.manual_seed(0)
     layer = Gemma2TextScaledWordEmbedding(5, 3, padding_idx=2, embed_scale=4.0).double()
     tokens, delta = torch.tensor([[0, 1, 1, 2]]), torch.randn(1, 4, 3).double()
-    fisher, expected = _Fisher(factors=False), torch.zeros(5, 3).double()
+    fisher, expected = _Fisher(factors=False, wanted={"embedding.weight"}), torch.zeros(5, 3).double()
     fisher.observe("embedding", layer, tokens, delta)
     for place in range(4):
         (gradient,) = torch.autograd.grad(layer(tokens[:, place]), layer.weight, delta[:, place])

@@ -38,10 +38,12 @@ from realignment.evaluation import table as evaluation_table
 from realignment.evaluation.answers import check_prompts
 from realignment.intake.readers import read_table
 from realignment.oracles.rules import RulesOracle
+from realignment.parameters import OracleParameters
 from realignment.policy import diff_policies, parse_policy, read_policy
 from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS
 
 OWN_PAIRS, OWN_POLICY = (ROOT / "docs/how-to" / name for name in ("own-pairs.md", "own-policy.md"))
+CHOOSE_AN_ORACLE = ROOT / "docs/how-to/choose-an-oracle.md"
 OUTPUTS, METHOD = ROOT / "docs/reference/outputs.md", ROOT / "docs/method.md"
 RECIPES = sorted((ROOT / "conf/runs").glob("*.yml"))
 RUNS = [(name_of(page), words) for page in PAGES for words in commands(page, "kedro") if words[0] == "run"]
@@ -162,7 +164,7 @@ def test_every_target_of_make_on_a_page_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_dotted_name_is_a_parameter_or_a_piece_of_the_code(page, parameters):
     names = set(re.findall(r"`([a-z_]+(?:\.\w+)+)(?:: [^`]*)?`", prose(page)))
-    ours = {file.stem for file in (ROOT / "src/realignment").iterdir()} | set(parameters)
+    ours = set(modules()) | set(parameters)
     for name in sorted(names):
         first, last = name.split(".")[0], name.rpartition(".")[2]
         if first in ours and last not in FILE_SUFFIXES:
@@ -181,8 +183,23 @@ def is_parameter(parameters, name):
     return first in parameters
 
 
+@functools.cache
+def modules():
+    """Last part of a module's name → its full names: pages say `rows.lay_out`, not where `rows` lies."""
+    found = {}
+    for file in sorted((ROOT / "src/realignment").rglob("*.py")):
+        parts = file.relative_to(ROOT / "src").with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        found.setdefault(parts[-1], []).append(".".join(parts))
+    return found
+
+
 def is_code(name):
-    parts = ["realignment", *name.split(".")]
+    first, *rest = name.split(".")
+    return any(exists([*module.split("."), *rest]) for module in modules().get(first, ()))
+
+
+def exists(parts):
     for cut in range(len(parts), 0, -1):
         try:
             found = importlib.import_module(".".join(parts[:cut]))
@@ -192,6 +209,14 @@ def is_code(name):
             found = getattr(found, part, None)
         return found is not None
     return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_python_file_that_a_page_names_exists(page):
+    written = {block.title for block in blocks(page)}
+    for file in set(re.findall(r"`((?:\w+/)*\w+\.py)`", prose(page))) - written:
+        places = [ROOT / file, ROOT / "src/realignment" / file, ROOT / "tests" / file]
+        assert any(place.is_file() for place in places), f"no {file}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -205,6 +230,15 @@ def test_every_test_that_a_page_names_exists(page):
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=name_of)
 def test_no_page_names_a_folder_of_somebodys_machine(page):
     assert not re.search(r"/(?:home|Users|root|work)/", read(page))
+
+
+def test_the_way_through_the_code_in_contributing_leads_past_what_is_there():
+    paragraphs = section(ROOT / "CONTRIBUTING.md", "How the code is laid out").split("\n\n")
+    (way,) = (text for text in paragraphs if text.startswith("One way through it"))
+    named = re.findall(r"`([\w.]+)`", way)
+    assert len(named) > 15
+    for name in named:
+        assert (ROOT / "src/realignment" / name).exists(), f"no {name}"
 
 
 # --- recipes and parameters
@@ -253,6 +287,17 @@ def test_the_page_of_parameters_has_every_one_with_its_meaning(parameters):
     for group, values in parameters.items():
         for name in getattr(type(values), "model_fields", {}):
             assert meanings[f"{group}.{name}"], f"{group}.{name} has no description"
+
+
+# --- choose an oracle
+
+
+@pytest.mark.parametrize("kind", get_args(OracleParameters.model_fields["oracle"].annotation))
+def test_every_oracle_has_a_row_a_section_and_an_example_that_is_accepted(kind):
+    assert kind in first_column(read(CHOOSE_AN_ORACLE))
+    recipes = re.findall(r"^```yaml\n(.*?)^```$", section(CHOOSE_AN_ORACLE, kind), re.MULTILINE | re.DOTALL)
+    taken = [accept_recipe(yaml.safe_load(recipe))["judging"] for recipe in recipes]
+    assert [judging for judging in taken if judging.oracle == kind], f"no example with `oracle: {kind}`"
 
 
 # --- own pairs

@@ -103,6 +103,16 @@ def test_the_report_is_one_self_contained_page(run):
     assert "<link" not in page
 
 
+def test_an_audit_comes_onto_the_page_of_the_run_that_it_is_of(run, kedro_in_process, tmp_path):
+    data = shutil.copytree(run.data, tmp_path / "data")
+    report = data / "08_reporting/report.html"
+    assert "The oracle was not audited" in report.read_text(encoding="utf-8")
+    assert kedro_in_process("--pipelines", "audit", data_root=data).exit_code == 0
+    assert kedro_in_process("--nodes", "promotion.write_report", data_root=data).exit_code == 0
+    meaning = read_json(entry(data, "audit_report"))["meaning"].partition("`")[0]
+    assert meaning in report.read_text(encoding="utf-8")
+
+
 def test_the_terminal_ends_with_the_result(run):
     output = " ".join(run.outcome.output.split())
     assert "Result" in output

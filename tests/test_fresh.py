@@ -22,12 +22,22 @@ MODELS = {
     "all of Llama": lambda: move(tiny_model("llama"), scale=0.02),
     "all of Qwen2, with biases": lambda: move(tiny_model("qwen2"), scale=0.02),
     "all of GPT-2": lambda: move(tiny_model("gpt2"), scale=0.02),
+    "all of Qwen3": lambda: move(tiny_model("qwen3"), scale=0.02),
+    "all of Gemma 2": lambda: move(tiny_model("gemma2"), scale=0.02),
+    "all of Gemma 3": lambda: move(tiny_model("gemma3"), scale=0.02),
+    "all of Mistral, windowed": lambda: move(tiny_model("mistral_window"), scale=0.02),
+    "all of Phi-3": lambda: move(tiny_model("phi3"), scale=0.02),
 }
 REFERENCES = {
     "LoRA on GPT-2": "gpt2",
     "all of GPT-2": "gpt2",
     "all of Llama": "llama",
     "all of Qwen2, with biases": "qwen2",
+    "all of Qwen3": "qwen3",
+    "all of Gemma 2": "gemma2",
+    "all of Gemma 3": "gemma3",
+    "all of Mistral, windowed": "mistral_window",
+    "all of Phi-3": "phi3",
 }
 
 

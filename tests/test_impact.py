@@ -38,7 +38,19 @@ MODELS = {
     "all of Llama": lambda: tiny_model("llama"),
     "all of Qwen2, with biases": lambda: tiny_model("qwen2"),
     "all of GPT-2": lambda: tiny_model("gpt2"),
+    "all of Qwen3, heads behind tokens": lambda: tiny_model("qwen3"),
+    "all of Gemma 2": lambda: tiny_model("gemma2"),
+    "all of Gemma 3, heads before tokens": lambda: tiny_model("gemma3"),
+    "all of Mistral, windowed": lambda: tiny_model("mistral_window"),
+    "all of Phi-3": lambda: tiny_model("phi3"),
 }
+EXACT = [name for name in MODELS if "Gemma" not in name]
+"""Gemma's norms compute in float32 whatever the model's dtype."""
+
+
+def assert_equal_but_for_rounding(found, expected, name):
+    tolerance = {} if name in EXACT else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(found, expected, **tolerance)
 
 
 def rows_and_losses(model, examples, objective=OBJECTIVE):
@@ -65,9 +77,9 @@ def gold(model, batches=(GOLD,)):
 def test_the_gold_gradient_is_that_of_the_mean_loss_over_plain_forwards(name):
     model = MODELS[name]()
     twin = naive.gold_gradient(model, GOLD, Objective(beta=0.3))
-    torch.testing.assert_close(gold(model), twin)
+    assert_equal_but_for_rounding(gold(model), twin, name)
     total = torch.sqrt(sum((g**2).sum() for g in twin.values()))
-    assert gradient_norm(gold(model)) == pytest.approx(float(total))
+    assert gradient_norm(gold(model)) == pytest.approx(float(total), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -75,17 +87,40 @@ def test_impact_scores_match_one_backward_per_pair(name):
     model = MODELS[name]()
     direction = gold(model)
     scores, logprobs = score(model, EXAMPLES, direction)
-    torch.testing.assert_close(scores, naive.impact_scores(model, EXAMPLES, OBJECTIVE, direction))
+    twin = naive.impact_scores(model, EXAMPLES, OBJECTIVE, direction)
+    assert_equal_but_for_rounding(scores, twin, name)
     plain = [value for e in EXAMPLES for value in naive.log_probabilities(model, e.tokens)]
-    torch.testing.assert_close(logprobs, torch.stack(plain).detach())
+    assert_equal_but_for_rounding(logprobs, torch.stack(plain).detach(), name)
 
 
-def test_impact_scores_match_one_backward_per_pair_along_any_direction():
-    model = tiny_model("llama_tied")
-    torch.manual_seed(5)
-    direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
-    scores, _ = score(model, EXAMPLES, direction)
-    torch.testing.assert_close(scores, naive.impact_scores(model, EXAMPLES, OBJECTIVE, direction))
+AS_MANY_AS_HEADS = {
+    "queries, shared": (Treatment.SUPPRESS, [5, 6], ([7], [8]), True),
+    "queries, separate": (Treatment.SUPPRESS, [5, 6], ([7, 4], [8, 3]), False),
+    "keys": (Treatment.KEEP, [5], ([7],), True),
+}
+"""Rows of four and of two tokens, as are the heads: which axis counts tokens cannot be seen from a shape."""
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("heads", AS_MANY_AS_HEADS)
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+def test_a_row_of_as_many_tokens_as_heads_has_the_score_of_one_backward(family, heads, checkpointing):
+    model, (treatment, prompt, responses, share) = tiny_model(family), AS_MANY_AS_HEADS[heads]
+    example = Example("p", TokenizedPair(prompt, responses), treatment)
+    direction = gold(model)
+    rows, kinds = lay_out([example.tokens], pad_id=0, share_prompts=share), torch.tensor([int(treatment)])
+    assert rows.input_ids.shape[1] == (2 if heads == "keys" else 4)
+    twin = naive.impact_scores(model, [example], OBJECTIVE, direction)
+    if checkpointing:
+        model.train().gradient_checkpointing_enable()
+
+    def losses(logprobs, rows):
+        return pair_losses(logprobs, logprobs.detach(), rows, kinds, OBJECTIVE)
+
+    before = state(model)
+    scores, _ = impact_scores(model, rows, losses, direction)
+    torch.testing.assert_close(scores, twin, rtol=1e-4, atol=1e-5)
+    assert state(model) == before
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -93,7 +128,7 @@ def test_forward_mode_has_the_scores_and_log_probabilities_of_the_ghost_contract
     model = MODELS[name]()
     direction = gold(model)
     exact, forward = (score(model, EXAMPLES, direction, engine=engine) for engine in ("ghost", "jvp"))
-    torch.testing.assert_close(forward, exact)
+    assert_equal_but_for_rounding(forward, exact, name)
 
 
 def test_forward_mode_counts_the_padding_row_no_more_than_training_does():
@@ -107,7 +142,7 @@ def test_forward_mode_counts_the_padding_row_no_more_than_training_does():
     torch.testing.assert_close(forward, naive.impact_scores(model, example, OBJECTIVE, direction))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EXACT)
 def test_finite_differences_come_close_and_put_every_bit_back(name):
     model = MODELS[name]()
     direction = gold(model)

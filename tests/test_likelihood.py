@@ -4,11 +4,13 @@ import json
 import naive
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_decoders import (
     DECODERS,
+    GPT2_SIZES,
     OTHERS,
+    SIZES,
     VOCABULARY,
     WIDTH,
     tiny_model,
@@ -16,7 +18,24 @@ from tiny_decoders import (
     tiny_tokenizer,
     with_lora,
 )
-from transformers import LlamaForCausalLM
+from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+)
 
 from realignment.likelihood import (
     LikelihoodError,
@@ -30,10 +49,14 @@ from realignment.likelihood import (
     scoring_mode,
     sum_per_response,
 )
+from realignment.packing import limits
 from realignment.packing.attention import SHARED_PROMPTS
 from realignment.packing.rows import Layout, Rows, lay_out
 from realignment.packing.tokenization import TokenizedPair, chat_messages, prompt_text, tokenize_pair
 
+FALCON = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+OPT = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "ffn_dim": 24, "word_embed_proj_dim": WIDTH}
+OPT |= {"num_attention_heads": 2, "num_hidden_layers": 1, "max_position_embeddings": 128}
 PAIRS = tiny_pairs([2, 3, 1, 2])
 LONG = tiny_pairs([2, 3, 1, 2], longest=16)
 
@@ -48,9 +71,9 @@ def score(model, pairs, **options):
 
 
 def assert_equals_plain_forwards(model, layout):
-    """Gemma and Mamba compute parts in float32 whatever their dtype."""
+    """Gemma, Mamba and GPT-Neo compute parts in float32 whatever their dtype."""
     plain = torch.stack([value for pair in LONG for value in naive.log_probabilities(model, pair)]).detach()
-    tolerance = 1e-4 if model.config.model_type in ("gemma2", "gemma3_text", "mamba") else 1e-9
+    tolerance = 1e-4 if model.config.model_type in ("gemma2", "gemma3_text", "mamba", "gpt_neo") else 1e-9
     found = response_log_probabilities(model, layout(LONG)).detach()
     torch.testing.assert_close(found, plain.to(found.dtype), rtol=tolerance, atol=tolerance)
 
@@ -131,9 +154,10 @@ def test_a_response_of_one_token_is_predicted_by_the_prompt_alone(model):
         (TokenizedPair([3], ()), "empty list of responses"),
     ],
 )
-def test_an_empty_prompt_or_response_is_refused_by_name(pair, what):
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_an_empty_prompt_or_response_is_refused_by_name(pair, what, share_prompts):
     with pytest.raises(LikelihoodError, match=f"Pair 1 has an {what}.*Drop the pair"):
-        lay_out([PAIRS[0], pair], pad_id=0)
+        Layout(0, share_prompts)([PAIRS[0], pair])
 
 
 def test_sums_add_up_each_response_by_itself():
@@ -156,6 +180,47 @@ def test_recurrent_and_hybrid_models_are_found_out_and_laid_out_separately(famil
     assert_equals_plain_forwards(model, layout)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["lfm2", "falcon", "gpt_neo"])
+def test_a_wrong_layout_is_told_from_rounding_in_every_precision(family, dtype):
+    """Falcon and GPT-Neo read a mask that ours is not: it used to be whatever lay in that memory."""
+    assert not can_share_prompts(tiny_model(family, dtype=dtype))
+
+
+def test_under_autocast_prompts_are_shared_within_the_rounding_of_bfloat16():
+    model = tiny_model("llama", dtype=torch.float32)
+    autocast(model)
+    assert can_share_prompts(model)
+
+
+LONG_WINDOW = SIZES | {"max_position_embeddings": 512, "sliding_window": 120}
+EXPERTS = {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_experts": 2}
+EXPERTS |= {"num_experts_per_tok": 1, "use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}
+LONGER_THAN_THE_PROBE = {
+    "told to attention": (lambda: MistralForCausalLM(MistralConfig(**LONG_WINDOW)), True),
+    "in the mask alone": (lambda: Qwen2MoeForCausalLM(Qwen2MoeConfig(**LONG_WINDOW, **EXPERTS)), False),
+    "of a family without kinds of layers": (
+        lambda: PhimoeForCausalLM(PhimoeConfig(**LONG_WINDOW, num_local_experts=2)),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("where", LONGER_THAN_THE_PROBE)
+def test_a_window_longer_than_the_probe_is_never_mistaken_for_full_attention(where, caplog):
+    make, shared = LONGER_THAN_THE_PROBE[where]
+    torch.manual_seed(0)
+    model = make().eval()
+    layout = choose_layout(model, pad_id=2)
+    assert layout.share_prompts == shared
+    assert shared or "not told of its window of 120 tokens" in caplog.text
+    (pair,) = tiny_pairs([2], longest=100)
+    pair = TokenizedPair(torch.arange(3, 153).remainder(VOCABULARY).tolist(), pair.responses)
+    plain = torch.stack(naive.log_probabilities(model, pair)).detach()
+    found = response_log_probabilities(model, layout([pair])).detach()
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", OTHERS)
 def test_gradients_of_separate_rows_equal_those_of_plain_forwards(family):
     model = tiny_model(family)
@@ -164,6 +229,58 @@ def test_gradients_of_separate_rows_equal_those_of_plain_forwards(family):
     weights = torch.linspace(-1, 2, len(plain), dtype=torch.float64)
     ours, twin = (naive.gradient(model, (weights * values).sum()) for values in (laid_out, plain))
     torch.testing.assert_close(ours, twin, rtol=1e-4, atol=1e-5)
+
+
+FACTORS = {"short_factor": [1.0] * 2, "long_factor": [4.0] * 2, "rope_theta": 10000.0, "factor": 4.0}
+FACTORS |= {"partial_rotary_factor": 1.0}
+LIMITED = {
+    "GPT-2": (lambda: tiny_model("gpt2"), 128, "a learned embedding for each"),
+    "OPT": (lambda: OPTForCausalLM(OPTConfig(**OPT)), 128, "a learned embedding for each"),
+    "longrope": (
+        lambda: Phi3ForCausalLM(
+            Phi3Config(
+                **SIZES | {"max_position_embeddings": 512},
+                original_max_position_embeddings=128,
+                rope_scaling={"rope_type": "longrope", **FACTORS},
+            )
+        ),
+        128,
+        "longrope frequencies change for all sequences",
+    ),
+    "dynamic": (
+        lambda: LlamaForCausalLM(LlamaConfig(**SIZES, rope_scaling={"rope_type": "dynamic", **FACTORS})),
+        128,
+        "dynamic frequencies change for all sequences",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_sequence_beyond_the_models_positions_is_refused_by_name_before_anything_is_computed(name):
+    make, limit, reason = LIMITED[name]
+    torch.manual_seed(0)
+    model = make().double().eval()
+    layout = choose_layout(model, pad_id=2)
+    longest = TokenizedPair([3] * (limit - 2), ([4, 1], [5]))
+    plain = torch.stack(naive.log_probabilities(model, longest)).detach()
+    torch.testing.assert_close(response_log_probabilities(model, layout([longest])).detach(), plain)
+    pairs = [PAIRS[0], TokenizedPair(longest.prompt, ([4], [5, 6, 1])), longest]
+    message = (
+        f"Pair 1 .* {limit + 1} tokens.*at most {limit}: .*{reason}.*Drop the 1 of 3 pairs.*max_response"
+    )
+    for use in (layout, lambda pairs: list(layout.batches(pairs, budget=None))):
+        with pytest.raises(LikelihoodError, match=message):
+            use(pairs)
+
+
+def test_a_rotary_model_warns_once_beyond_the_length_it_was_trained_on(caplog, model):
+    limits._warn.cache_clear()
+    layout = choose_layout(model, pad_id=2)
+    layout([TokenizedPair([3] * 126, ([4, 1], [5]))])
+    assert not caplog.text
+    for longer in (127, 128):
+        layout([TokenizedPair([3] * longer, ([4, 1], [5]))])
+    assert caplog.text.count("more than the 128 tokens together on which the model was trained") == 1
 
 
 def test_a_model_whose_logits_are_not_head_times_state_is_refused():
@@ -175,7 +292,7 @@ def test_a_model_whose_logits_are_not_head_times_state_is_refused():
 
     model = tiny_model("llama")
     model.__class__ = Shifted
-    with pytest.raises(LikelihoodError, match=r"Shifted gives log-probabilities .* by its own logits"):
+    with pytest.raises(LikelihoodError, match=r"Shifted gives other .*has -\d.* nats, expected -\d"):
         can_share_prompts(model)
 
 
@@ -218,18 +335,26 @@ SHAPES = st.lists(
 
 
 @settings(deadline=None, max_examples=30)
-@given(shapes=SHAPES, seed=st.integers(0, 9), share_prompts=st.booleans())
-def test_pairs_of_any_shape_are_as_likely_laid_out_together_as_alone(shapes, seed, share_prompts):
-    """Also one token of prompt, one of response, and a response longer than any budget."""
+@given(shapes=SHAPES, seed=st.integers(0, 9), share_prompts=st.booleans(), budget=st.integers(1, 40))
+@example(shapes=[(1, [1]), (9, [12, 1])], seed=0, share_prompts=True, budget=1)
+def test_pairs_of_any_shape_are_as_likely_in_batches_of_any_budget_as_alone(
+    shapes, seed, share_prompts, budget
+):
+    """Also one token of prompt, one of response, and a response longer than the budget."""
     generator, model = torch.Generator().manual_seed(seed), tiny_model()
 
     def draw(size):
         return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
 
     pairs = [TokenizedPair(draw(prompt), tuple(map(draw, responses))) for prompt, responses in shapes]
-    plain = [value for pair in pairs for value in naive.log_probabilities(model, pair)]
-    found = score(model, pairs, share_prompts=share_prompts)
-    torch.testing.assert_close(found, torch.stack(plain).detach())
+    layout, found = Layout(0, share_prompts), {}
+    for members in layout.batches(pairs, budget=budget):
+        rows = layout([pairs[i] for i in members])
+        values = response_log_probabilities(model, rows).detach()
+        found |= {index: values[rows.pair == rank] for rank, index in enumerate(members)}
+    for index, pair in enumerate(pairs):
+        plain = torch.stack(naive.log_probabilities(model, pair)).detach()
+        torch.testing.assert_close(found[index], plain)
 
 
 def test_a_head_with_a_bias_is_refused():
@@ -260,6 +385,48 @@ def test_scoring_mode_switches_dropout_off_and_back_on_even_after_an_error():
     with pytest.raises(ZeroDivisionError), scoring_mode(model):
         raise ZeroDivisionError
     assert model.training
+
+
+DROPPING = {
+    "OPT": lambda: OPTForCausalLM(OPTConfig(**OPT, dropout=0.5, attention_dropout=0.5)),
+    "Falcon": lambda: FalconForCausalLM(FalconConfig(**FALCON, hidden_dropout=0.5, attention_dropout=0.5)),
+    "GPT-2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2_SIZES, resid_pdrop=0.5, embd_pdrop=0.5)),
+}
+
+
+@pytest.mark.parametrize("reentrant", [None, True, False])
+@pytest.mark.parametrize("name", DROPPING)
+def test_layers_that_drop_out_by_themselves_do_not_while_scoring_under_checkpointing(name, reentrant):
+    """A layer checkpoints in train mode alone, and OPT's and Falcon's ask their own mode whether to drop."""
+    torch.manual_seed(0)
+    model = DROPPING[name]().double().eval()
+    rows = lay_out(PAIRS, pad_id=0, share_prompts=name == "GPT-2")
+
+    def gradient():
+        return naive.gradient(model, response_log_probabilities(model, rows).sum())
+
+    expected = response_log_probabilities(model, rows).detach(), gradient()
+    model.train()
+    if reentrant is not None:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    with scoring_mode(model):
+        found = response_log_probabilities(model, rows).detach(), gradient() if not reentrant else expected[1]
+    torch.testing.assert_close(found, expected)
+    assert all(module.training for module in model.modules())
+    before = response_log_probabilities(model, rows).detach()
+    assert not torch.equal(response_log_probabilities(model, rows).detach(), before)
+
+
+def test_checkpointed_layers_are_computed_again_in_the_backward_of_a_score():
+    model = tiny_model("llama").train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    passes = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+    with scoring_mode(model):
+        score = response_log_probabilities(model, lay_out(PAIRS, pad_id=0)).sum()
+        assert len(passes) == 1
+        score.backward()
+    assert len(passes) == 2
 
 
 @settings(deadline=None)

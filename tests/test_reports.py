@@ -10,8 +10,12 @@ import plotly.io as pio
 import pytest
 from made_up_run import (
     DESTINATIONS,
+    TRIAGE,
+    audit_report,
+    corrections_report,
     evaluation,
     history,
+    leakage,
     results,
     summary,
     triaged,
@@ -21,12 +25,15 @@ from made_up_run import (
 from realignment.reports import (
     RunResults,
     agreement_before_after,
+    correction_leakage,
     impact_weights,
     render_report,
     render_summary_table,
     training_curves,
     triage_flow,
 )
+from realignment.reports.leakage import PANELS as LEAKAGE_PANELS
+from realignment.reports.sections import audit_of
 from realignment.reports.style import DISPOSITION_COLOURS
 
 
@@ -144,7 +151,7 @@ def test_characters_that_no_file_can_hold_do_not_stop_the_report():
 
 def test_figures_reach_the_page_unchanged(page):
     shown = data_scripts(page)
-    assert len(shown) == 4
+    assert len(shown) == 6
     assert shown[0]["data"][0]["link"]["value"] == list(
         triage_flow(triaged(), DESTINATIONS).data[0].link.value
     )
@@ -192,7 +199,7 @@ def test_figures_that_were_saved_and_loaded_again_look_the_same(page):
         for name, figure in vars(results()).items()
         if isinstance(figure, go.Figure)
     }
-    assert len(saved) == 4
+    assert len(saved) == 5
     assert data_scripts(render_report(results(**saved))) == data_scripts(page)
 
 
@@ -210,6 +217,70 @@ def test_labels_as_oracle_are_not_measured_by_themselves():
     assert "agrees with the hand-set truth" not in page
 
 
+def part(page, name):
+    """One section of the page, without its figures."""
+    text = page[page.index(f'<section id="{name}"') :]
+    return re.sub(r"<script.*?</script>|<[^>]+>", " ", text[: text.index("</section>")], flags=re.DOTALL)
+
+
+def test_an_audit_of_these_splits_is_shown_with_its_intervals(page):
+    shown = " ".join(part(page, "audit").split())
+    assert audit_report()["meaning"] in shown
+    assert "2.8 % 95 % interval 1.5 % to 7.7 %, n = 97" in shown.replace("&nbsp;", " ")
+    assert "0.913 95 % interval 0.85 to 0.96" in shown
+    assert "verdicts of people: 97 pairs, and 3 more without a truth" in shown
+    assert "PUNISH INVERT 7 3 to 15 the complying answer is suppressed" in shown
+    traces = audit_of(audit_report(), TRIAGE)["figure"].data
+    dots = {y: x for trace in traces for x, y in zip(trace.x, trace.y, strict=True)}
+    assert [y for trace in data_scripts(page)[1]["data"] for y in trace["y"]] == list(dots)
+    assert dots["misrouted"] == 0.0281
+    assert dots["PUNISH: recall"] == 0.88
+    assert "PUNISH: F1" not in dots
+
+
+@pytest.mark.parametrize("changes", [{"triage": {"invert_pairs": "99" * 32}}, None])
+def test_an_audit_of_other_splits_and_none_are_told_apart_and_show_no_figure(changes):
+    report = audit_report() | changes if changes else {}
+    page = render_report(results(audit_report=report))
+    shown = part(page, "audit")
+    assert ("of other splits than those of this run" in shown) == bool(changes)
+    assert ("The oracle was not audited" in shown) != bool(changes)
+    assert "2.8" not in shown
+    assert len(data_scripts(page)) == 5
+
+
+def test_corrections_are_shown_by_writer_with_what_passed_and_why_others_did_not(page):
+    shown = " ".join(part(page, "corrections").split())
+    assert "41 70.7 % of 58" in shown
+    assert "model &lt;i&gt;tiny&lt;/i&gt; 116 30 14 12.1 % 19.0 % to 81.0 %, n = 116" in shown
+    assert "12 off topic 61, looping 25, no-directive 16" in shown
+
+
+def test_value_leakage_is_shown_as_people_machine_and_their_difference(page):
+    shown = " ".join(part(page, "corrections").split())
+    assert "model complies 97.0 % 47.0 % -50.0 -71.0 to -28.0 20 and 20" in shown
+    assert "model words 38.2 61.5 +23.3 +17.1 to +29.8" in shown
+    assert "model AUC of telling them apart 0.5 0.93 +0.43 +0.31 to +0.5" in shown
+    assert "hedging" not in shown, "style is in the figure"
+
+
+def test_without_a_machine_nothing_is_compared_and_no_empty_figure_is_drawn():
+    report = corrections_report()
+    del report["writers"]["model"]
+    page = render_report(results(corrections_report=report, correction_leakage=leakage().head(0)))
+    assert "there is nothing to compare" in part(page, "corrections")
+    assert len(data_scripts(page)) == 5
+
+
+def test_a_machine_whose_candidates_all_fail_has_no_manner_and_leaves_no_empty_panel():
+    figure = correction_leakage(leakage().head(1))
+    assert [note.text for note in figure.layout.annotations] == [LEAKAGE_PANELS["share"][0]]
+    assert figure.layout.xaxis.domain == (0, 1)
+    assert [trace.showlegend for trace in figure.data] == [True]
+    both = correction_leakage(leakage())
+    assert [trace.showlegend for trace in both.data] == [True, False]
+
+
 def test_a_failed_gate_says_why():
     gate = {"passed": False, "reasons": ["Over-refusal rose to 31 %, the limit is 10 %."], "checks": []}
     page = render_report(results(gate_report=gate))
@@ -219,7 +290,7 @@ def test_a_failed_gate_says_why():
 
 def test_a_page_of_nothing_says_of_each_section_why_it_is_empty():
     page = render_report(RunResults(title="Nothing", missing={"responses": "This data set has no prompts."}))
-    assert page.count('class="absent"') >= 11
+    assert page.count('class="absent"') >= 13
     assert "This data set has no prompts." in page
     assert data_scripts(page) == []
 

@@ -11,7 +11,7 @@ from realignment.gradients.directional import log_probability_derivatives
 from realignment.vocabulary import head
 from realignment.vocabulary.divergence import ReferenceStates, ReferenceTop
 from realignment.vocabulary.head import Head
-from realignment.vocabulary.sweeps import token_kl, token_likelihoods, token_log_probabilities
+from realignment.vocabulary.sweeps import head_gradient, token_kl, token_likelihoods, token_log_probabilities
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -206,6 +206,64 @@ def test_the_bucketed_kl_is_never_above_the_exact_one_and_equals_it_with_all_tok
         torch.testing.assert_close(approximate.kl, exact.kl)
 
 
+def kl_and_slope(hidden, weight, reference):
+    leaf = hidden.clone().requires_grad_()
+    kl = token_kl(leaf, Head(weight), reference)
+    return kl.detach(), torch.autograd.grad(kl.sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("peak", [4, 8, 12, 16])
+def test_the_bucketed_kl_keeps_its_digits_in_float32_where_the_model_is_sure(peak):
+    """At a peak of 16 the bucket holds 1e-9: one minus the top is rounding, and was a slope of ∞."""
+    hidden, weight, target, *_ = states(tokens=200, width=64, vocabulary=1000)
+    hidden, weight = peak * hidden, weight / 8
+    moved, single = hidden + 0.02 * torch.randn_like(hidden), weight.float()
+    top = top_of(hidden, weight, target, 64)
+    kept = ReferenceTop(top.index, top.logprob.float(), top.target.float())
+    kl, slope = kl_and_slope(moved.float(), single, kept)
+    exact_kl, exact_slope = kl_and_slope(moved, weight, top)
+    torch.testing.assert_close(kl.double(), exact_kl, rtol=1e-3, atol=3e-6)
+    assert float((slope.double() - exact_slope).norm() / exact_slope.norm()) < 1e-3
+    assert (kl > -1e-7).all()
+
+
+def test_a_policy_surer_than_float32_can_say_is_drawn_to_the_references_bucket():
+    """Top token 1 − 1e-3 under the reference; the policy leaves e⁻⁶⁰ to all others."""
+    weight = torch.eye(3, dtype=torch.float64)
+    log_p = torch.tensor([[1 - 1e-3, 5e-4, 5e-4]], dtype=torch.float64).log()
+    hidden, target = torch.tensor([[60.0, 0.0, 0.0]], dtype=torch.float64), torch.tensor([0])
+    top = top_of(log_p, weight, target, 1)
+    kept = ReferenceTop(top.index, top.logprob.float(), top.target.float())
+    kl, slope = kl_and_slope(hidden.float(), weight.float(), kept)
+    exact_kl, exact_slope = kl_and_slope(hidden, weight, top)
+    torch.testing.assert_close(kl.double(), exact_kl, rtol=1e-3, atol=0)
+    torch.testing.assert_close(slope.double(), exact_slope, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["exact", "top"])
+@pytest.mark.parametrize("gap", [30.0, 60.0, 95.0, 120.0, 1000.0])
+def test_a_word_that_the_reference_rules_out_has_a_finite_kl_and_slope_in_float32(gap, kind):
+    """eˣ is infinite in float32 from 88 nats on, and the word's probability zero."""
+    weight = torch.eye(4, dtype=torch.float64)
+    reference = torch.tensor([[0.0, -gap, 0.3, 0.0], [0.0, -gap, -gap, 0.5]], dtype=torch.float64)
+    policy, target = torch.tensor([[0.1, 0.0, 0.0, 0.2]] * 2, dtype=torch.float64), torch.tensor([0, 1])
+
+    def known(dtype):
+        if kind == "exact":
+            return ReferenceStates(reference.to(dtype), Head(weight.to(dtype)))
+        top = top_of(reference, weight, target, 3)
+        return ReferenceTop(top.index, top.logprob.to(dtype), top.target.to(dtype))
+
+    found = kl_and_slope(policy.float(), weight.float(), known(torch.float32))
+    assert all(torch.isfinite(values).all() for values in found)
+    log_q, log_p = policy.log_softmax(-1), reference.log_softmax(-1)
+    exact_kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+    exact = (exact_kl, log_q.exp() - log_p.exp())
+    if kind == "top":
+        exact = kl_and_slope(policy, weight, known(torch.float64))
+    torch.testing.assert_close([x.double() for x in found], list(exact), rtol=1e-5, atol=3e-5)
+
+
 @pytest.mark.parametrize(("hidden_moves", "weight_moves"), [(True, True), (True, False), (False, True)])
 def test_the_kl_alone_is_that_of_the_whole_sweep(hidden_moves, weight_moves):
     hidden, weight, target, *reference = states()
@@ -220,6 +278,21 @@ def test_the_kl_alone_is_that_of_the_whole_sweep(hidden_moves, weight_moves):
         moving = [leaf for leaf in leaves if leaf.requires_grad]
         results.append((kl.detach(), torch.autograd.grad((scale * kl).sum(), moving)))
     torch.testing.assert_close(*results)
+
+
+def test_the_heads_gradient_keeps_the_small_terms_of_many_tokens_in_half_precision():
+    """Added up in bfloat16, a term below 1/256 of the sum so far is lost, and two thousand of them too."""
+    hidden, weight, target, *reference = (
+        x.bfloat16() if x.is_floating_point() else x for x in states(tokens=2000)
+    )
+    cotangents = torch.rand(2, len(target))
+    known = ReferenceStates(reference[0], Head(reference[1]))
+    found = head_gradient(hidden, Head(weight), target, *cotangents, known, tile=2)
+    doubles = [x.double() for x in (hidden, weight)]
+    known = ReferenceStates(reference[0].double(), Head(reference[1].double()))
+    exact = head_gradient(doubles[0], Head(doubles[1]), target, *cotangents.double(), known)
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - exact).norm() / exact.norm()) < 0.01
 
 
 def test_the_kl_close_to_the_reference_keeps_its_digits_in_float32():

@@ -4,12 +4,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     Lfm2Config,
@@ -73,11 +77,33 @@ FAMILIES = {
         )
     ),
     "lfm2": lambda: Lfm2ForCausalLM(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"])),
+    "falcon": lambda: FalconForCausalLM(
+        FalconConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            initializer_range=0.3,
+        )
+    ),
+    "gpt_neo": lambda: GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            num_layers=2,
+            num_heads=2,
+            attention_types=[[["global", "local"], 1]],
+            window_size=8,
+            max_position_embeddings=128,
+            initializer_range=0.3,
+        )
+    ),
 }
-DECODERS = [name for name in FAMILIES if name not in ("mamba", "lfm2")]
+OTHERS = ["mamba", "lfm2", "falcon", "gpt_neo"]
+"""Recurrent, hybrid of convolution and attention, and two with an attention of their own: prompts cannot be
+shared."""
+DECODERS = [name for name in FAMILIES if name not in OTHERS]
 """Tokens meet in attention alone."""
-OTHERS = ["mamba", "lfm2"]
-"""Recurrent, and hybrid of convolution and attention: prompts cannot be shared."""
 
 
 def tiny_model(family="llama_tied", *, dtype=torch.float64, seed=0):

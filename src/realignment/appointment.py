@@ -1,5 +1,6 @@
 """The oracle that the parameters ask for: built in one place, for every stage that asks one."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -159,10 +160,11 @@ def ask_oracles(
         DataError: The parameters are those of another oracle than the one that judged.
 
     Returns:
-        Columns of `judging.judge_pairs`, and `round`: 1 and up for the same oracle, 0 for others.
+        Columns of `judging.judge_pairs`, and `round`: 1 and up for the same oracle, 0 for others. Others of
+        one name have numbers: every trained classifier is `classifier`, the second here `classifier (2)`.
     """
     pairs = sample.assign(correction=None)
-    parts = []
+    parts, names = [], Counter([judged_by])
     for number, parameters in [*enumerate(again, start=1), *((0, parameters) for parameters in others)]:
         oracle = without_store(appoint(parameters, pairs))
         if number and oracle.name != judged_by:
@@ -171,7 +173,11 @@ def ask_oracles(
                 f"{oracle.name!r}, whose verdicts would not tell whether the first repeats itself. Give the "
                 "audit the `judging` parameters that judged, or set `audit.repeats=0`."
             )
-        parts.append(judge_pairs(pairs, policy, oracle).assign(round=number))
+        judged = judge_pairs(pairs, policy, oracle).assign(round=number)
+        names[oracle.name] += not number
+        if not number and (place := names[oracle.name]) > 1:
+            judged["oracle"] = f"{oracle.name} ({place})"
+        parts.append(judged)
     if not parts:
         return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
     return pd.concat(parts, ignore_index=True)

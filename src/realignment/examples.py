@@ -63,8 +63,9 @@ def build_examples(
     """
     if audited and "error_rate" not in pairs:
         raise DataError(
-            "`loss.error_rate: audited` needs an audit of these very splits, and there is none: run "
-            "`--pipelines audit`, then `gold` again; or set `loss.error_rate` to a number."
+            "`loss.error_rate: audited` needs an audit of these very splits, by a truth that the oracle did "
+            "not judge by, and there is none: run `--pipelines audit`, then `gold` again; or set "
+            "`loss.error_rate` to a number."
         )
     examples = []
     for pair in _records(pairs):

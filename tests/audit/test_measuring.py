@@ -8,6 +8,8 @@ from made_up_pairs import POLICY, ScriptedOracle, make_pairs
 from realignment import judging, lineage, triage
 from realignment.audit import calibration, comparison, consequences, measuring, truth
 from realignment.audit.sampling import draw_sample
+from realignment.parameters import AuditParameters, JudgingParameters
+from realignment.pipelines.audit import nodes
 from realignment.records import DataError, HealthError
 
 
@@ -247,6 +249,44 @@ def test_without_an_audit_the_labels_of_the_data_are_the_measure():
 
 def test_where_nothing_is_known_nothing_stops():
     assert check({"accuracy": None}) is False
+
+
+@pytest.mark.parametrize(
+    ("source", "oracle", "other"), [("labels", "labels", "people"), ("people", "human", "labels")]
+)
+def test_an_oracle_is_not_measured_against_what_it_answers_from(source, oracle, other, caplog):
+    with pytest.raises(DataError, match=rf"right by definition.*`audit\.truth={other}`"):
+        truth.is_independent(source, oracle, [oracle])
+    with pytest.raises(DataError, match="right by definition"):
+        truth.is_independent(source, "vote", [oracle, oracle])
+    assert truth.is_independent(other, oracle, [oracle])
+    assert truth.is_independent(source, "vote", ["rules", "chat"])
+    assert not caplog.records
+    assert not truth.is_independent(source, "cascade", ["rules", oracle])
+    assert "right by definition" in caplog.text
+
+
+def test_a_circular_audit_is_refused_before_any_oracle_is_asked_again():
+    _, _, judgments, sample = run_audit(size=30)
+    nowhere = {"oracle": "chat", "chat": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
+    wanted = AuditParameters.model_validate({"repeats": 0, "compare": [nowhere]})
+    judged = judgments.assign(oracle="labels")
+    with pytest.raises(DataError, match="right by definition"):
+        nodes.judge_audit_sample(sample, judged, POLICY, JudgingParameters(oracle="labels"), wanted)
+
+
+def test_an_audit_by_a_truth_that_judged_too_is_said_to_be_the_best_and_gives_no_error_rate():
+    audit, *_ = run_audit(size=90, wrong=3)
+    report = consequences.report_audit(
+        audit, audit.metrics, truth="labels", manifest=MANIFEST, independent=False
+    )
+    assert report["meaning"].startswith("The oracle has some of its verdicts from this truth, so at best: An")
+    assert "loss.error_rate" not in report["meaning"]
+    assert (report["independent"], report["error_rates"]) == (False, {})
+    assert check(audit_report=report) is False, "there is no ε to train with"
+    with pytest.raises(HealthError):
+        check(audit_report=report, limit=0.05)
+    assert reported()["error_rates"]
 
 
 def test_an_audit_comes_before_the_labels():

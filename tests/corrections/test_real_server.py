@@ -1,12 +1,9 @@
 """Corrections and principles from the base model behind a real server (`transformers serve`)."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from base_model import transformers_serve
 from made_up_pairs import POLICY, make_pairs
-from oracles.test_real_servers import FOLDERS, free_port, running
 
 from realignment.corrections.candidates import write_candidates
 from realignment.corrections.writers import appoint_writer
@@ -19,19 +16,13 @@ from realignment.parameters import (
 from realignment.principles import infer
 from realignment.principles.constitution import ConstitutionError
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FOLDERS, reason="no base model in data/01_raw/models: a first run fetches it"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def server():
-    folder, port = str(FOLDERS[0].parent), free_port()
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", folder, "--device", "cpu"]
-    command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, port, "/health") as url:
-        yield {"base_url": url, "model": folder, "timeout_s": 300.0, "concurrency": 2}
+def server(base_model):
+    with transformers_serve(base_model) as url:
+        yield {"base_url": url, "model": str(base_model), "timeout_s": 300.0, "concurrency": 2}
 
 
 def test_it_writes_corrections_under_the_policy(server):

@@ -27,8 +27,8 @@ def completion(text, *, finish="stop", logprobs=None, usage=(100, 20)):
 class Script:
     """What the server answers, and what it was asked.
 
-    `answer(body, attempt)` gives a dict (a completion), a status or (status, headers), or bytes (a raw body);
-    `attempt` counts the requests for one exchange from 1. Or it may sleep, or raise to break off.
+    `answer(body, attempt)` gives a dict (a completion), a status, (status, headers[, body]), or bytes (a raw
+    body); `attempt` counts the requests for one exchange from 1. Or it may sleep, or raise to break off.
     """
 
     answer: object = lambda body, attempt: completion(json.dumps(COMPLIES))
@@ -91,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.send(200, answer)
             case int():
                 return self.send(answer, b'{"error": {"message": "scripted"}}')
+            case (int() as status, dict() as headers, bytes() as said):
+                return self.send(status, said, headers=headers)
             case (int() as status, dict() as headers):
                 return self.send(status, b'{"error": {"message": "scripted"}}', headers=headers)
 

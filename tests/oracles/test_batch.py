@@ -184,6 +184,21 @@ def test_what_chat_cannot_read_is_unscored_for_the_same_reason(batch):
     assert all(j.complies is None and not j.fault for j in judgments)
 
 
+def test_odd_numbers_in_a_file_of_replies_end_no_run(batch):
+    """Their file is not judged yet, so that a run that ended there would end there again."""
+    tokens = [{"token": t, "logprob": 1000.0} for t in ('{"reason": "x", "verdict": "', "COMPLIES", '"}')]
+    odd = [
+        completion(json.dumps(COMPLIES), logprobs=tokens),
+        completion(json.dumps(COMPLIES), usage=(10**400, 20)),
+        completion(f'{{"verdict": "COMPLIES", "reason": {"9" * 5000}}}'),
+        completion(json.dumps(COMPLIES), logprobs=[token | {"logprob": None} for token in tokens]),
+    ]
+    batch.script.answer = lambda body, attempt: odd[len(exchange_of(body)["prompt"]) % 4]
+    judgments = batch.kept(batch.oracle())([Exchange("p" * length, "r") for length in range(4)], POLICY)
+    assert [j.complies for j in judgments] == [True, True, None, True]
+    assert judgments[2].reason.startswith("unreadable reply: not one JSON object")
+
+
 def test_a_reply_that_was_cut_is_unscored(batch):
     batch.script.answer = lambda body, attempt: completion('{"reason": "It', finish="length")
     (judgment,) = batch.oracle()(EXCHANGES[:1], POLICY)

@@ -154,9 +154,7 @@ def test_a_full_disk_is_said_so_and_what_is_stored_stays(store, monkeypatch):
     long = [Exchange("?" * 9000, f"Answer {number}.") for number in range(300)]
     with monkeypatch.context() as full:
         full.setattr(sqlite3, "connect", connect_to_a_full_disk)
-        with pytest.raises(
-            VerdictStoreError, match=r"disk is full.*are safe.*only what is missing"
-        ) as caught:
+        with pytest.raises(VerdictStoreError, match=r"disk is full.*stays.*only what is missing") as caught:
             CachedOracle(Counting(), store)(long, POLICY)
         assert str(store.path) in str(caught.value)
     oracle = Counting()
@@ -164,21 +162,122 @@ def test_a_full_disk_is_said_so_and_what_is_stored_stays(store, monkeypatch):
     assert not oracle.asked
 
 
+def has(sql):
+    """Another program's file, or a store that somebody has changed."""
+
+    def make(path):
+        CachedOracle(Counting(), VerdictStore(path))(EXCHANGES, POLICY)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(sql)
+
+    return make
+
+
+def overwrite(path):
+    CachedOracle(Counting(), VerdictStore(path))(EXCHANGES, POLICY)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"x" * (path.stat().st_size - 4096))
+
+
+OPEN, DAMAGED = "folder writable", "Move it away"
 BROKEN = {
-    "a folder in its place": (lambda path: path.mkdir(parents=True), "unable to open database file"),
-    "a file that is no database": (lambda path: path.write_text("x" * 5000), "file is not a database"),
+    "a folder in its place": (lambda path: path.mkdir(parents=True), "unable to open database file", OPEN),
+    "a file where its folder should be": (
+        lambda path: path.parent.write_text(""),
+        "exists",
+        "Make its folder",
+    ),
+    "a file that is no database": (lambda path: path.write_text("x" * 5000), "is not a database", DAMAGED),
+    "a file whose pages are overwritten": (overwrite, "malformed", DAMAGED),
+    "another program's table": (
+        has("DROP TABLE verdicts; CREATE TABLE verdicts (a)"),
+        "no such col",
+        DAMAGED,
+    ),
+    "a table of more columns": (has("ALTER TABLE verdicts ADD COLUMN a"), "a row is no verdict", DAMAGED),
+    "rules that are no list": (has("UPDATE verdicts SET rules_broken = '['"), "a row is no verdict", DAMAGED),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_store_that_cannot_be_used_is_an_error_before_anything_is_asked(tmp_path, case):
-    break_it, message = BROKEN[case]
-    path = tmp_path / "verdicts.sqlite"
+    break_it, message, advice = BROKEN[case]
+    path = tmp_path / "folder" / "verdicts.sqlite"
+    path.parent.mkdir()
+    if case == "a file where its folder should be":
+        path.parent.rmdir()
     break_it(path)
     oracle = Counting()
-    with pytest.raises(VerdictStoreError, match=message):
+    with pytest.raises(VerdictStoreError, match=message) as caught:
         CachedOracle(oracle, VerdictStore(path))(EXCHANGES, POLICY)
     assert not oracle.asked
+    assert advice in str(caught.value)
+    assert "safe" not in str(caught.value)
+    assert "stays" not in str(caught.value), "nobody knows what is left of it"
+
+
+def test_a_verdict_that_cannot_be_kept_is_not_put_down_to_the_disk(store):
+    with pytest.raises(VerdictStoreError, match=r"NOT NULL.*fault of the oracle") as caught:
+        store.write({b"key": Judgment(True, float("nan"), oracle="odd")})
+    assert "room" not in str(caught.value)
+
+
+def test_a_store_that_another_process_keeps_says_so(store, monkeypatch):
+    monkeypatch.setattr("realignment.oracles.cached._BUSY_S", 0.1)
+    CachedOracle(Counting(), store)(EXCHANGES[:1], POLICY)
+    with closing(sqlite3.connect(store.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(VerdictStoreError, match=r"locked.*Another process"):
+            CachedOracle(Counting(), store)(EXCHANGES, POLICY)
+
+
+TO_A_LIMIT = """
+import resource, sys
+from pathlib import Path
+from oracles.test_cached import MANY, POLICY, Counting
+from realignment.oracles.cached import CachedOracle, VerdictStore
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+CachedOracle(Counting(), VerdictStore(Path(sys.argv[1])))(MANY, POLICY)
+"""
+MANY = [Exchange("Should I?", f"Answer {number}.", "money") for number in range(2000)]
+
+
+def test_no_more_room_to_write_loses_no_verdict_that_was_written_and_the_next_run_goes_on(store):
+    """A real refusal of the system to write, in the middle of a run: of a file of 60 kB, not of a disk."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TO_A_LIMIT, store.path], stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "VerdictStoreError" in ended.stderr
+    assert "disk I/O error. See to the disk, and to limits" in ended.stderr
+    oracle = Counting()
+    assert CachedOracle(oracle, store)(MANY, POLICY) == Counting()(MANY, POLICY)
+    assert oracle.usage.stored in range(BATCH_SIZE, 2000, BATCH_SIZE), "whole batches, and not all of them"
+    assert len(oracle.asked) == 2000 - oracle.usage.stored
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
+def test_a_disk_that_is_really_full_loses_no_verdict_that_was_written(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    try:
+        store = VerdictStore(disk / "verdicts.sqlite")
+        first = Counting()
+        with pytest.raises(VerdictStoreError, match=r"disk is full\. What it has stays\. Make room"):
+            CachedOracle(first, store)(MANY, POLICY)
+        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        second = Counting()
+        assert CachedOracle(second, store)(MANY, POLICY) == Counting()(MANY, POLICY)
+        assert 0 < second.usage.stored < len(first.asked) < 2000
+        assert len(first.asked) - second.usage.stored <= BATCH_SIZE
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write a file that is read-only")

@@ -21,6 +21,7 @@ from oracles.servers import (
 
 from realignment.oracles import OracleError
 from realignment.oracles.asking import Pace
+from realignment.oracles.cached import CachedOracle, VerdictStore, verdict_key
 from realignment.oracles.chat import ChatOracle
 from realignment.policy import parse_policy
 from realignment.records import Exchange
@@ -116,6 +117,8 @@ TRANSIENT = {
     "a body that is not JSON": b"<html>busy</html>",
     "JSON that is no completion": b'{"status": "busy"}',
     "a completion without a choice": b'{"choices": []}',
+    "an error of a thousand lists": (500, {}, b"[" * 100_000),
+    "a time to wait that is no time": (429, {"Retry-After": f"Mon, 01 Jan 2030 {'9' * 20}:00:00 GMT"}),
 }
 
 
@@ -177,6 +180,7 @@ def test_a_request_that_the_server_refuses_is_unscored_at_once(serve):
 
 UNREADABLE = {
     "prose": completion("The response complies."),
+    "a number of 5000 digits": completion(f'{{"verdict": "COMPLIES", "reason": {"9" * 5000}}}'),
     "a verdict outside the set": completion(json.dumps(COMPLIES | {"verdict": "MAYBE"})),
     "a contradiction": completion(json.dumps(COMPLIES | {"rules_broken": ["no-sell"]})),
     "no text": completion(None),
@@ -217,10 +221,28 @@ def test_the_key_comes_from_the_environment_variable(serve, monkeypatch):
     assert "sk-right" not in repr(oracle)
 
 
-def test_a_variable_without_a_key_is_named(serve, monkeypatch):
+@pytest.mark.parametrize("key", [None, "", " \r\n"])
+def test_a_variable_without_a_key_is_named(serve, monkeypatch, key):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("JUDGE_KEY", key)
     with pytest.raises(OracleError, match=r"JUDGE_KEY holds no key"):
         serve(api_key_variable="JUDGE_KEY")
+
+
+@pytest.mark.parametrize("key", ["sk-right\r\n", " sk-right\t"])
+def test_a_key_is_what_its_file_holds_besides_the_line_end(serve, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    judgments, _, _ = serve(key="sk-right", api_key_variable="JUDGE_KEY")
+    assert all(j.complies for j in judgments)
+
+
+@pytest.mark.parametrize("key", ["sk-one\r\nsk-two", "sk-\x1b[0m-two", "sk-one\nX-Other: two"])
+def test_a_key_that_cannot_be_sent_is_an_error_that_names_its_variable_alone(serve, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(OracleError, match=r"JUDGE_KEY holds a line end or another control") as caught:
+        serve(api_key_variable="JUDGE_KEY")
+    assert "sk-" not in str(caught.value)
 
 
 def test_no_server_is_said_so():
@@ -271,6 +293,36 @@ def test_the_confidence_is_the_probability_at_the_verdicts_token(serve, tokens):
     (judgment,), _, _ = serve(lambda body, attempt: reply, EXCHANGES[:1])
     assert judgment.complies is True
     assert judgment.confidence == pytest.approx(0.75)
+
+
+ODD_NUMBERS = {
+    "log-probability of 1000": {"logprobs": [{"logprob": 1000.0}]},
+    "log-probability NaN": {"logprobs": [{"logprob": math.nan}]},
+    "infinite log-probability": {"logprobs": [{"logprob": math.inf}]},
+    "no log-probability": {"logprobs": [{"logprob": None}]},
+    "tokens beyond all bounds": {"usage": (10**400, 20)},
+    "fewer tokens than none": {"usage": (-100, 20)},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_NUMBERS)
+def test_an_odd_number_beside_a_reply_costs_no_verdict(serve, odd, tmp_path):
+    def answer(body, attempt):
+        changed = dict(ODD_NUMBERS[odd])
+        if logprobs := changed.get("logprobs"):
+            tokens = ('{"reason": "x", "verdict": "', "COMPLIES", '"}')
+            changed["logprobs"] = [{"token": token} | logprobs[0] for token in tokens]
+        return completion(json.dumps(COMPLIES), **changed)
+
+    store = VerdictStore(tmp_path / "verdicts.sqlite")
+    with scripted(Script(answer)) as url:
+        oracle = ChatOracle(chat_settings(url, prompt_price=1.0))
+        judgments = CachedOracle(oracle, store)(EXCHANGES, POLICY)
+    assert {(j.complies, j.confidence) for j in judgments} == {(True, 1.0)}
+    assert oracle.usage.requests == 12
+    assert oracle.usage.completion_tokens == 240
+    keys = [verdict_key(oracle.identity, POLICY, exchange) for exchange in EXCHANGES]
+    assert len(store.look_up(keys)) == 12
 
 
 def test_the_stream_stops_asking_when_it_is_closed():

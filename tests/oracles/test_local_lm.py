@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from realignment.oracles import OracleError, in_order, local_lm
 from realignment.oracles.local_lm import LocalLMOracle
+from realignment.oracles.prompts import GUARD_FORMATS
 from realignment.oracles.questions import Question, chat_question, guard_question
 from realignment.policy import Policy
 from realignment.records import Exchange
@@ -199,9 +200,21 @@ def test_a_template_without_a_system_role_has_the_policy_in_the_users_turn(templ
 
 def test_another_wording_is_another_question():
     digests = {chat_question(with_template(template)).digest for template in (CHATML, CHATML + " ")}
-    families = ("llama_guard", "shieldgemma", "granite_guardian")
-    digests |= {guard_question(with_template(CHATML), family).digest for family in families}
+    digests |= {guard_question(with_template(CHATML), family).digest for family in GUARD_FORMATS}
     assert len(digests) == 5
+
+
+def test_the_day_is_no_part_of_the_question():
+    """Templates may name it: every verdict that is kept would be of its day, and asked again on the next."""
+    question = chat_question(with_template("{{ strftime_now('%d %b %Y') }}" + CHATML))
+    assert question.render(POLICY, EXCHANGES[0]).startswith("26 Jul 2024<|im_start|>")
+
+
+def test_an_added_word_stays_a_word():
+    tokenizer = with_template(CHATML)
+    tokenizer.add_tokens(["aspirin", "[dose]"])
+    text = chat_question(tokenizer).render(POLICY, Exchange("ab", "aspirin [dose]"))
+    assert '"aspirin \\u005bdose]"' in text
 
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"]
@@ -214,6 +227,13 @@ SPECIAL += [
     "[/INST]",
     "<｜User｜>",
     "<｜Assistant｜>",
+    "[UNUSED_TOKEN_145]",
+    "[UNUSED_TOKEN_146]",
+    "[gMASK]",
+    "sop",
+    '"}}',
+    "☃",
+    "🙂",
 ]
 
 

@@ -1,19 +1,35 @@
 """What a response says stays data: it closes no string, no turn, no section, whatever it holds."""
 
+import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from oracles.injections import INJECTIONS
+from oracles.servers import chat_settings
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
+from realignment.oracles import chat, prompts, questions
+from realignment.oracles.batch import BatchOracle
+from realignment.oracles.chat import ChatOracle
 from realignment.oracles.prompts import (
     AS_JSON,
     GUARD_FORMATS,
+    INSTRUCTION,
     ONE_WORD,
     ask,
     break_marks,
     encode_exchange,
+    escaping,
     instruct,
+    probes,
 )
+from realignment.oracles.questions import chat_question, guard_question
+from realignment.oracles.server import fill_in
+from realignment.parameters import BatchParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange
 
@@ -45,6 +61,34 @@ def test_a_chat_request_holds_an_injection_as_one_json_string(injection, field):
     assert not set("<>\u2028\u2029") & set(line)
     assert "[/INST]" not in line
     assert "[INST]" not in line
+
+
+@given(st.text(), st.none() | st.text(), st.lists(st.text(min_size=1, max_size=3), max_size=3))
+def test_any_exchange_is_read_as_what_was_said(text, domain, special):
+    line = encode_exchange(Exchange(text, text, domain), escaping(special))
+    found = json.loads(line)
+    assert (found["prompt"], found["response"], found.get("topic")) == (text, text, domain)
+    assert len(line.splitlines()) == len(("-" + line + "-").splitlines())
+
+
+SIGNS = st.text('[]{}<>|"\\gMASK_1 ☃🙂\n', max_size=12)
+
+
+@given(SIGNS, st.lists(st.sampled_from(["[gMASK]", "[1]", '"}', "☃", "🙂", "|]", "g|", "{{", "\\M"])))
+def test_no_special_token_is_left_in_the_data(text, special):
+    line = encode_exchange(Exchange("", text), escaping(special))
+    said = line.removeprefix('{"prompt": "", "response": "').removesuffix('"}')
+    assert not [token for token in special if token in said]
+
+
+@pytest.mark.parametrize("mark", ["[/INST]", "[INST]", "[gMASK]", "[UNUSED_TOKEN_145]", "[sMASK]", "[A1]"])
+def test_what_looks_like_a_mark_is_broken_for_models_that_nobody_here_knows(mark):
+    assert mark not in encode_exchange(Exchange(mark, f"a{mark}b"))
+
+
+@pytest.mark.parametrize("text", ["[link](a)", "[Name]", "[1]", "a[i]", "[]"])
+def test_brackets_of_plain_text_stay(text):
+    assert text in encode_exchange(Exchange("", text))
 
 
 @pytest.mark.parametrize("question", [ONE_WORD, AS_JSON])
@@ -81,6 +125,13 @@ def test_breaking_a_mark_leaves_none_and_loses_no_character():
         assert broken.replace("\u200b", "") == text
 
 
+@pytest.mark.parametrize("marks", [["☃"], ["☃", "a☃"], ["a\u200bb"], ["\u200b"]])
+def test_a_mark_without_an_inside_is_replaced(marks):
+    broken = break_marks("a☃ a\u200bb ☃☃", marks)
+    assert not [mark for mark in marks if mark in broken]
+    assert len(broken) >= len("a☃ a\u200bb ☃☃")
+
+
 def test_the_instruction_holds_the_policy_with_the_topics_of_its_rules():
     text = instruct(POLICY)
     assert "# Policy advice, version 2" in text
@@ -93,3 +144,115 @@ def test_a_guard_format_holds_policy_prompt_and_response():
     for guard in GUARD_FORMATS.values():
         text = guard.render(POLICY, HARMLESS, SPECIAL)
         assert all(part in text for part in ("Be careful.", "no-sell", "Should I?", "Ask a friend."))
+
+
+def tokenizer():
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), additional_special_tokens=["[gMASK]"])
+    bare.chat_template = "{% for m in messages %}|{{ m['role'] }}|{{ m['content'] }}{% endfor %}"
+    return bare
+
+
+def asked_by_chat(policy, exchange):
+    settings = chat_settings("http://a/v1")
+    return [fill_in(body, settings) for body in ChatOracle(settings).bodies([exchange], policy)]
+
+
+def asked_by(question):
+    return lambda policy, exchange: question(tokenizer()).render(policy, exchange)
+
+
+BATCH = BatchParameters(command=("true", "{input}", "{output}"), folder="nowhere")
+ASKED = {
+    "chat": (lambda: ChatOracle(chat_settings("http://a/v1")).identity, asked_by_chat),
+    "vllm_batch": (
+        lambda: BatchOracle(ChatOracle(chat_settings("http://a/v1")), BATCH).identity,
+        asked_by_chat,
+    ),
+    "local_lm": (lambda: chat_question(tokenizer()).digest, asked_by(chat_question)),
+} | {
+    family: (
+        lambda family=family: guard_question(tokenizer(), family).digest,
+        asked_by(lambda t, family=family: guard_question(t, family)),
+    )
+    for family in GUARD_FORMATS
+}  # fmt: skip
+"""Oracle → who it is, and what it is asked about an exchange."""
+MARKS = [mark for guard in GUARD_FORMATS.values() for mark in guard.marks]
+
+
+def more(function):
+    return lambda *args, **kwargs: function(*args, **kwargs) + "."
+
+
+CHANGES = {
+    "the instruction": (prompts, "INSTRUCTION", INSTRUCTION + " Be strict."),
+    "the question": (questions, "ONE_WORD", ONE_WORD + " Yes or No?"),
+    "the form of the reply": (chat, "AS_JSON", AS_JSON + " No prose."),
+    "the description of a policy": (prompts, "describe_policy", more(prompts.describe_policy)),
+    "the description of a rule": (prompts, "_describe_rule", more(prompts._describe_rule)),
+    "what is said of topics": (
+        prompts, "_describe_rule",
+        lambda rule, was=prompts._describe_rule: was(rule).replace("only on the topics", "on"),
+    ),
+    "the request": (chat, "ask", more(ask)),
+    "the request of a model here": (questions, "ask", more(ask)),
+    "the system message": (questions, "instruct", more(instruct)),
+    "the exchange": (prompts, "encode_exchange", more(encode_exchange)),
+    "how a character is escaped": (prompts, "_escape", lambda found: f"\\u{ord(found[0]):04X}"),
+    "the schema": (chat, "reply_schema", lambda rules: {"type": "object"}),
+    "the schema of policies without rules": (
+        chat, "reply_schema", lambda rules, was=chat.reply_schema: was(rules) if rules else {}
+    ),
+    "alternatives to a token": (chat, "_TOP_LOGPROBS", 20),
+    "special tokens": (questions, "_special_tokens", lambda tokenizer: ["[1]"]),
+    "how a mark is broken": (prompts, "_INVISIBLE", "\u2060"),
+    "how a template is filled in": (questions, "_apply", lambda tokenizer, turns: str(turns)),
+    "whether a model knows the system": (questions, "_has_system_role", lambda tokenizer: False),
+    "a guard's text": ("text", lambda guard: guard.text + " "),
+    "a guard's marks": ("marks", lambda guard: guard.marks[1:]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("oracle", ASKED)
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_asks_otherwise_is_another_oracle_and_what_does_not_is_the_same(monkeypatch, oracle, change):
+    identity, ask_about = ASKED[oracle]
+    exchanges = [Exchange(text, text.swapcase() + text, domain) for domain in ("money", None)
+                 for text in ("Should I? [1]", *INJECTIONS, *MARKS)]  # fmt: skip
+    policies = (POLICY, POLICY.model_copy(update={"rules": ()}))
+
+    def now():
+        return [
+            ask_about(policy, exchange) for policy in policies for exchange in exchanges[:: len(policies)]
+        ]
+
+    before, asked = identity(), now()
+    assert identity() == before
+    if isinstance(CHANGES[change][0], str):
+        field, changed = CHANGES[change]
+        for family, guard in GUARD_FORMATS.items():
+            monkeypatch.setitem(GUARD_FORMATS, family, dataclasses.replace(guard, **{field: changed(guard)}))
+    else:
+        monkeypatch.setattr(*CHANGES[change])
+    assert (identity() != before) == (now() != asked)
+
+
+def test_every_change_is_one_to_some_oracle(monkeypatch):
+    """Else the test above would say of nothing that nothing changes."""
+    for change in CHANGES.values():
+        before = [identity() for identity, _ in ASKED.values()]
+        with monkeypatch.context() as patch:
+            if isinstance(change[0], str):
+                for family, guard in GUARD_FORMATS.items():
+                    altered = dataclasses.replace(guard, **{change[0]: change[1](guard)})
+                    patch.setitem(GUARD_FORMATS, family, altered)
+            else:
+                patch.setattr(*change)
+            assert [identity() for identity, _ in ASKED.values()] != before, change
+
+
+def test_the_probes_hold_every_character_that_is_escaped():
+    data = next(exchange.response + exchange.prompt for _, exchange in probes())
+    assert set(map(chr, range(128))) | set("\u2028\u2029") <= set(data)
+    assert {bool(policy.rules) for policy, _ in probes()} == {True, False}
+    assert {exchange.domain is None for _, exchange in probes()} == {True, False}

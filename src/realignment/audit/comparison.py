@@ -24,7 +24,7 @@ def compare_oracles(
         triaged: Every pair with its disposition.
         judgments: What the oracle said of all pairs.
         asked: Judgments of the sample: those of `judgments`' columns, and `round` (above 0: the same oracle
-            again).
+            again); no two other oracles have one name.
         seed: Of the intervals.
 
     Returns:

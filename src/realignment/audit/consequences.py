@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -26,8 +27,12 @@ EFFECTS = {
 }
 """(assigned, true) → what training does with such a pair."""
 
+_CIRCULAR = "The oracle has some of its verdicts from this truth, so at best: "
 
-def report_audit(audit: Audit, metrics: pd.DataFrame, *, truth: str, manifest: Manifest) -> dict[str, Any]:
+
+def report_audit(
+    audit: Audit, metrics: pd.DataFrame, *, truth: str, manifest: Manifest, independent: bool = True
+) -> dict[str, Any]:
     """The audit as a report: headline figures, the errors by their effect, what to make of it.
 
     Args:
@@ -35,11 +40,15 @@ def report_audit(audit: Audit, metrics: pd.DataFrame, *, truth: str, manifest: M
         metrics: Its figures, and those of comparisons between oracles.
         truth: labels or people.
         manifest: Of the triage that was audited: an audit counts for no other.
+        independent: See `truth.is_independent`. An oracle that has verdicts from the truth has no error
+            rates, which would be too small.
     """
+    audit = audit if independent else replace(audit, error_rates={})
     (share,) = metrics[metrics["metric"] == "misrouted"].to_dict("records")
     known = int((audit.audited["true_disposition"] != Disposition.REVIEW).sum())
     return {
         "truth": truth,
+        "independent": independent,
         "oracle": manifest["oracle"],
         "triage": manifest["outputs"],
         "policy": manifest["policy"],
@@ -47,7 +56,7 @@ def report_audit(audit: Audit, metrics: pd.DataFrame, *, truth: str, manifest: M
         "without_truth": len(audit.audited) - known,
         "misrouted": {"share": share["value"], "interval": [share["low"], share["high"]]},
         "effects": list(_effects(audit.confusion)),
-        "meaning": describe_misrouting(audit, share),
+        "meaning": ("" if independent else _CIRCULAR) + describe_misrouting(audit, share),
         "error_rates": audit.error_rates,
         "metrics": _nest(metrics),
     }
@@ -108,7 +117,7 @@ def check_misrouting(
     An audit of these very splits comes first; without one, the labels of the data, where it has any.
 
     Returns:
-        Whether there is an audit of these splits.
+        Whether there is an audit of these splits that gives error rates.
 
     Raises:
         HealthError: The share is above the limit.
@@ -134,7 +143,7 @@ def check_misrouting(
             "doubtful verdicts to people (`triage.min_confidence`, `--pipelines review_export`), or raise "
             "the limit."
         )
-    return audited
+    return audited and bool(audit_report["error_rates"])
 
 
 def _count_misrouted(confusion: Mapping[str, Mapping[str, int]]) -> tuple[int, int]:

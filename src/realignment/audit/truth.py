@@ -1,5 +1,7 @@
 """Where an audit's truth comes from: labels of the data, or people's verdicts."""
 
+import logging
+from collections.abc import Collection
 from typing import Literal
 
 import pandas as pd
@@ -9,12 +11,16 @@ from realignment.oracles.human import HumanOracle
 from realignment.policy import Policy
 from realignment.records import TRUTH_COLUMNS, DataError
 
+logger = logging.getLogger(__name__)
+
+Source = Literal["labels", "people"]
+READ_BY = {"labels": "labels", "people": "human"}
+"""Source of a truth → the oracle that answers from it."""
+
 TRUTH = ("pair_id", "chosen_truth", "rejected_truth", "chosen_rules", "rejected_rules")
 
 
-def of(
-    source: Literal["labels", "people"], pairs: pd.DataFrame, verdicts: pd.DataFrame, policy: Policy
-) -> pd.DataFrame:
+def of(source: Source, pairs: pd.DataFrame, verdicts: pd.DataFrame, policy: Policy) -> pd.DataFrame:
     """The truth as far as it is known: `TRUTH`, one row per pair.
 
     Args:
@@ -37,6 +43,38 @@ def of(
             "review_export`)."
         )
     return known
+
+
+def is_independent(source: Source, judged_by: str, members: Collection[str]) -> bool:
+    """Whether the oracle gets no verdict from the truth that it is measured against; else it is warned of.
+
+    Args:
+        source: Of the truth.
+        judged_by: Name of the oracle.
+        members: Kinds of the oracles that judged: those of a vote or a cascade, or the oracle's own.
+
+    Raises:
+        DataError: The oracle has nothing but this truth: it would be right by definition.
+    """
+    same = READ_BY[source]
+    if judged_by == same or set(members) == {same}:
+        other = "people" if source == "labels" else "labels"
+        raise DataError(
+            f"The oracle {judged_by!r} answers with the very verdicts that `audit.truth: {source}` takes for "
+            "the truth: it would be found right by definition, and the audit would say nothing. Audit it by "
+            f"`audit.truth={other}`, or audit an oracle that judges by itself."
+        )
+    if same in members:
+        logger.warning(
+            "One of the oracles in %r is %r, whose verdicts `audit.truth: %s` takes for the truth. Where it "
+            "decided, the oracle is right by definition: take every figure of this audit for the best that "
+            "can be. It gives no error rates (`loss.error_rate: audited`).",
+            judged_by,
+            same,
+            source,
+        )
+        return False
+    return True
 
 
 def from_people(pairs: pd.DataFrame, people: HumanOracle, policy: Policy) -> pd.DataFrame:

@@ -6,7 +6,9 @@ The marginal gain of a pair is −g_Jᵀ H⁻¹ g_i (TRACE, arXiv:2511.02623, bi
 matrix.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +24,12 @@ from realignment.vocabulary.sweeps import token_log_probabilities
 
 Curvature = Literal["identity", "diagonal_fisher", "kfac"]
 
+WIDEST = 4096
+"""Width up to which a Kronecker factor is a matrix, of 64 MiB at most; a wider one is its diagonal.
+
+An adapter on all linear layers of Llama-3.1-8B would have 92 GiB of whole factors; so it has 18 GiB, fresh
+(B = 0) 6 GiB."""
+
 
 def precondition(
     model: nn.Module,
@@ -36,10 +44,9 @@ def precondition(
 
     ``diagonal_fisher``: F = Σ_t (δ_t ∘ δ_t)ᵀ (x_t ∘ x_t) for each matrix. ``kfac``: F = T · S ⊗ A with A =
     mean x xᵀ and S = mean δ δᵀ over T tokens (Martens & Grosse 2015, arXiv:1503.05671; a sample is every
-    token on which a likelihood depends, so padding is none), for linear layers; biases, norms, embeddings and
-    the output head keep the diagonal. λ is relative: `damping` times
-    the mean diagonal of F (for ``kfac`` its root for each factor), because only the direction of the result
-    matters.
+    token on which a likelihood depends, so padding is none), for linear layers; biases, norms, embeddings,
+    the output head and factors wider than `WIDEST` keep the diagonal. λ is relative: `damping` times the mean
+    diagonal of F (for ``kfac`` its root for each factor), because only the direction of the result matters.
 
     Args:
         model: Its trainable parameters are θ.
@@ -50,12 +57,13 @@ def precondition(
         seed: Of the sampled targets.
 
     Returns:
-        By parameter name, of the direction's shapes. Where F is zero throughout, so is G, and it is left as
-        it is.
+        By parameter name, of the direction's shapes. Where G is zero (A of a fresh LoRA) F is not estimated,
+        and where F is zero throughout, so is G: it is left as it is.
     """
     if curvature == "identity":
         return direction
-    fisher = _Fisher(factors=curvature == "kfac")
+    wanted = {name for name, along in direction.items() if bool(along.any())}
+    fisher = _Fisher(factors=curvature == "kfac", wanted=wanted)
     head = output_head(model)
     trained_head = head_name(model, head)
     with scoring_mode(model):
@@ -65,16 +73,26 @@ def precondition(
                 hidden = response_hidden_states(model, rows)
                 target = sample_targets(hidden.detach(), head, generator)
                 token_log_probabilities(hidden, head, target).sum().backward()
-            if trained_head is not None and trained_head in direction:
+            if trained_head is not None and trained_head in wanted:
                 fisher.add(trained_head, head_fisher_diagonal(hidden.detach(), head, target))
     return {name: fisher.solve(name, along, damping) for name, along in direction.items()}
 
 
 @dataclass
 class _Fisher:
-    """Sums over tokens, by parameter name: diagonals; of linear layers the two factors and T, the tokens."""
+    """Sums over tokens, by parameter name: diagonals; of linear layers the two factors and T, the tokens.
+
+    Attributes:
+        factors: Whether linear layers have them.
+        wanted: The parameters that F is estimated for.
+        diagonals: Shape of the parameter.
+        inputs: Σ xxᵀ, or its diagonal.
+        outputs: Σ δδᵀ, or its diagonal.
+        tokens: T.
+    """
 
     factors: bool
+    wanted: AbstractSet[str]
     diagonals: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -89,19 +107,21 @@ class _Fisher:
         deltas = delta.flatten(0, -2).to(exact)
         for key, _ in module.named_parameters(recurse=False):
             full = f"{name}.{key}"
+            if full not in self.wanted:
+                continue
             if key == "bias":
-                self.add(full, (deltas**2).sum(0))
+                self.add(full, (_per_token(delta.to(exact)) ** 2).sum(0))
             elif isinstance(module, nn.Linear):
                 tokens = entered.flatten(0, -2).to(exact)
                 if self.factors:
                     reached = deltas.any(-1, keepdim=True).to(exact)
-                    _add(self.inputs, full, (tokens * reached).t() @ tokens)
-                    _add(self.outputs, full, deltas.t() @ deltas)
+                    _add(self.inputs, full, _second_moment(tokens * reached))
+                    _add(self.outputs, full, _second_moment(deltas))
                     _add(self.tokens, full, reached.sum())
                 else:
                     self.add(full, (deltas**2).t() @ tokens**2)
             else:
-                self.add(full, _diagonal(module, entered, deltas))
+                self.add(full, _diagonal(module, entered, delta.to(exact)))
 
     def solve(self, name: str, along: Tensor, damping: float) -> Tensor:
         """(F + λ)⁻¹ G of one parameter."""
@@ -110,9 +130,8 @@ class _Fisher:
             if not bool(outputs.any()) or not bool(inputs.any()):
                 return along
             # F = T · S ⊗ A is Σ δδᵀ ⊗ Σ xxᵀ / T: a sum over tokens, as the diagonals of other parameters are.
-            outputs = outputs / self.tokens[name]
-            left = torch.cholesky_solve(along.to(outputs.dtype), _damped_root(outputs, damping))
-            return torch.cholesky_solve(left.t(), _damped_root(inputs, damping)).t().to(along.dtype)
+            left = _damped_solve(outputs / self.tokens[name], along.to(outputs.dtype), damping)
+            return _damped_solve(inputs, left.t(), damping).t().to(along.dtype)
         diagonal = self.diagonals.get(name)
         if diagonal is None or not bool(diagonal.any()):
             return along
@@ -123,27 +142,38 @@ def _add(total: dict[str, Tensor], name: str, value: Tensor) -> None:
     total[name] = total[name] + value if name in total else value
 
 
-def _damped_root(factor: Tensor, damping: float) -> Tensor:
-    """Cholesky root of factor + √damping · (mean eigenvalue) · I; the two factors together damp F."""
-    size = factor.shape[0]
-    scale = damping**0.5 * factor.diagonal().mean()
-    root: Tensor = torch.linalg.cholesky(
-        factor + scale * torch.eye(size, dtype=factor.dtype, device=factor.device)
-    )
-    return root
+def _second_moment(values: Tensor) -> Tensor:
+    """Σ_t v vᵀ of values (T, n), shape (n, n); beyond `WIDEST` its diagonal, shape (n,)."""
+    return values.t() @ values if values.shape[1] <= WIDEST else (values**2).sum(0)
 
 
-def _diagonal(module: nn.Module, entered: Tensor, deltas: Tensor) -> Tensor:
+def _damped_solve(factor: Tensor, right: Tensor, damping: float) -> Tensor:
+    """(factor + √damping · (mean eigenvalue) · I)⁻¹ · right; the two factors together damp F."""
+    root = math.sqrt(damping)
+    if factor.dim() == 1:
+        return right / (factor + root * factor.mean())[:, None]
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    damped = factor + root * factor.diagonal().mean() * identity
+    return torch.cholesky_solve(right, torch.linalg.cholesky(damped))
+
+
+def _per_token(values: Tensor) -> Tensor:
+    """(B, L, …, F) → (B·L, F): heads that share a weight have their gradients added up."""
+    tokens = values.flatten(0, 1)
+    return tokens.reshape(len(tokens), -1, values.shape[-1]).sum(1)
+
+
+def _diagonal(module: nn.Module, entered: Tensor, delta: Tensor) -> Tensor:
     """Σ_t (∂ℓ_t/∂W)² of the weight of an embedding or norm."""
     weight = dict(module.named_parameters(recurse=False))["weight"]
     if weight.dim() == 2 and not isinstance(module, nn.Embedding):  # GPT-2's, (inputs, outputs)
-        return (entered.flatten(0, -2).to(deltas.dtype) ** 2).t() @ deltas**2
+        return (entered.flatten(0, -2).to(delta.dtype) ** 2).t() @ delta.flatten(0, -2) ** 2
     zero: Callable[[Tensor], Tensor] = torch.zeros_like
     along = {name: zero(p) for name, p in module.named_parameters(recurse=False)} | {
         "weight": torch.ones_like(weight)
     }
     slope = derivative_along(module, entered, along)
-    squares = (slope.flatten(0, -2).to(deltas.dtype) * deltas) ** 2
+    squares = _per_token(slope.to(delta.dtype) * delta) ** 2
     if not isinstance(module, nn.Embedding):
         return squares.sum(0)
     return torch.zeros_like(weight, dtype=squares.dtype).index_add_(0, entered.flatten(), squares)

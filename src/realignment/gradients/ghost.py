@@ -14,13 +14,17 @@ from realignment.gradients.layers import (
     trained_layers,
     weight_gradients,
 )
+from realignment.likelihood import backbone
 
 Gradient = dict[str, Tensor]
 """∂/∂θ by parameter name, for the trainable parameters."""
 
 
 Consume = Callable[[str, nn.Module, Tensor, Tensor], None]
-"""Name and module of a trained layer, its input x (B, L, …), and δ = ∂ℓ/∂y of its output y (B, L, …)."""
+"""Name and module of a trained layer, its input x (B, L, …), and δ = ∂ℓ/∂y of its output y (B, L, …).
+
+Beyond (B, L, F) there may be heads, (B, L, H, F): norms of queries and keys have one weight for all of them.
+"""
 
 
 class LayerPasses:
@@ -45,12 +49,14 @@ class LayerPasses:
 
     def __init__(self, model: nn.Module, shape: tuple[int, int], consume: Consume) -> None:
         self._model, self._shape, self._consume = model, shape, consume
+        self._layers: dict[str, nn.Module] = {}
+        self._one_less: dict[str, torch.Size] = {}
         self._hooks: list[Any] = []
         self._frozen: list[nn.Parameter] = []
 
     def __enter__(self) -> "LayerPasses":
-        layers = trained_layers(self._model)
-        for name, module in layers.items():
+        self._layers = trained_layers(self._model)
+        for name, module in self._layers.items():
             self._hooks.append(module.register_forward_hook(self._listen(name), with_kwargs=True))
             self._frozen += [p for p in module.parameters(recurse=False) if p.requires_grad]
         for parameter in self._frozen:
@@ -85,14 +91,43 @@ class LayerPasses:
 
     @torch.no_grad()
     def _hand_over(self, name: str, module: nn.Module, entered: Tensor, delta: Tensor) -> None:
-        if delta.shape[:2] != self._shape:
-            raise ImpactError(
-                f"No impact score for {name}: its output has shape {tuple(delta.shape)}, expected an entry "
-                f"for each of {self._shape} tokens. Such layers mix tokens (mixture of experts), or have "
-                "heads before tokens (norms of queries and keys in Gemma 3). Train a LoRA that leaves it out "
-                "of `target_modules`."
-            )
+        axis = self._token_axis(name, delta.shape)
+        if axis > 1:  # Gemma 3 has heads before tokens where it normalises queries and keys
+            entered, delta = entered.movedim(axis, 1), delta.movedim(axis, 1)
         self._consume(name, module, entered, delta)
+
+    def _token_axis(self, name: str, shape: torch.Size) -> int:
+        """Which axis of a layer's output counts the L tokens: the one so long; of several, by a probe."""
+        rows, tokens = self._shape
+        axes = [axis for axis in range(1, len(shape) - 1) if shape[0] == rows and shape[axis] == tokens]
+        if len(axes) > 1:
+            self._one_less = self._one_less or _output_shapes(self._model, self._layers, tokens - 1)
+            probed = self._one_less.get(name, ())
+            axes = [axis for axis in axes if len(probed) == len(shape) and probed[axis] == tokens - 1]
+        if len(axes) != 1:
+            raise ImpactError(
+                f"No impact score for {name}: its output has shape {tuple(shape)}, expected an entry for "
+                f"each of {self._shape} tokens. Such layers mix tokens (mixture of experts). Train a LoRA "
+                "that leaves it out of `target_modules`."
+            )
+        return axes[0]
+
+
+def _output_shapes(model: nn.Module, layers: Mapping[str, nn.Module], tokens: int) -> dict[str, torch.Size]:
+    """Shapes of the layers' outputs for one row of so many tokens, by a forward pass of its own."""
+    found: dict[str, torch.Size] = {}
+
+    def listen(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: found.update({name: output.shape})
+
+    hooks = [module.register_forward_hook(listen(name)) for name, module in layers.items()]
+    try:
+        body = backbone(model)
+        body(input_ids=torch.zeros(1, tokens, dtype=torch.long, device=body.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 class _Tap(torch.autograd.Function):
@@ -141,7 +176,8 @@ class GhostContraction:
             key: None if value is None else value.to(entered_dtype(module)) for key, value in along.items()
         }
         change = derivative_along(module, entered, weights)
-        per_token = torch.linalg.vecdot(change.flatten(0, 1), delta.flatten(0, 1).to(change.dtype))
+        change, delta = (values.flatten(0, 1).flatten(1) for values in (change, delta))
+        per_token = torch.linalg.vecdot(change, delta.to(change.dtype))
         self.scores.index_add_(0, self._owner, per_token.to(self.scores.dtype))
 
 
@@ -171,7 +207,7 @@ class KeptPasses:
         """
         total: Gradient = {}
         for name, module, entered, delta in self._passes:
-            scaled = delta * multipliers.to(delta.dtype)[..., None]
+            scaled = delta * multipliers.to(delta.dtype)[(..., *(None,) * (delta.dim() - 2))]
             for key, gradient in weight_gradients(module, entered, scaled).items():
                 full = f"{name}.{key}"
                 total[full] = total[full] + gradient if full in total else gradient

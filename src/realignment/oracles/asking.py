@@ -53,7 +53,7 @@ def message_of(body: bytes) -> str:
 def _error_of(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     error = found.get("error", found) if isinstance(found, dict) else {}
     return error if isinstance(error, dict) else {"message": str(error)}
@@ -63,7 +63,7 @@ def _retry_after(value: str) -> float:
     """Seconds that `Retry-After` asks for, as a number or as a date; 0 where it says nothing readable."""
     with suppress(ValueError):
         return max(0.0, float(value))
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return 0.0
 

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from tqdm import tqdm
@@ -29,7 +30,11 @@ BATCH_SIZE, BATCH_S = 64, 2.0
 
 
 class VerdictStoreError(OracleError):
-    """The verdict store cannot be read or written; what it has is kept."""
+    """The verdict store cannot be read or written."""
+
+
+class _DamagedError(sqlite3.DatabaseError):
+    """A row is there, and is no verdict."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class VerdictStore:
                 part = keys[start : start + _VARIABLES]
                 marks = ",".join("?" * len(part))
                 rows = connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
-                found |= {row[0]: _to_judgment(*row[1:]) for row in rows}
+                found |= {row[0]: _to_judgment(row) for row in rows}
         return found
 
     def write(self, judgments: dict[bytes, Judgment]) -> None:
@@ -76,9 +81,7 @@ class VerdictStore:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise VerdictStoreError(
-                f"The verdict store {self.path} cannot be used: {error}. The verdicts that it has are safe. "
-                "Make room on the disk, make the file writable, or set another `judging.verdict_store`, and "
-                "run again: only what is missing is asked."
+                f"The verdict store {self.path} cannot be used: {error}. {_what_to_do(error)}"
             ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -95,11 +98,46 @@ class VerdictStore:
         return connection
 
 
-def _to_judgment(
-    complies: int | None, confidence: float, rules_broken: str, reason: str, oracle: str
-) -> Judgment:
-    verdict = None if complies is None else bool(complies)
-    return Judgment(verdict, confidence, tuple(json.loads(rules_broken)), reason, oracle)
+def _what_to_do(error: Exception) -> str:
+    """By what SQLite says is wrong: only a store that is whole keeps what it has."""
+    again = "and run again: only what is missing is asked."
+    other = "set another `judging.verdict_store`"
+    match getattr(error, "sqlite_errorcode", None):
+        case None if isinstance(error, OSError):
+            return f"Make its folder one that can be written, or {other}, {again}"
+        case None if not isinstance(error, _DamagedError):
+            kind = sqlite3.SQLITE_CONSTRAINT  # Python's own refusal to hand a value over
+        case None:
+            kind = sqlite3.SQLITE_CORRUPT
+        case int(code):
+            kind = code & 0xFF
+    match kind:
+        case sqlite3.SQLITE_FULL:
+            return f"What it has stays. Make room on the disk, or {other}, {again}"
+        case sqlite3.SQLITE_IOERR:
+            return f"See to the disk, and to limits and quotas on the size of files, or {other}, {again}"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return f"Make the file and its folder writable, or {other}, {again}"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"Another process has not let go of it for {_BUSY_S:.0f} s. Wait for that one, {again}"
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_ERROR:
+            return (
+                f"It is damaged, or another program's file. Move it away, or {other}, and run again: what "
+                "cannot be read of it is lost, and is asked again."
+            )
+    return (
+        "A verdict is not such as can be kept, so that those written together with it are not kept either. "
+        "This is a fault of the oracle that gave it, and not of the disk: report it."
+    )
+
+
+def _to_judgment(row: tuple[Any, ...]) -> Judgment:
+    try:
+        _, complies, confidence, rules_broken, reason, oracle = row
+        verdict = None if complies is None else bool(complies)
+        return Judgment(verdict, float(confidence), tuple(json.loads(rules_broken)), reason, oracle)
+    except (ValueError, TypeError) as error:
+        raise _DamagedError(f"a row is no verdict ({error})") from error
 
 
 def verdict_key(identity: str, policy: Policy, exchange: Exchange) -> bytes:
@@ -145,9 +183,9 @@ class CachedOracle:
 
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         """Those that the store has first."""
-        positions: dict[bytes, list[int]] = {}
+        identity, positions = self.identity, dict[bytes, list[int]]()
         for position, exchange in enumerate(exchanges):
-            positions.setdefault(verdict_key(self.identity, policy, exchange), []).append(position)
+            positions.setdefault(verdict_key(identity, policy, exchange), []).append(position)
         found = self.store.look_up([] if self.refresh else list(positions))
         for key, judgment in found.items():
             self.usage.stored += len(positions[key])

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from realignment.oracles import Judgments, Usage, in_order
-from realignment.oracles.prompts import AS_JSON, ask, instruct
+from realignment.oracles.prompts import AS_JSON, ask, instruct, probes
 from realignment.oracles.replies import read_reply, reply_schema, verdict_confidence
-from realignment.oracles.server import Answer, ChatServer, Failure
+from realignment.oracles.server import Answer, ChatServer, Failure, fill_in
 from realignment.parameters import ChatParameters
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
 _TOP_LOGPROBS = 5
-_NO_POLICY = Policy(name="none", version="0", text="-")
 _SHAPING = {"base_url", "model", "temperature", "max_tokens", "json_schema", "logprobs", "extra"}
 
 
@@ -44,9 +43,10 @@ class ChatOracle:
 
     @property
     def identity(self) -> str:
-        """Digest of server, model, wording and what shapes a reply; not of how fast it is asked."""
-        parts = self.settings.model_dump(include=_SHAPING)
-        parts |= {"sample": self.sample, "wording": [instruct(_NO_POLICY), ask(Exchange("", ""), AS_JSON)]}
+        """Digest of server, sample and whole requests to it; not of how fast it is asked."""
+        parts = self.settings.model_dump(include=_SHAPING) | {"sample": self.sample}
+        bodies = (body for policy, exchange in probes() for body in self.bodies([exchange], policy))
+        parts["requests"] = [fill_in(body, self.settings) for body in bodies]
         return f"chat {hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}"
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:

@@ -1,14 +1,32 @@
 """What is read of a server's chat completion: checked, for servers differ and some break off."""
 
-from pydantic import BaseModel, Field, ValidationError
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from realignment.oracles.asking import MalformedReplyError
 from realignment.oracles.replies import Token
 
+T = TypeVar("T")
+_MOST_TOKENS = 10**9
+
+
+def _or_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """None for what cannot be read: a good reply is not thrown away for what stands beside it."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+Perhaps = Annotated[T | None, WrapValidator(_or_none)]
+"""What is read where it can be, and None where it is not given or cannot be read."""
+_Number = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+
 
 class _Alternative(BaseModel):
     token: str
-    logprob: float
+    logprob: float | None = None  # null, NaN and infinities occur: see `replies.verdict_confidence`
 
 
 class _Token(_Alternative):
@@ -26,7 +44,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: Perhaps[_Logprobs] = None
 
     def tokens(self) -> list[Token]:
         """The reply's tokens with their alternatives; empty where the server gave none."""
@@ -35,15 +53,15 @@ class _Choice(BaseModel):
 
 
 class _Counts(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Perhaps[_Number] = None
+    completion_tokens: Perhaps[_Number] = None
 
 
 class Completion(BaseModel):
     """The part of a chat completion that an oracle reads."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Counts | None = None
+    usage: Perhaps[_Counts] = None
 
 
 def parse_completion(body: bytes) -> Completion:

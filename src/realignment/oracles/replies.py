@@ -3,19 +3,22 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from realignment.records import Judgment
 
 COMPLIES, VIOLATES = "COMPLIES", "VIOLATES"
-_FENCED = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
+_FENCED = re.compile(r"\A```(?:json)?[^\S\n]*\n(.*)\n```\Z", re.DOTALL)
 _KEYS = {"reason", "rules_broken", "verdict"}
 _VERDICT_KEY = re.compile(r'(?<!\\)"verdict"\s*:\s*"')
 _SHOWN = 80
+_ROUNDING = 0.01
+"""A log-probability may be so much above 0: servers compute in half precision, and round."""
 
-Token = tuple[str, Sequence[tuple[str, float]]]
-"""A token of a reply, and the alternatives at its place with their log-probabilities."""
+Token = tuple[str, Sequence[tuple[str, float | None]]]
+"""A token of a reply, and the alternatives at its place, with their log-probabilities where given."""
 
 
 class _NoVerdict(Exception):
@@ -74,7 +77,7 @@ def _parse(reply: str) -> dict[str, Any]:
     fenced = _FENCED.match(text)
     try:
         found = json.loads(fenced[1] if fenced else text, object_pairs_hook=_without_repeats)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of its own
         raise _NoVerdict(f"not one JSON object: {_show(reply)}") from error
     if not isinstance(found, dict):
         raise _NoVerdict(f"expected a JSON object, found {_show(reply)}")
@@ -84,8 +87,8 @@ def _parse(reply: str) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+    keys = Counter(key for key, _ in pairs)
+    if repeated := sorted(key for key, n in keys.items() if n > 1):
         raise _NoVerdict(f"it states {', '.join(map(_show, repeated))} more than once")
     return dict(pairs)
 
@@ -113,7 +116,8 @@ def verdict_confidence(tokens: Sequence[Token]) -> float | None:
         tokens: Of the reply, in order: each with the alternatives that the server lists, itself among them.
 
     Returns:
-        In [0, 1]; None where the server gave no log-probabilities, or not of a verdict.
+        In (0, 1]; None where the server gave no log-probabilities, or not of a verdict, or where what it
+        gave for one of the two is no log-probability (null, NaN, above 0).
     """
     places = [found.end() for found in _VERDICT_KEY.finditer("".join(token for token, _ in tokens))]
     start = 0
@@ -122,13 +126,20 @@ def verdict_confidence(tokens: Sequence[Token]) -> float | None:
             before = places[-1] - start  # characters of this token that precede the verdict
             listed = [(text[before:], p) for text, p in alternatives if text[:before] == token[:before]]
             stated, other = (COMPLIES, VIOLATES) if COMPLIES[0] == token[before] else (VIOLATES, COMPLIES)
-            mass = {
-                word: sum(math.exp(p) for text, p in listed if _begins(word, text))
-                for word in (stated, other)
-            }
-            return mass[stated] / total if (total := sum(mass.values())) and mass[stated] else None
+            mass = _mass(stated, listed)
+            return mass / total if (total := mass + _mass(other, listed)) > 0 and mass > 0 else None
         start += len(token)
     return None
+
+
+def _mass(word: str, listed: Sequence[tuple[str, float | None]]) -> float:
+    """Probability of the tokens that the word can begin with; NaN where that of one is not known."""
+    return sum(_probability(p) for text, p in listed if _begins(word, text))
+
+
+def _probability(logprob: float | None) -> float:
+    """NaN of what is no log-probability, NaN itself included."""
+    return math.nan if logprob is None or not logprob <= _ROUNDING else math.exp(min(logprob, 0.0))
 
 
 def _begins(word: str, text: str) -> bool:

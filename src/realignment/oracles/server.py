@@ -50,10 +50,29 @@ def count(completion: Completion, settings: ChatParameters, usage: Usage) -> Non
     """Add to `usage` the tokens that the server counted, and their cost by the prices of the settings."""
     if completion.usage is None:
         return
-    read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
+    read, written = completion.usage.prompt_tokens or 0, completion.usage.completion_tokens or 0
     usage.prompt_tokens += read
     usage.completion_tokens += written
     usage.cost += (read * settings.prompt_price + written * settings.completion_price) / 1e6
+
+
+def _read_key(variable: str, url: str) -> str:
+    """The key in an environment variable, without the line end of the file that it was read from.
+
+    Raises:
+        OracleError: There is none, or it cannot be part of a header; the message does not repeat it.
+    """
+    if not (key := os.environ.get(variable, "").strip()):
+        raise OracleError(
+            f"The environment variable {variable} holds no key for {url}. Set it, or "
+            "`judging.chat.api_key_variable: null` for a server that wants none."
+        )
+    if not key.isprintable():
+        raise OracleError(
+            f"The environment variable {variable} holds a line end or another control character within the "
+            f"key for {url}: perhaps two lines, where one is the key. Set it to the key alone."
+        )
+    return key
 
 
 @dataclass(frozen=True)
@@ -102,12 +121,7 @@ class ChatServer:
         settings = self.settings
         headers = {"Content-Type": "application/json"}
         if (variable := settings.api_key_variable) is not None:
-            if not (key := os.environ.get(variable)):
-                raise OracleError(
-                    f"The environment variable {variable} holds no key for {settings.base_url}. Set it, or "
-                    "`judging.chat.api_key_variable: null` for a server that wants none."
-                )
-            headers["Authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {_read_key(variable, settings.base_url)}"
         return aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=settings.timeout_s),

@@ -7,6 +7,8 @@ soft-capping means what it means in the model itself. The scores of a prompt are
 that is the only repetition.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,6 +71,25 @@ def shared_prompt_attention(
             output = _attend(module, query_apart, key_apart, value_apart, band, softcap, options)
         outputs.append(output.flatten(0, 1))
     return torch.cat(outputs).index_select(0, prompt_sharing.home)[None], None
+
+
+@contextmanager
+def windows_handed_over() -> Iterator[set[int | None]]:
+    """Collects the sliding windows that layers hand to attention meanwhile.
+
+    Some families put their window into the mask alone, which this attention never reads.
+    """
+    found: set[int | None] = set()
+
+    def listening(*states: Any, **options: Any) -> tuple[Tensor, None]:
+        found.add(options.get("sliding_window"))
+        return shared_prompt_attention(*states, **options)
+
+    AttentionInterface.register(SHARED_PROMPTS, listening)
+    try:
+        yield found
+    finally:
+        AttentionInterface.register(SHARED_PROMPTS, shared_prompt_attention)
 
 
 def _fused_is_slow(query: Tensor) -> bool:

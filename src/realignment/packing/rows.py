@@ -8,15 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from realignment.packing.limits import PositionLimit, check_tokens
 from realignment.packing.tokenization import TokenizedPair
-from realignment.records import RealignmentError
 
 SIMILAR = 0.85
 """Sequences at least so long, of the longest among them, share one call of the attention kernel."""
-
-
-class LikelihoodError(RealignmentError):
-    """Likelihoods cannot be computed exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +75,21 @@ class Layout:
     Attributes:
         pad_id: Fills rows of the separate layout; no real token attends to it.
         share_prompts: Which of the two layouts of `Rows`; see `likelihood.can_share_prompts`.
+        positions: How long the model lets a sequence be; None: any length.
     """
 
     pad_id: int
     share_prompts: bool = True
+    positions: PositionLimit | None = None
 
     def __call__(self, pairs: Sequence[TokenizedPair]) -> Rows:
-        """The rows of these pairs."""
+        """The rows of these pairs.
+
+        Raises:
+            LikelihoodError: One is empty, or longer than the model's positions.
+        """
+        if self.positions is not None:
+            self.positions.check(pairs)
         return lay_out(pairs, pad_id=self.pad_id, share_prompts=self.share_prompts)
 
     def batches(self, pairs: Sequence[TokenizedPair], *, budget: int | None) -> Iterator[list[int]]:
@@ -94,7 +98,12 @@ class Layout:
         Args:
             pairs: What is to be laid out.
             budget: Places for tokens in a batch (but one pair at least); None: all in one.
+
+        Raises:
+            LikelihoodError: A pair is longer than the model's positions: before anything is computed.
         """
+        if self.positions is not None:
+            self.positions.check(pairs)
         widths = [len(pair.prompt) + max(map(len, pair.responses)) for pair in pairs]
         batch: list[int] = []
         for index in sorted(range(len(pairs)), key=widths.__getitem__, reverse=True):
@@ -127,7 +136,7 @@ def lay_out(pairs: Sequence[TokenizedPair], *, pad_id: int, share_prompts: bool 
         LikelihoodError: A prompt or a response has no token.
     """
     for index, pair in enumerate(pairs):
-        _check_tokens(index, pair)
+        check_tokens(index, pair)
     counts = torch.tensor([len(pair.responses) for pair in pairs])
     owners = torch.arange(len(pairs)).repeat_interleave(counts)
     lengths = torch.tensor([len(response) for pair in pairs for response in pair.responses])
@@ -223,17 +232,6 @@ def _separate(pairs: Sequence[TokenizedPair], pad_id: int) -> dict[str, Any]:
         "home": torch.empty(0, dtype=torch.long),
         "source": torch.tensor(list(chain.from_iterable(sources))),
     }
-
-
-def _check_tokens(index: int, pair: TokenizedPair) -> None:
-    empty = [f"response {slot}" for slot, response in enumerate(pair.responses) if not response]
-    if pair.prompt and pair.responses and not empty:
-        return
-    found = "prompt" if not pair.prompt else ", ".join(empty) or "list of responses"
-    raise LikelihoodError(
-        f"Pair {index} has an empty {found}: expected at least one token, for a response is predicted from "
-        "its prompt and ends with the end-of-turn token. Drop the pair."
-    )
 
 
 def batches_by_tokens(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:

@@ -41,8 +41,9 @@ def read_votes(reply: str, number: int) -> dict[int, str]:
     found = _read_json(reply)
     if not isinstance(found, dict):
         return {}
-    votes = {int(key): value for key, value in found.items() if str(key).strip().isdecimal()}
-    return {key: value for key, value in votes.items() if value in ("A", "B", "N") and 1 <= key <= number}
+    numbers = {str(n): n for n in range(1, number + 1)}  # looked up, for a key may have any number of digits
+    votes = {numbers.get(key.strip().lstrip("0")): value for key, value in found.items()}
+    return {n: value for n, value in votes.items() if n is not None and value in ("A", "B", "N")}
 
 
 def _read_json(reply: str) -> Any:

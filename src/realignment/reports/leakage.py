@@ -1,5 +1,7 @@
 """The figure of value leakage: how far a machine's corrections are from those of people."""
 
+from itertools import cycle
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -16,24 +18,29 @@ _COLOURS = (PREFERRED, DISPREFERRED, NEUTRAL)
 def correction_leakage(table: pd.DataFrame) -> go.Figure:
     """Dots with 95 % whiskers, machine − people: policy on the left, manner on the right; 0 is no leakage.
 
+    A side without rows, such as the manner of a machine whose candidates all fail, is left out.
+
     Args:
         table: `correction_leakage`.
     """
     title = "Corrections by writer, against those of people"
-    if table.empty:
-        return empty_figure(title, "No pairs have corrections by people and by a machine to compare.")
     panels = {
         "share": table[table["unit"] == "share"],
         "manner": table[table["group"].str.startswith(("length", "style")) & table["effect"].notna()],
     }
+    panels = {panel: rows for panel, rows in panels.items() if len(rows)}
+    if not panels:
+        return empty_figure(title, "No pairs have corrections by people and by a machine to compare.")
     figure = make_subplots(
-        rows=1, cols=2, horizontal_spacing=0.22, subplot_titles=[p[0] for p in PANELS.values()]
+        rows=1, cols=len(panels), horizontal_spacing=0.22, subplot_titles=[PANELS[p][0] for p in panels]
     )
+    colours = dict(zip(map(str, table["writer"].unique()), cycle(_COLOURS), strict=False))
     for col, (panel, rows) in enumerate(panels.items(), start=1):
-        for colour, (writer, part) in zip(_COLOURS, rows.groupby("writer", sort=False), strict=False):
+        for writer, part in rows.groupby("writer", sort=False):
             dots = _dots(part, PANELS[panel][1])
             legend = {"name": str(writer), "legendgroup": str(writer), "showlegend": col == 1}
-            figure.add_trace(dots.update(marker={"size": 10, "color": colour}, **legend), row=1, col=col)
+            dots.update(marker={"size": 10, "color": colours[str(writer)]}, **legend)
+            figure.add_trace(dots, row=1, col=col)
         figure.add_vline(x=0, row=1, col=col)
         figure.update_yaxes(autorange="reversed", row=1, col=col)
     longest = max(map(len, panels.values()))

@@ -22,6 +22,7 @@ class RunResults:
     `missing` says why, by the name of the field, in place of the page's own sentence. In `responses`
     the verdict `after_<judge>` is true where a response does what the policy asks on regulated topics: right
     where the policy is what the prompt is about, over-refusal for the kinds `ordinary` and `look_alike`.
+    `audit_report` is shown where it is of the splits that `triage_manifest` seals.
     """
 
     title: str
@@ -34,6 +35,11 @@ class RunResults:
     triage_flow: go.Figure | None = None
     rejected_rows: pd.DataFrame | None = None
     oracle_report: Mapping[str, Any] | None = None
+    audit_report: Mapping[str, Any] | None = None
+    triage_manifest: Mapping[str, Any] | None = None
+    corrections_report: Mapping[str, Any] | None = None
+    correction_leakage: pd.DataFrame | None = None
+    correction_leakage_figure: go.Figure | None = None
     impact_report: Mapping[str, Any] | None = None
     impact_figure: go.Figure | None = None
     training_figure: go.Figure | None = None
@@ -73,6 +79,9 @@ def render_report(results: RunResults) -> str:
         splits=sections.split_counts(counts),
         diff=sections.records(results.policy_diff),
         refused=sections.refused_rows(results.rejected_rows),
+        audit=sections.audit_of(results.audit_report, results.triage_manifest),
+        writers=sections.writer_lines(results.corrections_report),
+        leakage=sections.leakage_lines(results.correction_leakage),
         metrics=sections.metric_blocks(results.evaluation_table),
         judge_facts=sections.flat(results.evaluation_judge or {}),
         answers=sections.answers(results.responses),

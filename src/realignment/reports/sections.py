@@ -8,6 +8,7 @@ import pandas as pd
 from realignment.records import Disposition
 from realignment.reports import formats
 from realignment.reports.agreement import in_order
+from realignment.reports.audit import scores
 
 
 def records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -70,6 +71,75 @@ def _metric_line(metric: str, row: dict[str, Any]) -> dict[str, Any]:
         "p": formats.p_value(row["p_value"]),
         "test": row["test"] or "",
     }
+
+
+AUDITED = {
+    ("disposition", "all pairs", "misrouted"): "Misrouted, of the pairs outside REVIEW",
+    ("disposition", "all pairs", "accuracy"): "Pairs with the right disposition",
+    ("verdict", "all verdicts", "accuracy"): "Right verdicts",
+    ("verdict", "all verdicts", "kappa"): "Cohen's κ of the verdicts",
+}
+"""Scope, group and metric of an audit's figures → how the page's tiles call them."""
+
+
+def audit_of(report: Mapping[str, Any] | None, triage: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What an audit of these very splits found; None without one: an audit of others says nothing of them.
+
+    Args:
+        report: `audit_report`.
+        triage: `triage_manifest` of the run.
+    """
+    if not report or not triage or report["triage"] != triage["outputs"]:
+        return None
+    metrics = [
+        {"scope": scope, "group": group, "metric": metric, **figures}
+        for scope, groups in report["metrics"].items()
+        for group, found in groups.items()
+        for metric, figures in found.items()
+    ]
+    table = pd.DataFrame(metrics).astype(dict.fromkeys(("value", "low", "high"), float))
+    named = {(row["scope"], row["group"], row["metric"]): row for row in metrics}
+    tiles = [
+        {
+            "label": label,
+            "value": formats.number(row["value"]) if key[2] == "kappa" else formats.share(row["value"]),
+            "interval": formats.interval("" if key[2] == "kappa" else "agreement", row["low"], row["high"]),
+            "n": row["n"],
+        }
+        for key, label in AUDITED.items()
+        if (row := named.get(key)) is not None
+    ]
+    shown = table[
+        ~table["group"].isin(["chosen", "rejected"])
+    ]  # by kind of response they are in `audit_scores_figure`
+    return {"report": report, "tiles": tiles, "figure": scores(shown)}
+
+
+def writer_lines(report: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """One mapping per writer of corrections: what it wrote, what passed, and what was taken of it."""
+    return [
+        {"writer": writer, "used": (report or {})["corrected_by"].get(writer, 0), **facts}
+        for writer, facts in (report or {}).get("writers", {}).items()
+    ]
+
+
+def leakage_lines(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """The headline rows of `correction_leakage` as text; style and rules are in the figure."""
+    names = {"agreement": "complies", "length": "words", "told apart": "AUC of telling them apart"}
+    return [
+        {
+            "writer": row["writer"],
+            "name": names[row["group"]],
+            "people": formats.quantity(metric, row["people"]),
+            "machine": formats.quantity(metric, row["value"]),
+            "difference": formats.difference(metric, row["difference"]),
+            "interval": formats.interval(metric, row["low"], row["high"], signed=True),
+            "n": f"{row['n_people']} and {row['n_writer']}",
+        }
+        for row in records(table)
+        if row["group"] in names
+        for metric in ["agreement" if row["unit"] == "share" else ""]
+    ]
 
 
 def pick_answers(responses: pd.DataFrame, *, per_kind: int = 8) -> pd.DataFrame:

@@ -8,6 +8,13 @@ from torch import Tensor
 
 from realignment.vocabulary.head import Head, row_dot
 
+FAR = 40.0
+"""Nats. Where log q − log p is more, p is taken for q e⁻⁴⁰: what it adds to the KL is 10⁻¹⁶ of q either way,
+and eˣ with p ≈ 0 would be ∞ · 0 from 88 on in float32."""
+
+LOST = 16
+"""Units in the last place. A share that is one minus a sum is rounding below them."""
+
 
 class Reference(Protocol):
     """π_ref at N tokens, without gradient."""
@@ -66,13 +73,20 @@ class _LogitsTile:
     def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReferenceTile`."""
         log_p = torch.log_softmax(self.change[block], dim=-1)
-        known, p = log_p.gather(1, target)[:, 0], log_p.exp()
-        # With x = log q − log p: q − p = p (eˣ − 1), and KL = Σ p (eˣ − 1 − x), in which the rounding of both
-        # normalisers cancels: close to the reference Σ p (−x) alone would be all rounding.
-        x = torch.sub(log_q, log_p, out=log_p)
-        weighted = row_dot(p, x)
-        change = torch.mul(torch.expm1(x, out=x), p, out=self.change[block])
-        return known, change.sum(1) - weighted
+        known = log_p.gather(1, target)[:, 0]
+        return known, _divergence(log_p, log_q, self.change[block])
+
+
+def _divergence(log_p: Tensor, log_q: Tensor, change: Tensor) -> Tensor:
+    """KL(p ‖ q) of each row, and q − p; `log_p` is overwritten, and `change` is filled.
+
+    With x = log q − log p: q − p = p (eˣ − 1), and KL = Σ p (eˣ − 1 − x), in which the rounding of both
+    normalisers cancels: close to the reference Σ p (−x) alone would be all rounding.
+    """
+    p = torch.maximum(log_p, log_q - FAR, out=log_p).exp()
+    x = torch.sub(log_q, log_p, out=log_p)
+    weighted = row_dot(p, x)
+    return torch.mul(torch.expm1(x, out=x), p, out=change).sum(1) - weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +124,16 @@ class _TopTile:
     def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReferenceTile`."""
         index, log_p = self.index[block], self.logprob[block]
-        p, mine = log_p.exp(), log_q.gather(1, index)
-        # In rounded numbers the top can sum to more than one.
-        rest_p, rest_q = ((1 - x.sum(1)).clamp(min=torch.finfo(x.dtype).tiny) for x in (p, mine.exp()))
-        kl = (p * (log_p - mine)).sum(1) + rest_p * (rest_p.log() - rest_q.log())
-        change = torch.exp(log_q, out=self.change[block])
-        change.mul_((1 - rest_p / rest_q)[:, None]).scatter_(1, index, mine.exp() - p)
+        q = torch.exp(log_q, out=self.change[block])
+        # The policy's rest is a sum and exact; one minus the top would be rounding where the policy is sure.
+        rest_q = q.scatter_(1, index, 0.0).sum(1, keepdim=True).clamp_(min=torch.finfo(q.dtype).tiny)
+        rest_p = 1 - log_p.exp().sum(1, keepdim=True)
+        # Of the reference there is no more. Where its rest is rounding, it is the policy's for all we know.
+        lost = LOST * torch.finfo(q.dtype).eps
+        rest_p = torch.where(rest_p < lost, rest_q.clamp(max=lost), rest_p)
+        bucketed_p = torch.cat([log_p, rest_p.log()], dim=1)
+        bucketed_q = torch.cat([log_q.gather(1, index), rest_q.log()], dim=1)
+        change = torch.empty_like(bucketed_p)
+        kl = _divergence(bucketed_p, bucketed_q, change)
+        q.mul_(change[:, -1:] / rest_q).scatter_(1, index, change[:, :-1])
         return self.target[block], kl

@@ -8,6 +8,9 @@ from torch import Tensor
 from realignment.vocabulary.divergence import Reference
 from realignment.vocabulary.head import Head, blocks_of, less_target, scaled_by, tile_of
 
+WORDS = 8192
+"""Rows of the head's gradient whose product is held beside it in half precision."""
+
 
 class Likelihoods(NamedTuple):
     """Of N tokens, given what precedes them; each of shape (N,), in nats.
@@ -141,6 +144,9 @@ def head_gradient(
 ) -> Tensor:
     """Gradient of the head's matrix, Σ_t (g_t (𝟙[target_t] − q_t) + k_t (q_t − p_t)) h_tᵀ, shape (V, d).
 
+    Added up in float32 or better and rounded once: in half precision the later tiles would be lost beside the
+    sum of the earlier.
+
     Args:
         hidden: Shape (N, d).
         head: Of the policy.
@@ -151,7 +157,7 @@ def head_gradient(
         tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
     """
     tile = tile or tile_of(head)
-    total = torch.zeros_like(head.weight)
+    total = torch.zeros_like(head.weight, dtype=torch.promote_types(head.weight.dtype, torch.float32))
     logits = against = None
     for start in range(0, len(target), tile):
         part = slice(start, start + tile)
@@ -167,8 +173,17 @@ def head_gradient(
             if against is not None and grad_kl is not None:
                 change.addcmul_(against.change[block], grad_kl[part][block, None])
             scaled_by(change, slope)
-        total.addmm_(logits.to(hidden.dtype).t(), hidden[part])
-    return total
+        _add_product(total, logits.to(hidden.dtype), hidden[part])
+    return total.to(head.weight.dtype)
+
+
+def _add_product(total: Tensor, change: Tensor, hidden: Tensor) -> None:
+    """Add changeᵀ · hidden to the total; of a product in half precision there are some words at once."""
+    if total.dtype == change.dtype:
+        total.addmm_(change.t(), hidden)
+        return
+    for words, part in zip(total.split(WORDS), change.split(WORDS, dim=1), strict=True):
+        words += part.t() @ hidden
 
 
 def token_log_probabilities(hidden: Tensor, head: Head, target: Tensor, *, tile: int | None = None) -> Tensor:

@@ -57,8 +57,9 @@ def judge_audit_sample(
     """The oracle judges the sample again, and so do the oracles it is compared with."""
     from realignment.appointment import ask_oracles
 
-    again = [judging_parameters] * parameters.repeats
     judged_by = str(judgments["oracle"].iloc[0])
+    _is_independent(judged_by, judging_parameters, parameters)  # before anybody is asked
+    again = [judging_parameters] * parameters.repeats
     return ask_oracles(audit_sample, policy, judged_by=judged_by, again=again, others=parameters.compare)
 
 
@@ -73,6 +74,7 @@ def measure_audit(
     audit_judgments: pd.DataFrame,
     human_verdicts: pd.DataFrame,
     policy: Policy,
+    judging_parameters: JudgingParameters,
     parameters: AuditParameters,
     seed: int,
 ) -> tuple[pd.DataFrame | dict[str, Any], ...]:
@@ -81,14 +83,24 @@ def measure_audit(
 
     triaged = _join_splits(triage_manifest, invert_pairs, punish_pairs, retain_pairs, review_pairs)
     lineage.check(triage_manifest | {"outputs": triage_manifest["inputs"]}, {"judgments": judgments})
+    independent = _is_independent(str(judgments["oracle"].iloc[0]), judging_parameters, parameters)
     known = truth.of(parameters.truth, triaged, human_verdicts, policy)
     audit = measuring.measure(triaged, judgments, audit_sample, known, seed=seed)
     compared = measuring.tabulate(comparison.compare_oracles(triaged, judgments, audit_judgments, seed=seed))
     history = measuring.follow(triaged, audit.audited, seed=seed)
     metrics = pd.concat([audit.metrics, compared], ignore_index=True)
-    report = consequences.report_audit(audit, metrics, truth=parameters.truth, manifest=triage_manifest)
+    report = consequences.report_audit(
+        audit, metrics, truth=parameters.truth, manifest=triage_manifest, independent=independent
+    )
     logger.info(report["meaning"])
     return audit.audited, metrics, audit.confusion, audit.reliability, history, report
+
+
+def _is_independent(judged_by: str, judging: JudgingParameters, parameters: AuditParameters) -> bool:
+    from realignment.audit import truth
+
+    members = [single.oracle for single in judging.singles()] if judging.oracle == judged_by else []
+    return truth.is_independent(parameters.truth, judged_by, members)
 
 
 def _join_splits(manifest: dict[str, Any], *splits: pd.DataFrame) -> pd.DataFrame:

@@ -36,6 +36,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "audit_judgments",
                     "human_verdicts",
                     "policy",
+                    "params:judging",
                     "params:audit",
                     "params:seed",
                 ],
