@@ -89,8 +89,10 @@ def scores_and_references(model: Any, batch: Sequence[Example], direction: Gradi
     return {"scores": [torch.tensor([score for score, _ in scored])], "references": [references]}
 
 
-def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> RealignTrainer:
-    """Our trainer, ready for `step`."""
+def trainer(
+    model: Any, batch: Sequence[Example], *, device: str = "cpu", fixed_weights: bool = True
+) -> RealignTrainer:
+    """Our trainer, ready for `step`; with `fixed_weights` it leaves conflicts of weight zero out."""
     settings = TrainingParameters(lora=None, max_kl=1.0, batch_size=len(batch))
     arguments = training_arguments(
         Path(tempfile.gettempdir()) / "realignment-benchmark",
@@ -103,7 +105,7 @@ def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> Rea
         model=model,
         args=arguments,
         train_dataset=list(batch),
-        data_collator=Collator(LAYOUT),
+        data_collator=Collator(LAYOUT, fixed_weights=fixed_weights),
         objective=OBJECTIVE,
     )
     return made
@@ -112,7 +114,7 @@ def trainer(model: Any, batch: Sequence[Example], *, device: str = "cpu") -> Rea
 def with_fresh_weights(
     trainer: RealignTrainer, gold: Sequence[Example], *, reference_model: Any = None
 ) -> RealignTrainer:
-    """The same trainer, taking exact weights in every step; the gold gradient is there already."""
+    """The same trainer, taking exact weights in every step; only `renew` takes the gold gradient anew."""
     model = trainer.model
     rows = LAYOUT([e.tokens for e in gold]).to(model.device)
     if reference_model is not None:
@@ -125,6 +127,15 @@ def with_fresh_weights(
     fresh.renew(model, 0)
     trainer._fresh = fresh
     return trainer
+
+
+def renew(trainer: RealignTrainer) -> Result:
+    """The gold gradient anew, which `fresh_weights_every` steps share."""
+    fresh = trainer._fresh
+    assert fresh is not None
+    fresh.direction = {}
+    fresh.renew(trainer.model, 0)
+    return {"gold gradient": list(fresh.direction.values())}
 
 
 def weighted(trainer: RealignTrainer, batch: Sequence[Example]) -> list[Example]:

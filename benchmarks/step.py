@@ -23,6 +23,11 @@ TRL, TRL_RESPONSES = "TRL, reference precomputed", "TRL, reference precomputed, 
 TRL_ONLINE, TRL_DEFAULT = "TRL, reference in every step", "TRL, its defaults (the same and checkpointing)"
 PUBLISHED, STATIC = "published loop", "static weights"
 FRESH, FIXED = "fresh exact weights", "the same weights, static"
+SKIPPED = "the same weights, static, pairs of weight zero left out"
+RENEWAL = "the gold gradient"
+GOLD, EVERY = 36, 20
+"""Gold pairs of the embedded sample, and steps between two of their gradients."""
+RENEWED = f"fresh exact weights, {GOLD} gold pairs every {EVERY} steps"
 GOALS = {"PKU-like": 1.8, "long prompts": 3.0}
 FRESH_GOALS = {"PKU-like": 1.6, "long prompts": 2.8}
 OVERHEAD = {True: 1 / 1.05, False: 1 / 1.15}
@@ -47,17 +52,21 @@ class Case:
 def build(case: Case, name: str) -> Call:
     """The named side's step, with models of its own."""
     policy = partial(cases.policy, case.size, lora=case.lora, **case.options)
-    if name in (FRESH, FIXED):
+    if name in (FRESH, FIXED, SKIPPED, RENEWAL):
         model = policy(attention="sdpa")
         batch = ours.with_reference(model, ours.preferences(case.pairs))
         gold = ours.preferences(
-            cases.random_pairs(4, cases.SHAPES[case.size][-1], cases.LENGTHS["PKU-like"], seed=2)
+            cases.random_pairs(
+                GOLD if name == RENEWAL else 4, cases.SHAPES[case.size][-1], cases.LENGTHS["PKU-like"], seed=2
+            )
         )
         copied = None if case.lora else cases.random_model(case.size, attention="sdpa", **case.options)
-        trainer = ours.trainer(model, batch, device=case.device)
+        trainer = ours.trainer(model, batch, device=case.device, fixed_weights=name == SKIPPED)
         cases.move(model)
         ours.with_fresh_weights(trainer, gold, reference_model=copied)
-        if name == FIXED:
+        if name == RENEWAL:
+            return lambda: ours.renew(trainer)
+        if name in (FIXED, SKIPPED):
             batch = ours.weighted(trainer, batch)
             trainer._fresh = None
         return lambda: {"weighted gradient": ours.step(trainer, batch)["gradient"]}
@@ -99,7 +108,10 @@ def compare(label: str, case: Case, names: list[str], goal: float | None, rounds
 
 def compare_fresh(label: str, case: Case, goal: float, rounds: int) -> dict[str, Row]:
     """Rows of weights taken in the step: against TRL without any, and against the same weights given."""
-    costs, results = alternate({name: build(case, name) for name in (TRL, FRESH, FIXED)}, rounds=rounds)
+    names = (TRL, FRESH, FIXED, SKIPPED, RENEWAL)
+    costs, results = alternate({name: build(case, name) for name in names}, rounds=rounds)
+    costs[RENEWED] = [step + once / EVERY for step, once in zip(costs[FRESH], costs[RENEWAL], strict=True)]
+    results[RENEWED] = results[FRESH]
     # TRL has no weights: what its rival computes is held against the same step with the weights given.
     results[TRL] = results[FIXED]
     same = {"weighted gradient": 1e-4}
@@ -107,6 +119,8 @@ def compare_fresh(label: str, case: Case, goal: float, rounds: int) -> dict[str,
     claims = [
         Claim(f"{label}: {FRESH} / {TRL}", TRL, FRESH, goal, same),
         Claim(f"{label}: {FRESH} / {FIXED}", FIXED, FRESH, overhead, same),
+        Claim(f"{label}: {RENEWED} / {FIXED}", FIXED, RENEWED, None, same),
+        Claim(f"{label}: {SKIPPED} / computed", FIXED, SKIPPED, None, same),
     ]
     return settle(claims, costs, results)
 

@@ -84,6 +84,22 @@ def test_the_slope_of_a_power_law_is_its_exponent(benchmark_modules, slope):
     assert growth.slope((2, 4, 8), [3.0 * x**slope for x in (2, 4, 8)]) == pytest.approx(slope)
 
 
+def test_scores_in_the_order_of_the_gains_have_rank_correlation_one_and_others_less(benchmark_modules):
+    import marginal_gain
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    gains = rng.normal(size=40)
+    same = marginal_gain.correlation(np.exp(gains), gains, gains)
+    assert same["n"] == 40
+    found = [same["rho"], *same["interval"], *same["difference"]]
+    assert found == pytest.approx([1, 1, 1, 0, 0])
+    noisy = marginal_gain.correlation(gains + rng.normal(size=40), gains, gains)
+    low, high = noisy["interval"]
+    assert 0 < low < noisy["rho"] < high < 1
+    assert noisy["difference"][1] < 0, "a noisy score ranks worse than a perfect one"
+
+
 def test_a_table_replaces_its_own_section_alone(benchmark_modules):
     import table
 

@@ -7,6 +7,7 @@ import torch
 from test_training import LORA, OBJECTIVE, examples_of, open_trainer
 from tiny_decoders import move, tiny_examples, tiny_model, with_lora
 
+from realignment.likelihood import autocast
 from realignment.models.adapters import trainable_model
 from realignment.objective import Objective, Treatment
 from realignment.packing.rows import Layout
@@ -121,6 +122,31 @@ def test_gradient_checkpointing_changes_no_fresh_gradient(tmp_path):
         trainer.training_step(model, Collator(Layout(0))(examples_of(tiny_model())))
         results.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("adapters", [True, False])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_under_autocast_fresh_gradients_are_those_of_full_precision_but_for_rounding(
+    tmp_path, adapters, checkpointing
+):
+    found = []
+    for rounds in (False, True):
+        model, reference = (tiny_model(dtype=torch.float32) for _ in range(2))
+        if rounds:
+            autocast(model)
+            autocast(reference)
+        model = with_lora(model, moved=True) if adapters else move(model, scale=0.02)
+        if checkpointing and rounds:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        trainer = open_trainer(
+            model, tmp_path, reference_model=None if adapters else reference.requires_grad_(False)
+        )
+        trainer._fresh = fresh_weights(tiny_model(dtype=torch.float32))
+        untouched = tiny_model(dtype=torch.float32)
+        trainer.training_step(model, Collator(Layout(0), fixed_weights=False)(examples_of(untouched)))
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    error = float((found[1] - found[0]).norm() / found[0].norm())
+    assert 0 < error < 0.1
 
 
 def test_the_gold_gradient_is_renewed_when_it_is_due_and_not_before():

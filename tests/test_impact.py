@@ -82,6 +82,14 @@ def test_the_gold_gradient_is_that_of_the_mean_loss_over_plain_forwards(name):
     assert gradient_norm(gold(model)) == pytest.approx(float(total), rel=1e-5)
 
 
+def test_a_gold_gradient_of_zero_is_refused_because_no_pair_would_have_a_weight():
+    """Parameters inside reentrant checkpoints are out of sight of `torch.autograd.grad`."""
+    model = with_lora(tiny_model())
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ImpactError, match=r"gold gradient is zero in all of 12 trained tensors"):
+        gold(model)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_impact_scores_match_one_backward_per_pair(name):
     model = MODELS[name]()

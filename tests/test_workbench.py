@@ -14,8 +14,10 @@ from tiny_models import PARAMETERS, load_model, save_model
 from realignment.lineage import run_key
 from realignment.objective import Treatment
 from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
+from realignment.pipelines.impact.nodes import weigh_conflicts
 from realignment.records import DataError
 from realignment.training import HISTORY_COLUMNS, TrainingError
+from realignment.training.fresh import FreshWeightsError, check_options
 from realignment.workbench import open_workbench
 
 LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
@@ -25,6 +27,7 @@ TRAINING = TrainingParameters(
     trainer={"save_total_limit": 9},
 )  # fmt: skip
 UNIFORM = ImpactParameters(normalize="uniform", token_budget=64)
+MEAN_ONE = ImpactParameters(token_budget=64)
 KINDS = {
     "invert": ("INVERT", None),
     "correct": ("PUNISH", "right"),
@@ -225,7 +228,7 @@ def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(
 
     def run(folder):
         bench = opened(training=fresh)
-        taken = bench.fresh_weights(GOLD, UNIFORM)
+        taken = bench.fresh_weights(GOLD, MEAN_ONE)
         return bench.train(bench.with_weights(PAIRS, weights), work_folder=folder, key=KEY, fresh=taken)
 
     whole, history = run(tmp_path / "whole")
@@ -240,7 +243,24 @@ def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(
 
 
 def test_without_the_parameter_no_fresh_weights_are_taken(bench):
-    assert bench.fresh_weights(GOLD, UNIFORM) is None
+    assert bench.fresh_weights(GOLD, MEAN_ONE) is None
+
+
+@pytest.mark.parametrize(
+    "options", [{"curvature": "kfac"}, {"normalize": "uniform"}, {"normalize": "l1"}], ids=str
+)
+def test_what_fresh_weights_would_leave_out_is_refused_by_both_stages(opened, options):
+    training, ((name, value),) = TRAINING.model_copy(update={"fresh_weights_every": 2}), options.items()
+    impact, said = (
+        MEAN_ONE.model_copy(update=options),
+        rf"would leave `impact\.{name}: {value}` out; expected",
+    )
+    with pytest.raises(FreshWeightsError, match=said):
+        opened(training=training).fresh_weights(GOLD, impact)
+    with pytest.raises(FreshWeightsError, match=said):
+        weigh_conflicts(PAIRS, GOLD, {}, {}, PARAMETERS, LOSS, training, impact, 0)
+    check_options(impact, TRAINING)
+    check_options(MEAN_ONE, training)
 
 
 def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_weights(reference, tmp_path):
@@ -262,6 +282,48 @@ def test_four_bit_weights_cannot_all_be_trained(reference):
         open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
 
 
+CHECKPOINTED = TRAINING.model_copy(update={"trainer": TRAINING.trainer | {"activation_checkpointing": True}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"engine": "jvp"}, {"engine": "finite_difference"}, {"curvature": "kfac"}],
+    ids=lambda options: str(*options.values()) if options else "ghost",
+)
+@pytest.mark.parametrize("lora", [TRAINING.lora, None], ids=["LoRA", "all"])
+def test_scores_are_the_same_with_activations_computed_again(opened, options, lora):
+    impact, tables = UNIFORM.model_copy(update=options), []
+    for training in (TRAINING, CHECKPOINTED):
+        tables.append(
+            opened(training=training.model_copy(update={"lora": lora})).weigh(CONFLICTS, GOLD, impact)
+        )
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_asked_for_in_the_configuration_layers_are_computed_again_in_scores_and_references_too(opened):
+    """A layer's inside runs once more in every backward, which Trainer would have in training alone."""
+    calls = {}
+    for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
+        bench, calls[name] = opened(training=training.model_copy(update={"fresh_weights_every": 1})), []
+        layer = bench.model.get_base_model().model.layers[0]
+        layer.input_layernorm.register_forward_hook(lambda *_, seen=calls[name]: seen.append(1))
+        bench.weigh(CONFLICTS, GOLD, UNIFORM)
+        fresh = bench.fresh_weights(GOLD, MEAN_ONE)
+        before = len(calls[name])
+        fresh.renew(bench.model, 0)
+        calls[name] = (before - len(fresh.gold), len(calls[name]) - before)
+    assert calls["again"] == tuple(2 * n for n in calls["kept"])
+
+
+def test_a_reference_on_disk_is_kept_with_checkpointing_as_without(opened, weights, tmp_path):
+    losses = []
+    for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
+        bench = opened(training=training.model_copy(update={"reference": "states", "epochs": 1}))
+        batch = bench.with_weights(PAIRS, weights)
+        losses.append(bench.train(batch, work_folder=tmp_path / name, key=KEY)[1]["loss"].tolist())
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(
     ("options", "near"),
     [({"trainer": TRAINING.trainer | {"gradient_checkpointing": True}}, 1e-4), ({"autocast": True}, 0.2)],
@@ -274,7 +336,7 @@ def test_checkpointing_and_autocast_train_as_without_them(opened, weights, tmp_p
         changes = {"fresh_weights_every": fresh} | chosen
         bench = opened(training=TRAINING.model_copy(update=changes))
         folder = tmp_path / str(len(results))
-        taken = bench.fresh_weights(GOLD, UNIFORM)
+        taken = bench.fresh_weights(GOLD, MEAN_ONE)
         batch = bench.with_weights(PAIRS, weights)
         results.append(bench.train(batch, work_folder=folder, key=KEY, fresh=taken)[1]["loss"].tolist())
     assert results[1] == pytest.approx(results[0], rel=near)

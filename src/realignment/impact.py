@@ -35,6 +35,9 @@ def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> G
         model: Its trainable parameters are θ.
         batches: The gold pairs, laid out.
         losses: The gold loss of each pair.
+
+    Raises:
+        ImpactError: It is zero throughout.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {
@@ -49,6 +52,12 @@ def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> G
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     total[name] += gradient
+    if not any(bool(gradient.any()) for gradient in total.values()):
+        raise ImpactError(
+            f"The gold gradient is zero in all of {len(total)} trained tensors, so that no pair would have a "
+            "weight. Expected a gold loss that depends on them. Look whether the gold pairs' two responses "
+            "are the same, and whether something between loss and adapter stops gradients."
+        )
     return total
 
 

@@ -26,7 +26,7 @@ from realignment.parameters import ImpactParameters, LossParameters, ModelParame
 from realignment.records import DataError
 from realignment.training import TrainingError
 from realignment.training.callbacks import DriftGuard, ProgressBar
-from realignment.training.fresh import FreshWeights
+from realignment.training.fresh import FreshWeights, check_options
 from realignment.training.reference import KeptReference, keep_reference
 from realignment.vocabulary.head import Head
 
@@ -146,6 +146,7 @@ class Workbench:
         every, limit = self.training.fresh_weights_every, self.training.max_response_tokens
         if every is None:
             return None
+        check_options(impact, self.training)
         tokens = [
             e.tokens for e in examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
         ]
@@ -174,11 +175,10 @@ class Workbench:
             ``adapter/``), to be moved into the catalog, and the training history.
         """
         settings, folder = self.training, work_folder / key[:16]
+        batches = (settings.epochs, settings.batch_size, settings.accumulation_steps)
         arguments = training.training_arguments(
             folder / "checkpoints",
-            steps=training.count_steps(
-                len(batch), settings.epochs, settings.batch_size, settings.accumulation_steps
-            ),
+            steps=training.count_steps(len(batch), *batches),
             device=self.model.device.type,
             settings=settings,
             seed=self.seed,
@@ -219,9 +219,8 @@ class Workbench:
             key=key,
         )
         head = output_head(self.model)
-        return kept, replace(
-            head, weight=head.weight.detach().clone() if head.weight.requires_grad else head.weight
-        )
+        trained = head.weight.requires_grad
+        return kept, replace(head, weight=head.weight.detach().clone() if trained else head.weight)
 
 
 def open_workbench(
@@ -248,4 +247,5 @@ def open_workbench(
         autocast(model)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     trainable = trainable_model(model, parameters.lora, seed=seed)
+    training.checkpoint_activations(trainable, parameters)
     return Workbench(str(path), trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)

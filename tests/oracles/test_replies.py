@@ -184,6 +184,8 @@ def test_any_reply_has_votes_and_principles_or_none(reply):
 
 def test_votes_are_read_by_the_number_of_the_principle():
     assert read_votes('{"1": "A", " 02 ": "B", "3": "C", "4": "N", "0": "A"}', 3) == {1: "A", 2: "B"}
+    assert read_votes('{"1": "A", "01": "B", "2": "B"}', 3) == {2: "B"}, "two votes on one principle"
+    assert read_votes('{"1": "A", "1": "B", "2": "B"}', 3) == {}
 
 
 def test_a_long_reply_is_read_in_no_time():

@@ -241,13 +241,15 @@ class TrainingParameters(Parameters):
     reference: Literal["same_batch", "states", "top256"] = Field(
         "same_batch",
         description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a "
-        "frozen copy); states: hidden states kept on disk, exact; top256: approximate, 2 KiB a token",
+        "frozen copy); states: hidden states kept on disk, exact but for rounding in half precision; top256: "
+        "approximate, 2 KiB a token",
     )
     fresh_weights_every: int | None = Field(
         None,
         ge=1,
         description="Take every batch's impact weights anew at the present parameters, and the gold gradient "
-        "after so many steps; null: the weights of the stage `impact`",
+        "after so many steps k, which adds gold.size / (batch_size k) to training; null: the weights of the "
+        "stage `impact`",
     )
     warmup_share: Share = Field(0.1, description="Share of the steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="Larger gradients are scaled down to this norm")

@@ -1,6 +1,7 @@
 """What a language model replies, read strictly: what cannot be read is left out, never guessed."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from realignment.oracles.replies import well_formed
@@ -37,13 +38,20 @@ def read_principles(reply: str) -> list[str]:
 
 
 def read_votes(reply: str, number: int) -> dict[int, str]:
-    """Votes by the number of the principle; a vote that is none of A, B, N is left out, never guessed."""
+    """Votes by the number of the principle; one that is none of A, B, N, or given twice, is left out."""
     found = _read_json(reply)
     if not isinstance(found, dict):
         return {}
     numbers = {str(n): n for n in range(1, number + 1)}  # looked up, for a key may have any number of digits
-    votes = {numbers.get(key.strip().lstrip("0")): value for key, value in found.items()}
-    return {n: value for n, value in votes.items() if n is not None and value in ("A", "B", "N")}
+    votes = [(numbers.get(key.strip().lstrip("0")), value) for key, value in found.items()]
+    times = Counter(n for n, _ in votes)
+    return {n: v for n, v in votes if n is not None and times[n] == 1 and v in ("A", "B", "N")}
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _read_json(reply: str) -> Any:
@@ -52,7 +60,7 @@ def _read_json(reply: str) -> Any:
         start, end = reply.find(opening), reply.rfind(closing)
         if 0 <= start < end:
             try:
-                return json.loads(reply[start : end + 1])
+                return json.loads(reply[start : end + 1], object_pairs_hook=_without_repeats)
             except (ValueError, RecursionError):
                 continue
     return None

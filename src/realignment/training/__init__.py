@@ -40,7 +40,8 @@ def training_arguments(
     """Our settings as arguments of transformers; `settings.trainer` overrides and adds.
 
     Raises:
-        TrainingError: `training.trainer` has a name or value unknown to transformers, or mixes precisions.
+        TrainingError: `training.trainer` has a name or value unknown to transformers, mixes precisions, or
+            asks for reentrant checkpoints.
     """
     chosen: dict[str, Any] = {
         "output_dir": str(folder),
@@ -74,9 +75,36 @@ def training_arguments(
             "references out. Use `training.autocast: true` with `model.dtype: float32`, or "
             "`model.dtype: bfloat16`, with which adapters stay in float32."
         )
+    if (arguments.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise TrainingError(
+            "`training.trainer` asks for activation checkpointing with `use_reentrant: true`, through which "
+            "the scores get no gradient of an adapter, so that all weights would be zero. Leave "
+            "`use_reentrant` out: the same layers are computed again without it."
+        )
     # Where it sees several GPUs, Trainer would wrap the model in `nn.DataParallel` and enlarge the batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def checkpoint_activations(model: Any, settings: TrainingParameters) -> None:
+    """Where `settings.trainer` asks for it: keep no layer's activations, in scores, references and training.
+
+    Trainer would switch it on in its own `train` alone, when the impact scores have long been taken.
+
+    Args:
+        model: From `models.adapters.trainable_model`.
+        settings: Of which `trainer` counts, by transformers' names.
+
+    Raises:
+        TrainingError: See `training_arguments`.
+    """
+    arguments = training_arguments(Path(), steps=1, device=model.device.type, settings=settings, seed=0)
+    if arguments.activation_checkpointing:
+        options = {"use_reentrant": False} | (arguments.activation_checkpointing_kwargs or {})
+        every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+        model.activation_checkpointing_enable(options, every_n_layers=every, offload=offload)
+        # Its hook on the embedding is for reentrant checkpoints, and forward-mode derivatives fail at it.
+        model.disable_input_require_grads()
 
 
 def _check_references(examples: Sequence[Example]) -> None:
@@ -105,7 +133,7 @@ def train(
     """Train in place, from the output folder's last checkpoint if it holds one; one dict per logged step.
 
     Args:
-        model: From `models.adapters.trainable_model`.
+        model: From `models.adapters.trainable_model`, and with it `checkpoint_activations`.
         examples: Every one with its weight, and its reference log-probabilities unless its treatment is KEEP.
         objective: The loss.
         arguments: transformers' own; `remove_unused_columns` must be off, and epochs 1 (`epochs` counts).
@@ -121,12 +149,17 @@ def train(
         TrainingError: An example to be trained away from has no reference log-probabilities.
     """
     _check_references(examples)
+    arguments.activation_checkpointing = arguments.gradient_checkpointing = (
+        False  # the model's, or not at all
+    )
     order = epoch_order([int(e.treatment) for e in examples], epochs=epochs, seed=arguments.seed)
     trainer = RealignTrainer(
         model=model,
         args=arguments,
         train_dataset=[examples[i] for i in order],
-        data_collator=Collator(layout, token_budget, kept_reference[0] if kept_reference else None),
+        data_collator=Collator(
+            layout, token_budget, kept_reference[0] if kept_reference else None, fixed_weights=fresh is None
+        ),
         objective=objective,
         reference_model=reference_model,
         reference_head=kept_reference[1] if kept_reference else None,

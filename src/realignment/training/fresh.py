@@ -14,12 +14,38 @@ from realignment.gradients.ghost import Gradient, KeptPasses
 from realignment.impact import gold_gradient, head_direction, head_scores
 from realignment.objective import Objective, Treatment, dispositions_of, pair_losses
 from realignment.packing.rows import Rows
+from realignment.parameters import ImpactParameters, TrainingParameters
+from realignment.records import RealignmentError
 from realignment.vocabulary.head import Head
 
 FILE = "fresh_weights.pt"
 MEMORY = 0.98
 """Share of the running mean of scores that a batch leaves: it remembers some fifty batches, or parts of them
 where a token budget divides them."""
+
+
+class FreshWeightsError(RealignmentError):
+    """Options of the impact weights that weights taken in the step do not have."""
+
+
+def check_options(impact: ImpactParameters, training: TrainingParameters) -> None:
+    """Whether fresh weights, where they are asked for, are what the stage `impact` is asked for.
+
+    They are the identity's and mean one. A curvature would take another pass over `curvature_pairs` conflicts
+    at every renewal, which is more than the steps between two of them.
+
+    Raises:
+        FreshWeightsError: Another curvature or normalisation.
+    """
+    found = {"curvature": (impact.curvature, "identity"), "normalize": (impact.normalize, "mean_one")}
+    other = {name: values for name, values in found.items() if values[0] != values[1]}
+    if training.fresh_weights_every is not None and other:
+        asked = ", ".join(f"`impact.{name}: {value}`" for name, (value, _) in other.items())
+        known = ", ".join(f"`impact.{name}: {value}`" for name, (_, value) in other.items())
+        raise FreshWeightsError(
+            f"`training.fresh_weights_every: {training.fresh_weights_every}` takes weights in every step and "
+            f"would leave {asked} out; expected {known}. Set that, or `training.fresh_weights_every: null`."
+        )
 
 
 @dataclass

@@ -13,7 +13,6 @@ from realignment.likelihood import scoring_mode
 from realignment.objective import (
     Objective,
     Treatment,
-    count_dispositions,
     hybrid_loss,
     is_retained,
     pair_losses,
@@ -27,6 +26,7 @@ from realignment.training.outlook import Outlook, look, retained_kl
 from realignment.training.reference import as_reference
 from realignment.vocabulary.divergence import Reference, ReferenceStates
 from realignment.vocabulary.head import Head
+from realignment.vocabulary.sweeps import head_gradient
 
 
 class RealignTrainer(Trainer):
@@ -58,11 +58,13 @@ class RealignTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The examples in the order of `train`, all epochs at once: a resumed run meets the same batches."""
+        asked = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         loader = DataLoader(
             self.train_dataset,
             batch_size=self.args.train_batch_size,
             shuffle=False,
             collate_fn=self.data_collator,
+            **{name: getattr(self.args, f"dataloader_{name}") for name in asked},
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
@@ -75,7 +77,7 @@ class RealignTrainer(Trainer):
         if self._fresh is not None:
             self._fresh.renew(model, self.state.global_step)
         for part in inputs["parts"]:
-            if self._fresh is not None:
+            if self._fresh is not None and not part["is_retained"]:
                 losses.append(self._fresh_step(model, part, self._fresh) / steps)
                 continue
             loss = self.compute_loss(model, {"parts": [part]}) / steps
@@ -89,12 +91,9 @@ class RealignTrainer(Trainer):
 
     def _loss(self, model: nn.Module, part: Part) -> Tensor:
         outlook = look(model, part, self._reference(model, part))
-        treatments = part["treatments"]
-        rows = outlook.rows
-        logprobs = likelihood.sum_per_response(outlook.logprobs, rows)
+        logprobs = likelihood.sum_per_response(outlook.logprobs, outlook.rows)
         per_pair = self._pair_losses(logprobs, outlook, part)
-        kl = retained_kl(outlook.kl, rows, treatments)
-        return self._combine(per_pair, part["weights"], kl, logprobs.detach(), outlook, part)
+        return self._combine(per_pair, part["weights"], logprobs.detach(), outlook, part)
 
     def _pair_losses(self, logprobs: Tensor, outlook: Outlook, part: Part) -> Tensor:
         rates = part["error_rates"].to(logprobs)
@@ -103,63 +102,57 @@ class RealignTrainer(Trainer):
         )
 
     def _combine(
-        self, per_pair: Tensor, weights: Tensor, kl: Tensor, logprobs: Tensor, outlook: Outlook, part: Part
+        self, per_pair: Tensor, weights: Tensor, logprobs: Tensor, outlook: Outlook, part: Part
     ) -> Tensor:
         """The hybrid loss, checked and recorded."""
-        treatments, counts = part["treatments"], part["counts"]
-        total, terms = hybrid_loss(per_pair, weights, treatments, kl, self._objective, counts)
+        treatments, kl = part["treatments"], retained_kl(outlook, part)
+        total, terms = hybrid_loss(per_pair, weights, treatments, kl, self._objective, part["counts"])
         if not torch.isfinite(total):
             raise HealthError(
                 f"The loss is {float(total.detach())} at step {self.state.global_step + 1} ({_show(terms)}), "
                 "expected a finite number. Nothing was saved from this step. Lower `training.learning_rate`, "
                 "or use float32 (`model.dtype`)."
             )
-        self._record(terms, logprobs - outlook.reference, outlook.rows, treatments, counts)
+        self._record(terms, logprobs - outlook.reference, outlook.rows, treatments, part["shares"])
         return total
 
     def _fresh_step(self, model: nn.Module, part: Part, fresh: FreshWeights) -> Tensor:
-        """Forward and backward of a part, its conflicts weighted at the present θ.
+        """Forward and backward of conflicts, weighted at the present θ.
 
-        One backward of Σ_conflicts ℓ_i + (the retained pairs' share of the loss) keeps what every token adds
-        to the gradient. From that follow first w̃, then the gradient with each ℓ_i counted w̃_i times.
+        One backward of Σ_i ℓ_i keeps what every token adds to the gradient. From that follow first w̃, then
+        the gradient with each ℓ_i counted w̃_i times.
         """
-        treatments, counts, kept = part["treatments"], part["counts"], KeptPasses()
-        retained, share = is_retained(treatments), shares(treatments, self._objective, counts)
+        treatments, kept = part["treatments"], KeptPasses()
         trained, head = self.accelerator.unwrap_model(model), likelihood.output_head(model)
         head_is_trained = head.weight.requires_grad
         rows = Rows(**part["rows"])
-        # Before the passes are kept: PEFT switches gradients on again when it puts the adapters back.
-        reference = self._reference(model, part)
         with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
-            outlook = look(model, part, reference)
-            tokens, kl = (x.detach().requires_grad_() for x in (outlook.logprobs, outlook.kl))
-            logprobs, mean_kl = likelihood.sum_per_response(tokens, rows), retained_kl(kl, rows, treatments)
+            outlook = look(model, part, None)
+            tokens = outlook.logprobs.detach().requires_grad_()
+            logprobs = likelihood.sum_per_response(tokens, rows)
             per_pair = self._pair_losses(logprobs, outlook, part)
-            total = torch.where(retained, share * per_pair, per_pair).sum()
-            total = total + self._objective.kl_weight * mean_kl.sum() / counts[2].clamp(min=1)
-            slopes, kl_slopes = torch.autograd.grad(total, (tokens, kl))
-            reached = [outlook.logprobs, outlook.kl] if len(outlook.kept) else [outlook.logprobs]
-            torch.autograd.backward(reached, [slopes, kl_slopes][: len(reached)])
-        scores = fresh.scores(trained, kept, rows, outlook.hidden.detach(), head, slopes)
-        weights = fresh.weigh(scores, treatments)
-        multipliers = torch.where(retained, 1.0, share * weights).to(slopes.dtype)
+            (slopes,) = torch.autograd.grad(per_pair.sum(), tokens)
+            outlook.logprobs.backward(slopes)
+        hidden = outlook.hidden.detach()
+        weights = fresh.weigh(fresh.scores(trained, kept, rows, hidden, head, slopes), treatments)
+        multipliers = (shares(treatments, self._objective, part["counts"]) * weights).to(slopes.dtype)
         gradients = kept.weighted_gradients(multipliers[rows.owner])
         if head_is_trained and (name := likelihood.head_name(trained, head)) is not None:
-            per_token = multipliers[rows.pair[rows.response]]
-            head_gradients = outlook.head_gradient(head, slopes * per_token, kl_slopes * per_token)
+            per_token = slopes * multipliers[rows.pair[rows.response]]
+            head_gradients = head_gradient(hidden, head, rows.target, per_token)
             gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
         _accumulate(trained, gradients, 1 / self.current_gradient_accumulation_steps)
-        return self._combine(per_pair.detach(), weights, mean_kl.detach(), logprobs.detach(), outlook, part)
+        return self._combine(per_pair.detach(), weights, logprobs.detach(), outlook, part)
 
     @torch.no_grad()
     def _reference(self, model: nn.Module, part: Part) -> Reference | None:
-        """The reference at the retained pairs' tokens, without dropout; None where there are none."""
+        """The reference at the retained pairs' tokens, over the policy's own rows; None of conflicts."""
+        if not part["is_retained"]:
+            return None
         if part["kept"]:
             head = self._reference_head or likelihood.output_head(model)
             return as_reference(part["kept"], head, likelihood.causal_model(model).dtype)
-        if not part["retained"]:
-            return None
-        rows = Rows(**part["retained"])
+        rows = Rows(**part["rows"])
         if self._reference_model is not None:
             with scoring_mode(self._reference_model):
                 states = likelihood.response_hidden_states(self._reference_model, rows)
@@ -169,7 +162,7 @@ class RealignTrainer(Trainer):
         return ReferenceStates(states, likelihood.output_head(model).detach())
 
     def _record(
-        self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor, counts: Tensor
+        self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor, shares: Tensor
     ) -> None:
         """Keep the part's figures until the next log; what it has no pair for is left out, not zero."""
         first = rows.first
@@ -185,10 +178,9 @@ class RealignTrainer(Trainer):
             "logratio_retained": logratios[kept],
         }
         found = {name: (v.sum(), v.new_tensor(len(v))) for name, v in values.items()}
-        # A term is a mean over the whole batch: the parts' shares of the batch's pairs add up to one.
+        # A term is a mean over the whole batch, to which the parts' shares of it add up.
         members = {"invert_loss": 0, "punish_loss": 1, "retain_loss": 2, "retain_kl": 2}
-        share = count_dispositions(treatments) / counts.clamp(min=1)
-        found |= {name: (terms[name].detach(), share[kind]) for name, kind in members.items()}
+        found |= {name: (terms[name].detach(), shares[kind]) for name, kind in members.items()}
         for name, entry in found.items():
             self._sums.setdefault(name, []).append(entry)
 

@@ -27,7 +27,9 @@ def weigh_conflicts(
     """Impact weight and reference log-probabilities of every conflict that is trained on."""
     from realignment import weighing, workbench
     from realignment.records import CONFLICTS
+    from realignment.training.fresh import check_options
 
+    check_options(parameters, training)
     lineage.check(gold_manifest, {"training_pairs": training_pairs, "gold_batch": gold_batch})
     conflicts = training_pairs[training_pairs["disposition"].isin(CONFLICTS)].reset_index(drop=True)
     begun = perf_counter()
