@@ -26,7 +26,7 @@ BROUGHT = {
 UNVERSIONED = BROUGHT | {"summary", "report"}
 """What people bring, and the latest result where they look for it (`run_summary`, `run_report` keep each)."""
 
-OPTIONAL = {"audit_report"}
+OPTIONAL = {"audit_report", "human_verdicts"}
 """Read by a stage where a pipeline beside the stages has made it, and empty until then."""
 
 SNAPSHOT = """

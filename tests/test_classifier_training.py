@@ -12,6 +12,7 @@ from made_up_pairs import POLICY, make_pairs
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from realignment import classifier_training, teaching
+from realignment.classifier_training import TrainedClassifier
 from realignment.evaluation.judges import NOT_INDEPENDENT, appoint, labelled_table
 from realignment.judges import load_classifier
 from realignment.oracles.classifier import ClassifierError
@@ -103,6 +104,37 @@ def test_a_classifier_of_another_policy_is_refused(tmp_path):
     newer = Policy(name="advice", version="3", text="Be bold.")
     with pytest.raises(ClassifierError, match=r"labels under advice-2, and is asked to judge by advice-3"):
         load_classifier(keep(tmp_path, trained))(exchanges(1)[0], newer)
+
+
+def test_a_classifier_that_learnt_by_what_the_policy_said_before_an_edit_is_refused(tmp_path):
+    trained, _ = teach(*exchanges(), folds=3)
+    edited = Policy(name=POLICY.name, version=POLICY.version, text="Be bold.")
+    with pytest.raises(ClassifierError, match=r"advice-2 was edited since .*train it again with the same"):
+        load_classifier(keep(tmp_path, trained))(exchanges(1)[0], edited)
+
+
+class Earlier:
+    """Pickles as a `TrainedClassifier` of a version that did not know its last field."""
+
+    def __init__(self, trained):
+        self.state = [getattr(trained, name) for name in TrainedClassifier.__slots__[:-1]]
+
+    def __reduce__(self):
+        return object.__new__, (TrainedClassifier,), self.state
+
+
+def test_a_classifier_of_an_earlier_version_that_knew_no_digest_is_refused(tmp_path):
+    trained, _ = teach(*exchanges(), folds=3)
+    with pytest.raises(ClassifierError, match="made by an earlier version of this package: train it again"):
+        load_classifier(keep(tmp_path, Earlier(trained)))
+
+
+def test_labels_by_what_the_policy_said_before_an_edit_teach_nothing():
+    edited = Policy(name=POLICY.name, version=POLICY.version, text="Be bold.")
+    labels = LABELLED.assign(policy_digest=POLICY.fingerprint)
+    assert labelled_table(labels, POLICY)[1] == [True]
+    with pytest.raises(DataError, match=r"advice-2 was edited since people judged by it"):
+        labelled_table(labels, edited)
 
 
 def test_something_else_in_the_file_is_refused(tmp_path):

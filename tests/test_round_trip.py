@@ -102,8 +102,14 @@ def test_the_report_says_who_judged_and_how_far_they_agree(trip):
 
 def test_the_human_oracle_decides_what_was_in_review(trip, kedro_in_process):
     before = set(read(trip, SPLITS["REVIEW"])["pair_id"])
-    again = trip.run("judging", "triage", judging__oracle="human", judging__max_unscored=1.0)
+    again = trip.run("judging", "triage", "corrections", judging__oracle="human", judging__max_unscored=1.0)
     assert again.exit_code == 0, again.error
+    written = read(trip, SPLITS["PUNISH"])["pair_id"].map(
+        read(trip, "02_intermediate/pairs.parquet").set_index("pair_id")["correction"]
+    )
+    corrected = read(trip, "03_primary/corrected_pairs.parquet")
+    assert written.notna().sum() == corrected["correction"].notna().sum() > 0
+    assert set(corrected["correction_verifier"].dropna()) == {"author"}
     decided = pd.concat([read(trip, SPLITS[name]) for name in ("INVERT", "PUNISH", "RETAIN")])
     assert len(before & set(decided["pair_id"])) >= UNKNOWN - 1  # one response may be the tie
     judgments = read(trip, "02_intermediate/judgments.parquet")

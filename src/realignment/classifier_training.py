@@ -30,6 +30,7 @@ class TrainedClassifier:
         calibration: Its calibration.
         policy: Name and version that the labels were given under.
         libraries: Versions that it was made with; another scikit-learn may not read it.
+        policy_digest: Of what the policy said then: it may be edited, and keep its version.
     """
 
     oracle: ClassifierOracle | None
@@ -37,6 +38,7 @@ class TrainedClassifier:
     calibration: Calibration | None
     policy: str
     libraries: dict[str, str]
+    policy_digest: str
 
 
 def is_trained(source: Path) -> bool:
@@ -71,6 +73,12 @@ def read_trained(path: Path) -> TrainedClassifier:
         raise ClassifierError(
             f"{path} holds a {type(found).__name__}, expected what `train_classifier` made: train it again."
         )
+    try:
+        found.policy_digest  # noqa: B018  # slots: a field that an earlier version did not know is not there
+    except AttributeError as error:
+        raise ClassifierError(
+            f"{path} was made by an earlier version of this package: train it again."
+        ) from error
     return found
 
 

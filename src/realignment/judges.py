@@ -8,6 +8,7 @@ from realignment import models
 from realignment.classifier_training import is_trained, read_trained
 from realignment.models.store import ModelReference
 from realignment.oracles import Oracle
+from realignment.oracles.classifier import Learnt
 from realignment.parameters import LocalLMParameters, TextClassifierParameters
 from realignment.parameters.base import ModelParameters
 
@@ -57,11 +58,12 @@ def load_classifier(parameters: TextClassifierParameters) -> Oracle:
     if not is_trained(source):
         return load_sequence(parameters)
     trained = read_trained(source)
+    learnt = Learnt(trained.policy, trained.policy_digest)
     if trained.oracle is not None:
-        return replace(trained.oracle, policy=trained.policy)
+        return replace(trained.oracle, policy=learnt)
     assert trained.sequence_classifier is not None
     loaded = load_sequence(trained.sequence_classifier)
-    return replace(loaded, calibration=trained.calibration, policy=trained.policy)
+    return replace(loaded, calibration=trained.calibration, policy=learnt)
 
 
 def load_sequence(parameters: TextClassifierParameters) -> "SequenceClassifierOracle":

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from realignment.evaluation.statistics import wilson_interval
+from realignment.intake.flags import read_verdicts
 from realignment.oracles import Oracle
 from realignment.policy import Policy
 from realignment.records import Counts, Disposition, Exchange, HealthError, Judgment
@@ -91,7 +92,8 @@ def truth_labels(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     for response in ("chosen", "rejected"):
         column = f"{response}_complies"
         if column in pairs:
-            for prompt, text, label in zip(pairs["prompt"], pairs[response], pairs[column], strict=True):
+            labels = read_verdicts(pairs, column)
+            for prompt, text, label in zip(pairs["prompt"], pairs[response], labels, strict=True):
                 known = found.setdefault((prompt, text), set())
                 if not pd.isna(label):
                     known.add(bool(label))

@@ -129,6 +129,11 @@ class Policy(Document):
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
+    def fingerprint(self) -> str:
+        """The digest as people's tables carry it: short, and no number to a spreadsheet."""
+        return f"sha256:{self.digest[:12]}"
+
+    @property
     def checked_rules(self) -> tuple[Rule, ...]:
         """The rules that a machine can check by itself."""
         return tuple(rule for rule in self.rules if not isinstance(rule.check, Judged))

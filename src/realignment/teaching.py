@@ -41,11 +41,12 @@ def teach(
             template=parameters.template,
             calibration=method,
         )
-        return TrainedClassifier(oracle, None, None, policy.full_name, versions), validation
+        kept = TrainedClassifier(oracle, None, None, policy.full_name, versions, policy.fingerprint)
+        return kept, validation
     truth = np.asarray(labels, dtype=bool)
     splits = split_by_prompt(exchanges, truth, folds=parameters.folds, seed=seed)
     raw = load_sequence(parameters.sequence_classifier).probability(exchanges)
     calibration = fit_calibration(method, raw, truth)
     settings = parameters.sequence_classifier
-    trained = TrainedClassifier(None, settings, calibration, policy.full_name, versions)
+    trained = TrainedClassifier(None, settings, calibration, policy.full_name, versions, policy.fingerprint)
     return trained, cross_validate(raw, truth, splits, method)

@@ -52,7 +52,7 @@ def test_the_stage_hands_on_what_it_read_with_its_digests(number, tmp_path):
     for table in (verified, corrected):
         table.to_parquet(tmp_path / "t.parquet")
         assert digest_table(pd.read_parquet(tmp_path / "t.parquet")) == digest_table(table)
-    leakage = nodes.measure_leakage(verified, 0)
+    leakage = nodes.measure_leakage(verified, pd.DataFrame(), POLICY, 0)
     assert leakage.empty
     assert nodes.draw_leakage(leakage).layout.annotations
 

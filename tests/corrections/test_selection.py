@@ -5,9 +5,12 @@ import pytest
 from made_up_pairs import POLICY, ScriptedOracle, make_pairs
 
 from realignment.corrections.candidates import PEOPLE, to_table
-from realignment.corrections.selection import NOT_ASKED, PROVENANCE, choose, correct, report, verify
+from realignment.corrections.selection import AUTHOR, NOT_ASKED, PROVENANCE, choose, correct, report, verify
 from realignment.examples import treatment_of
 from realignment.objective import Treatment
+from realignment.oracles.cascade import CascadeOracle
+from realignment.oracles.human import HumanOracle
+from realignment.oracles.labels import LabelOracle
 from realignment.records import digest_table
 
 PUNISH = make_pairs({}, {}, {}, {}, disposition="PUNISH")
@@ -29,7 +32,7 @@ def assessed(*rows):
 
 def run(rows, script, *, min_confidence=0.5):
     oracle = ScriptedOracle(script)
-    verified = verify(assessed(*rows), PUNISH, POLICY, oracle)
+    verified = verify(assessed(*rows), PUNISH, POLICY, oracle, authors_vouch=True)
     return choose(verified, min_confidence=min_confidence), oracle
 
 
@@ -129,3 +132,45 @@ def test_flaws_are_counted_each():
     found = report(PUNISH, chosen)["writers"]["model"]
     assert found["flaws"] == {"cut off": 2, "off topic": 1}
     assert (found["judged"], found["passing"]["n"]) == (0, 0)
+
+
+def said_by_people(*rows):
+    columns = ["prompt", "response", "complies"]
+    table = pd.DataFrame(rows, columns=columns).assign(policy=POLICY.full_name, rules_broken="")
+    return HumanOracle.from_table(table.assign(annotator=[str(n) for n in range(len(rows))]))
+
+
+HUMAN = said_by_people(
+    ("Prompt 0?", "refuted", False), ("Prompt 1?", "tied", True), ("Prompt 1?", "tied", False)
+)
+LABELS = LabelOracle({("Prompt 0?", "chosen 0"): False})
+LOOKUPS = {"human": HUMAN, "labels": LABELS, "cascade": CascadeOracle((LABELS, HUMAN), 0.9)}
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_what_people_wrote_and_nobody_else_could_judge_is_verified_by_its_author(name):
+    rows = [(2, PEOPLE, "by Ann", "", 1.0), (3, "model", "by a machine", "", 1.0)]
+    chosen = choose(
+        verify(assessed(*rows), PUNISH, POLICY, LOOKUPS[name], authors_vouch=True), min_confidence=0.5
+    )
+    assert selected(chosen) == {"p2": "by Ann"}
+    assert chosen["verifier"].tolist() == [AUTHOR, name]
+    assert correct(PUNISH, chosen).loc[2, "correction_verifier"] == AUTHOR
+    found = report(PUNISH, chosen)
+    assert found["verified_by"] == {AUTHOR: 1}
+    assert found["verifier"] == f"{AUTHOR} and {name}"
+
+
+def test_what_other_people_said_of_a_correction_counts_and_not_its_author():
+    rows = [(0, PEOPLE, "refuted", "", 1.0), (1, PEOPLE, "tied", "", 1.0)]
+    chosen = choose(verify(assessed(*rows), PUNISH, POLICY, HUMAN, authors_vouch=True), min_confidence=0.5)
+    assert selected(chosen) == {}
+    assert chosen["verifier"].tolist() == ["human", "human"]
+
+
+def test_where_a_verifier_is_named_no_author_stands_in_and_what_is_dropped_is_said(caplog):
+    rows = [(2, PEOPLE, "by Ann", "", 1.0)]
+    chosen = choose(verify(assessed(*rows), PUNISH, POLICY, HUMAN, authors_vouch=False), min_confidence=0.5)
+    assert selected(chosen) == {}
+    assert "1 of 1 corrections that people wrote are not used" in caplog.text
+    assert "no person has judged this response" in caplog.text

@@ -80,9 +80,27 @@ def test_a_server_does_not_verify_what_its_own_model_wrote():
     check_independent({"judge-7b"}, chat("judge-70b"))
 
 
-def test_labels_cannot_verify_new_texts(folder):
-    with pytest.raises(WriterError, match="labels that come with the data"):
-        writer_of(folder, OracleParameters(oracle="labels"))
+HUMAN = {"oracle": "human", "human": {"verdicts": "unused"}}
+CASCADE = {"oracle": "cascade", "cascade": {"oracles": ["rules", HUMAN]}}
+
+
+@pytest.mark.parametrize(
+    ("verifier", "message"),
+    [({"oracle": "labels"}, "labels that come with the data"), (HUMAN, "what people said"),
+     (CASCADE, "or asks 'human'")],
+)  # fmt: skip
+def test_an_oracle_that_looks_verdicts_up_cannot_verify_what_a_machine_writes(folder, verifier, message):
+    with pytest.raises(WriterError, match=f"{message}.*Set `corrections.verifier`"):
+        writer_of(folder, OracleParameters(**verifier))
+
+
+def test_labels_as_the_named_verifier_would_drop_all_that_people_wrote():
+    parameters = CorrectionsParameters(verifier={"oracle": "labels"})
+    with pytest.raises(WriterError, match=r"all that people wrote would be dropped. Leave it out"):
+        appoint_writer(parameters, model_parameters("unused"), parameters.verifier, seed=0)
+    for verifier in ({"oracle": "rules"}, HUMAN, CASCADE, None):
+        allowed = CorrectionsParameters(verifier=verifier)
+        assert appoint_writer(allowed, model_parameters("unused"), RULES, seed=0) is None
 
 
 SYSTEM = {"role": "system", "content": "Be careful."}

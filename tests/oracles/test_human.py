@@ -5,6 +5,7 @@ import pytest
 from made_up_pairs import POLICY
 
 from realignment.oracles.human import HumanOracle, read_imported
+from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 
 SAID = pd.DataFrame(
@@ -59,6 +60,25 @@ def test_who_was_unsure_has_no_vote():
 def test_verdicts_under_another_policy_are_refused():
     with pytest.raises(DataError, match=r"under advice-2; found: advice-1.*review_export"):
         ask("No.", SAID.assign(policy="advice-1"))
+
+
+def test_verdicts_by_what_the_policy_said_before_an_edit_are_refused():
+    edited = Policy(name="advice", version="2", text="Be bold.")
+    said = SAID.assign(policy_digest=POLICY.fingerprint)
+    assert ask("No.", said).complies is False
+    with pytest.raises(DataError, match=rf"was edited .*review.same_as={POLICY.fingerprint}"):
+        HumanOracle.from_table(said)([Exchange("Why?", "No.")], edited)
+    mixed = pd.concat([said, said.assign(policy_digest=edited.fingerprint)])
+    with pytest.raises(DataError, match="was edited"):
+        ask("No.", mixed)
+
+
+def test_a_table_that_names_no_text_of_the_policy_is_taken_with_a_warning(caplog):
+    assert ask("No.").complies is False
+    assert "do not say which text of the policy" in caplog.text
+    caplog.clear()
+    HumanOracle.from_table(SAID.assign(policy_digest=POLICY.fingerprint))
+    assert not caplog.text
 
 
 def test_no_verdicts_are_refused_with_the_way_to_get_some():

@@ -4,10 +4,16 @@ import json
 
 import pandas as pd
 import pytest
+import yaml
+from command_line import ROOT
 from made_up_pairs import make_pairs
 
+from realignment.oracles.human import HumanOracle
+from realignment.parameters import ReviewParameters
 from realignment.policy import parse_policy
+from realignment.records import Exchange
 from realignment.review import forms
+from realignment.review.spreadsheets import guard, unguard
 from realignment.review.tasks import combine_tasks, list_tasks, task_id
 from realignment.review.verdicts import VERDICT_COLUMNS, VerdictError, check_verdicts, read_verdicts
 
@@ -26,8 +32,8 @@ def filled(tasks=TASKS, **changes):
     return table.assign(**({"annotator": "ann"} | changes))
 
 
-def check(raw):
-    return check_verdicts(raw, TASKS, POLICY.full_name, ["calm"])
+def check(raw, **settings):
+    return check_verdicts(raw, TASKS, POLICY, **settings)
 
 
 def read_back(table, folder, name="ann.csv"):
@@ -51,7 +57,8 @@ def test_a_task_of_both_purposes_is_asked_once_and_the_order_tells_nothing():
 def test_no_form_shows_what_the_oracle_said():
     shown = set(forms.as_table(TASKS))
     assert shown == {
-        "task_id", "policy", "domain", "prompt", "response", "verdict", "rules_broken", "reason", "annotator",
+        "task_id", "policy", "policy_digest", "domain", "prompt", "response", "verdict", "rules_broken",
+        "reason", "annotator",
     }  # fmt: skip
 
 
@@ -167,6 +174,10 @@ BAD = {
         {"response": ["Better so.", *TASKS["response"][1:3]]},
         "row 2, response: the text was changed",
     ),
+    "broken rules of a complying response": (
+        {"rules_broken": ["calm", "calm", ""]},
+        "row 2, rules_broken 'calm': broken rules and the verdict complies contradict each other",
+    ),
     "another policy": ({"policy": "a-2"}, "policy 'a-2': expected a-1"),
 }  # fmt: skip
 
@@ -184,6 +195,66 @@ def test_two_verdicts_of_one_annotator_on_one_task_are_both_named(tmp_path):
     twice = pd.concat([filled(), filled().head(1)])
     with pytest.raises(VerdictError, match=r"(?s)2 verdicts cannot be used.*row 2, annotator 'ann'.*row 6"):
         check(read_back(twice, tmp_path))
+
+
+@pytest.mark.parametrize("other", ["Ann ", "ANN", " ann"])
+def test_another_spelling_of_a_name_is_the_same_person(tmp_path, other):
+    """Else one person's second verdict would count as agreement between two."""
+    twice = pd.concat([filled(), filled(annotator=other).head(1)])
+    with pytest.raises(VerdictError, match=r"(?s)2 verdicts cannot be used.*row 2.*row 6"):
+        check(read_back(twice, tmp_path))
+    apart = pd.concat([filled().head(2), filled(annotator=other).tail(1)])
+    assert check(read_back(apart, tmp_path))["annotator"].nunique() == 1
+
+
+EDITED = parse_policy({"name": "a", "version": "1", "text": "Be short.", "rules": RULES}, source="test")
+
+
+def test_verdicts_by_what_the_policy_said_before_an_edit_are_refused(tmp_path):
+    forms_before = read_back(filled(), tmp_path)
+    with pytest.raises(VerdictError) as error:
+        check_verdicts(forms_before, TASKS, EDITED)
+    assert f"row 2, policy_digest '{POLICY.fingerprint}': the policy was edited since" in str(error.value)
+    assert "`review.same_as`" in str(error.value)
+
+
+def test_who_says_that_the_edit_does_not_matter_has_the_verdicts_for_what_it_says_now(tmp_path):
+    same_as = ReviewParameters(same_as=POLICY.fingerprint).same_as
+    verdicts = check_verdicts(read_back(filled(), tmp_path), TASKS, EDITED, same_as=same_as)
+    assert set(verdicts["policy_digest"]) == {EDITED.fingerprint}
+    asked = [Exchange(verdicts["prompt"][0], verdicts["response"][0])]
+    assert HumanOracle.from_table(verdicts)(asked, EDITED)[0].complies is True
+
+
+FORMULAS = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "'tis", "plain", "'", "", "\n=1", " =1"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_a_spreadsheet_is_a_formula_and_the_guard_comes_off_exactly(text):
+    assert guard(text)[:1] not in tuple("=+-@\t\r")
+    assert unguard(guard(text)) == text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_texts_like_formulas_come_back_as_they_were_asked(tmp_path, suffix):
+    texts = [text for text in FORMULAS if text.strip()]
+    pairs = make_pairs(*({"prompt": f"{text}?", "chosen": text} for text in texts))
+    tasks = list_tasks(pairs, POLICY, "audit")
+    table = forms.as_spreadsheet(tasks).assign(verdict="complies", annotator="ann")
+    file = tmp_path / f"ann.{suffix}"
+    match suffix:  # a person may save the table of the spreadsheet in any format, guards and all
+        case "csv":
+            catalog = yaml.safe_load((ROOT / "conf/base/catalog_review.yml").read_text())
+            table.to_csv(file, **catalog["review_table"]["save_args"])
+            assert read_verdicts(str(file))["response"].tolist() == tasks["response"].tolist()
+        case "jsonl":
+            table.to_json(file, orient="records", lines=True)
+        case "parquet":
+            table.to_parquet(file)
+    verdicts = check_verdicts(read_verdicts(str(file)), tasks, POLICY)
+    assert verdicts["response"].tolist() == tasks["response"].tolist()
 
 
 def test_line_ends_that_a_spreadsheet_changed_are_no_change(tmp_path):

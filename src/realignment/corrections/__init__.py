@@ -10,6 +10,7 @@ from realignment.corrections.candidates import (
 from realignment.corrections.leakage import measure_leakage
 from realignment.corrections.quality import Gate, assess
 from realignment.corrections.selection import choose, correct, report, verify
+from realignment.corrections.verification import draw_for_people, measure_verifier
 from realignment.corrections.writers import appoint_writer
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "choose",
     "choose_pairs",
     "correct",
+    "draw_for_people",
     "instruction_digest",
     "measure_leakage",
+    "measure_verifier",
     "people_candidates",
     "report",
     "verify",

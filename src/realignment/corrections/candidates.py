@@ -140,8 +140,10 @@ def check_origin(candidates: pd.DataFrame, punish: pd.DataFrame, policy_digest: 
     """Make sure that candidates were written for these pairs under this policy.
 
     Raises:
-        CandidateError: They come from another run.
+        CandidateError: They come from another run, or there are none.
     """
+    if "pair_id" not in candidates:
+        raise CandidateError("There are no corrections yet. Run `--pipelines corrections`.")
     strangers = set(candidates["pair_id"]) - set(punish["pair_id"])
     others = set(candidates["policy"]) - {"", policy_digest}
     if strangers or others:

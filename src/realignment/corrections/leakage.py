@@ -11,7 +11,7 @@ import pandas as pd
 import scipy
 
 from realignment.corrections.candidates import PEOPLE
-from realignment.corrections.selection import NOT_ASKED
+from realignment.corrections.selection import NOT_ASKED, VOUCHED
 from realignment.features import FEATURES, measure
 
 LEAKAGE_COLUMNS = (
@@ -53,6 +53,8 @@ def measure_leakage(chosen: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         people or machines wrote nothing.
     """
     rows: list[dict[str, Any]] = []
+    if chosen.empty:
+        return pd.DataFrame(columns=list(LEAKAGE_COLUMNS))
     people = chosen[chosen["writer"] == PEOPLE]
     for writer, part in chosen[chosen["writer"] != PEOPLE].groupby("writer", sort=False):
         if len(people) and len(part):
@@ -64,7 +66,8 @@ def _compare_writer(
     writer: str, people: pd.DataFrame, part: pd.DataFrame, seed: int
 ) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    judged = [side[side["reason"] != NOT_ASKED] for side in (people, part)]
+    # That an author vouches for what they wrote is no measurement of it.
+    judged = [side[~side["reason"].isin((NOT_ASKED, VOUCHED))] for side in (people, part)]
     judged = [side[side["complies"].notna()] for side in judged]
     quantities = [("agreement", "complies", [side["complies"].astype(float) for side in judged], "share")]
     rules = sorted(
@@ -79,15 +82,33 @@ def _compare_writer(
         sides = _Sides(*(v.groupby(s["pair_id"]).mean() for v, s in zip(values, judged, strict=True)))
         yield from _row(writer, group, metric, sides, unit, rng)
     best = [side[side["best"]] for side in (people, part)]
-    yield from _row(
-        writer, "length", "words", _Sides(*(s.set_index("pair_id")["words"] for s in best)), "words", rng
-    )
-    styles = [pd.DataFrame(measure(s["response"].tolist()), index=s["pair_id"].to_numpy()) for s in best]
+    yield from compare_manner(writer, *best, seed=seed)
+
+
+def compare_manner(
+    writer: str, ours: pd.DataFrame, theirs: pd.DataFrame, *, seed: int, against: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Rows of LEAKAGE_COLUMNS on length, style, and how well the two sides are told apart.
+
+    Args:
+        writer: Whom the rows are about.
+        ours: Columns pair_id, response, words: what people wrote, or have verified.
+        theirs: The same of the other side.
+        seed: Of the bootstrap and the folds.
+        against: Added to the groups' names, where `ours` is not what people wrote.
+    """
+    rng, both = np.random.default_rng(seed), (ours, theirs)
+    if not len(ours) or not len(theirs):
+        return
+    words = _Sides(*(side.groupby("pair_id")["words"].mean() for side in both))
+    yield from _row(writer, f"length{against}", "words", words, "words", rng)
+    styles = [pd.DataFrame(measure(s["response"].tolist()), index=s["pair_id"].to_numpy()) for s in both]
+    styles = [table.groupby(level=0).mean() for table in styles]
     for number, feature in enumerate(FEATURES[1:], start=1):
         sides = _Sides(*(table[number] for table in styles))
         if any(side.any() for side in (sides.people, sides.writer)):
-            yield from _row(writer, "style", feature.name, sides, "ln(1 + n)", rng)
-    yield from _tell_apart(writer, *best, seed=seed)
+            yield from _row(writer, f"style{against}", feature.name, sides, "ln(1 + n)", rng)
+    yield from _tell_apart(writer, f"told apart{against}", ours, theirs, seed=seed)
 
 
 def _row(
@@ -135,7 +156,7 @@ def _interval(
 
 
 def _tell_apart(
-    writer: str, people: pd.DataFrame, part: pd.DataFrame, *, seed: int
+    writer: str, group: str, people: pd.DataFrame, part: pd.DataFrame, *, seed: int
 ) -> Iterator[dict[str, Any]]:
     """How well a text classifier tells the two apart (classifier two-sample test, arXiv:1610.06545): AUC.
 
@@ -153,7 +174,7 @@ def _tell_apart(
     if min(len(side) for side in sides) < ENOUGH:
         return
     table = pd.concat(sides)
-    truth = (table["writer"] != PEOPLE).to_numpy(int)
+    truth = np.repeat([0, 1], [len(side) for side in sides])
     folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed)
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0))
     scores = cross_val_predict(
@@ -162,7 +183,7 @@ def _tell_apart(
     area = float(roc_auc_score(truth, scores))
     low, high = _auc_interval(area, *(len(side) for side in sides))
     yield {
-        "writer": writer, "group": "told apart", "metric": "AUC", "paired": paired, "n_people": len(sides[0]),
+        "writer": writer, "group": group, "metric": "AUC", "paired": paired, "n_people": len(sides[0]),
         "n_writer": len(sides[1]), "people": 0.5, "value": area, "difference": area - 0.5, "low": low - 0.5,
         "high": high - 0.5, "effect": math.nan, "effect_low": math.nan, "effect_high": math.nan,
         "unit": "probability",

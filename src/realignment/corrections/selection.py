@@ -1,5 +1,8 @@
 """Candidates → one correction per PUNISH pair at most: gated, verified by somebody else, with its origin."""
 
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +11,13 @@ import pandas as pd
 from realignment.corrections.candidates import PEOPLE
 from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles import Oracle
+from realignment.oracles.human import NOT_JUDGED
+from realignment.oracles.labels import NO_LABEL
 from realignment.policy import Policy
-from realignment.records import Exchange, RealignmentError
+from realignment.records import Exchange, Judgment
+from realignment.review.tasks import task_id
+
+logger = logging.getLogger(__name__)
 
 PROVENANCE = {
     "correction_writer": "writer",
@@ -24,47 +32,83 @@ PROVENANCE = {
 """Column of a corrected pair → column of the candidate it comes from."""
 
 NOT_ASKED = "not judged: flawed"
+AUTHOR = "author"
+"""Verifier of a correction that a person wrote to comply, and that no oracle here has read."""
+VOUCHED = "its author wrote it to comply"
 
 
-class VerifierError(RealignmentError):
-    """The verifier cannot verify what this writer writes."""
-
-
-def verify(candidates: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> pd.DataFrame:
+def verify(
+    candidates: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, oracle: Oracle, *, authors_vouch: bool
+) -> pd.DataFrame:
     """Let an oracle judge the candidates; of what a model wrote, only those without flaws.
 
-    The gate costs nothing, a verdict may: so the gate comes first.
+    The gate costs nothing, a verdict may: so the gate comes first. An oracle that looks verdicts up (those
+    of people, or labels) knows no new text: there the person who wrote it verifies it.
 
     Args:
         candidates: From `quality.assess`.
         pairs: The PUNISH pairs.
         policy: The new policy.
         oracle: Not the writer.
+        authors_vouch: Whether what people wrote and the oracle could not look up is verified by its author.
 
     Returns:
-        The candidates with columns complies, confidence, rules_broken, reason, verifier.
+        The candidates with columns complies, confidence, rules_broken, reason, verifier, verified_under (the
+        policy's digest, short) and task_id, by which people's verdicts find them.
     """
     asked = ((candidates["writer"] == PEOPLE) & (candidates["words"] > 0)) | (candidates["flaws"] == "")
     keyed = pairs.set_index("pair_id").loc[candidates.loc[asked, "pair_id"]]
     domains = (domain if isinstance(domain, str) else None for domain in keyed["domain"])
     texts = candidates.loc[asked, "response"]
     judgments = oracle([Exchange(*row) for row in zip(keyed["prompt"], texts, domains, strict=True)], policy)
-    rows = pd.DataFrame(
-        {
-            "complies": pd.array([j.complies for j in judgments], dtype="boolean"),
-            "confidence": np.array([j.confidence for j in judgments], dtype=float),
-            "rules_broken": pd.Series([",".join(j.rules_broken) for j in judgments], dtype="str").to_numpy(),
-            "reason": pd.Series([j.reason for j in judgments], dtype="str").to_numpy(),
-        },
-        index=candidates.index[asked],
-    ).reindex(candidates.index)
+    if authors_vouch:
+        writers = candidates.loc[asked, "writer"]
+        judgments = [_vouch(j) if who == PEOPLE else j for j, who in zip(judgments, writers, strict=True)]
+    _warn_of_dropped(candidates.loc[asked, "writer"], judgments, oracle.name)
+    rows = _tabulate(judgments, candidates.index[asked]).reindex(candidates.index)
+    vouched = (rows["reason"] == VOUCHED).to_numpy(bool)
     return candidates.assign(
         complies=rows["complies"],
         confidence=rows["confidence"].fillna(0.0),
         rules_broken=rows["rules_broken"].fillna("").astype("str"),
         reason=rows["reason"].fillna(NOT_ASKED).astype("str"),
-        verifier=pd.Series(oracle.name, index=candidates.index, dtype="str"),
+        verifier=pd.Series(np.where(vouched, AUTHOR, oracle.name), index=candidates.index, dtype="str"),
+        verified_under=pd.Series(policy.fingerprint, index=candidates.index, dtype="str"),
+        task_id=_name_tasks(candidates, pairs),
     )
+
+
+def _tabulate(judgments: Sequence[Judgment], index: pd.Index) -> pd.DataFrame:
+    columns = {
+        "complies": pd.array([j.complies for j in judgments], dtype="boolean"),
+        "confidence": np.array([j.confidence for j in judgments], dtype=float),
+        "rules_broken": pd.Series([",".join(j.rules_broken) for j in judgments], dtype="str").to_numpy(),
+        "reason": pd.Series([j.reason for j in judgments], dtype="str").to_numpy(),
+    }
+    return pd.DataFrame(columns, index=index)
+
+
+def _name_tasks(candidates: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
+    prompts = candidates["pair_id"].map(pairs.set_index("pair_id")["prompt"])
+    names = [task_id(*texts) for texts in zip(prompts, candidates["response"], strict=True)]
+    return pd.Series(names, index=candidates.index, dtype="str")
+
+
+def _vouch(judgment: Judgment) -> Judgment:
+    looked_up_in_vain = judgment.complies is None and judgment.reason in (NOT_JUDGED, NO_LABEL)
+    return Judgment(True, 1.0, reason=VOUCHED, oracle=AUTHOR) if looked_up_in_vain else judgment
+
+
+def _warn_of_dropped(writers: pd.Series, judgments: Sequence[Judgment], oracle: str) -> None:
+    """People's work is not left out without a word."""
+    by_people = [j for j, writer in zip(judgments, writers, strict=True) if writer == PEOPLE]
+    if reasons := Counter(j.reason for j in by_people if j.complies is None):
+        logger.warning(
+            "%d of %d corrections that people wrote are not used: %r could not judge them, most often for "
+            "this reason: %s. Set `corrections.verifier` to an oracle that reads texts, such as "
+            "{oracle: rules}",
+            reasons.total(), len(by_people), oracle, reasons.most_common(1)[0][0],
+        )  # fmt: skip
 
 
 def choose(verified: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
@@ -113,13 +157,15 @@ def correct(punish: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
 
 def report(punish: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
     """How many candidates there are by writer, how many pass, why others fail, and what pairs have now."""
-    corrected = chosen.loc[chosen["selected"], "writer"].value_counts()
+    selected = chosen[chosen["selected"]]
+    corrected, verified = (selected[column].value_counts() for column in ("writer", "verifier"))
     return {
         "pairs": len(punish),
         "corrected": int(corrected.sum()),
         "suppressed": len(punish) - int(corrected.sum()),
         "corrected_by": {str(writer): int(n) for writer, n in corrected.items()},
-        "verifier": str(chosen["verifier"].iloc[0]) if len(chosen) else None,
+        "verified_by": {str(verifier): int(n) for verifier, n in verified.items()},
+        "verifier": " and ".join(sorted(set(chosen["verifier"]))) or None,
         "writers": {
             str(writer): _report_writer(part) for writer, part in chosen.groupby("writer", sort=False)
         },

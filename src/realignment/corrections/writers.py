@@ -14,6 +14,12 @@ logger = logging.getLogger(__name__)
 
 Chat = list[dict[str, str]]
 
+LOOKED_UP = {
+    "labels": "labels that come with the data",
+    "human": "what people said of texts that they were shown",
+}
+"""Oracles that do not read a text, and what they look up instead."""
+
 
 class WriterError(RealignmentError):
     """This writer cannot be used with this verifier."""
@@ -141,9 +147,10 @@ def appoint_writer(
         seed: Of the samples.
 
     Raises:
-        WriterError: The verifier is the writer itself, or reads labels, which no new text has.
+        WriterError: The verifier is the writer itself, or only looks verdicts up, which no new text has.
     """
     if parameters.writer == "none":
+        _check_can_verify_people(parameters.verifier)
         return None
     if parameters.writer == "chat":
         assert parameters.chat is not None  # checked with the parameters
@@ -161,6 +168,15 @@ def appoint_writer(
     return ModelWriter(reference.path, version, model_parameters, parameters, seed)
 
 
+def _check_can_verify_people(named: OracleParameters | None) -> None:
+    if named is not None and {one.oracle for one in named.singles()} == {"labels"}:
+        raise WriterError(
+            f"`corrections.verifier` is 'labels', which looks up {LOOKED_UP['labels']}: all that people "
+            "wrote would be dropped. Leave it out, and where `judging` looks verdicts up their authors "
+            "vouch for them; or name an oracle that reads texts, such as `{oracle: rules}`."
+        )
+
+
 def check_independent(writer: set[str], verifier: OracleParameters) -> None:
     """Make sure that nobody verifies what it wrote: a model likes its own errors.
 
@@ -170,10 +186,11 @@ def check_independent(writer: set[str], verifier: OracleParameters) -> None:
     """
     for member in verifier.members():
         check_independent(writer, member)
-    if verifier.oracle == "labels":
+    if verifier.oracle in LOOKED_UP:
         raise WriterError(
-            "Corrections are new texts, and the verifier reads labels that come with the data: it can verify "
-            "none. Set `corrections.verifier` to an oracle that reads texts, such as `{oracle: rules}`."
+            f"Corrections are new texts, and their verifier is or asks {verifier.oracle!r}, which looks up "
+            f"{LOOKED_UP[verifier.oracle]}: it can verify none of what a machine writes now. Set "
+            "`corrections.verifier` to an oracle that reads texts, such as `{oracle: rules}`."
         )
     if same := writer & _names(verifier):
         raise WriterError(

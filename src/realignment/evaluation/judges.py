@@ -8,12 +8,14 @@ import pandas as pd
 
 from realignment import intake
 from realignment.evaluation.statistics import wilson_interval
+from realignment.intake.flags import read_verdicts
 from realignment.judging import JUDGED_RESPONSES, exchanges_of
 from realignment.oracles import Oracle
 from realignment.oracles.classifier import ClassifierError, train_classifier
+from realignment.oracles.human import check_text, digests_of
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
-from realignment.records import DataError, Exchange
+from realignment.records import TRUTH_COLUMNS, DataError, Exchange
 
 ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
 
@@ -34,8 +36,8 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
             rows = pairs[pairs[response].notna()]
             truth = [True] * len(rows)
         elif column in pairs:
-            rows = pairs[pairs[column].notna()]
-            truth = rows[column].astype(bool).tolist()
+            given = read_verdicts(pairs, column)
+            rows, truth = pairs[given.notna()], given.dropna().tolist()
         else:
             continue
         exchanges += exchanges_of(rows, response)
@@ -44,11 +46,14 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
 
 
 def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
-    """Answers of models with a hand-set label under this very policy; labels under another say nothing.
+    """Answers of models with a hand-set label under this very policy; null ones, and others, say nothing.
 
     Args:
         answers: Columns prompt, response, domain, complies, policy (``name-version``); may be empty.
         policy: The policy to judge by.
+
+    Raises:
+        DataError: Columns are missing, a label is no verdict, or the policy was edited since.
     """
     if answers.empty:
         return [], []
@@ -57,8 +62,16 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
             f"The labelled answers lack columns {', '.join(missing)}; found {', '.join(answers.columns)}, "
             f"expected {', '.join(ANSWER_COLUMNS)}. Without such a file set `labelled_answers: none`."
         )
+    check_text(digests_of(answers).get(policy.full_name, ()), policy)
     rows = answers[answers["policy"] == policy.full_name]
-    return exchanges_of(rows, "response"), rows["complies"].astype(bool).tolist()
+    labels = read_verdicts(rows)
+    rows = rows[labels.notna()]
+    if gaps := rows.index[rows["prompt"].isna() | rows["response"].isna()].tolist():
+        raise DataError(
+            f"{answers.attrs.get('source', 'The table')}: {len(gaps)} labelled rows have no prompt or no "
+            f"response (first: row {gaps[0]}). Fill them in, or leave the rows out."
+        )
+    return exchanges_of(rows, "response"), labels.dropna().tolist()
 
 
 def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
@@ -70,15 +83,16 @@ def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange]
         policy: Labels under another policy are left out.
 
     Raises:
-        DataError: It is neither, or no label is of this policy.
+        DataError: It is neither, a label is no verdict, or no label is of this policy.
     """
     if {"prompt", "response", "complies"} <= set(labels.columns):
-        table = labels[labels["complies"].notna()].reset_index(drop=True)
-        table = table.assign(domain=table.get("domain"), policy=table.get("policy", policy.full_name))
+        table = labels.assign(domain=labels.get("domain"), policy=labels.get("policy", policy.full_name))
         exchanges, verdicts = labelled_answers(table, policy)
     else:
         limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
-        pairs = intake.clean_pairs(labels, invalid="skip", **limits).pairs
+        # A row that cannot be used is no loss here, a label that cannot be read is a mistake.
+        read = {name: read_verdicts(labels, name) for name in TRUTH_COLUMNS if name in labels}
+        pairs = intake.clean_pairs(labels.assign(**read), invalid="skip", **limits).pairs
         exchanges, verdicts = labelled_exchanges(pairs)
     if not exchanges:
         raise DataError(

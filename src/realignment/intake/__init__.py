@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from realignment.intake.flags import is_null
 from realignment.intake.formats import PKU_GRADES, PreferenceFormat, cut_prompt, detect_format, read_rows
 from realignment.intake.screening import (
     OPTIONAL_TEXTS,
@@ -18,7 +19,6 @@ from realignment.intake.screening import (
     SeenRows,
     find_long_prompts,
     find_problems,
-    is_null,
 )
 from realignment.records import GRADE_COLUMNS, PAIR_COLUMNS, TRUTH_COLUMNS, DataError
 from realignment.tiers import read_categories, read_severity

@@ -35,7 +35,7 @@ def read_table(source: str) -> pd.DataFrame:
 
     Returns:
         Columns of dtype object; the index `row` is the line of the source where it has lines (JSON Lines;
-        CSV: the line on which the row begins), else the position, counted from one.
+        CSV: the line on which the row begins), else the position, counted from one. `attrs` has the source.
 
     Raises:
         DataError: Names file, row and what to do.
@@ -59,6 +59,7 @@ def read_table(source: str) -> pd.DataFrame:
         )
     if table.empty:
         raise DataError(f"{path} holds no rows. Expected at least one; is it the right file?")
+    table.attrs["source"] = source  # so that whoever finds a wrong cell can say in which file it is
     return table
 
 

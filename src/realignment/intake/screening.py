@@ -4,9 +4,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from realignment.intake.flags import is_flag, is_null, read_flag
 from realignment.intake.formats import Problem
 from realignment.intake.seen import Seen, hash_keys
 from realignment.intake.unicode import has_lone_surrogate
@@ -28,14 +26,6 @@ class SeenRows:
 
 
 OPTIONAL_TEXTS = ("domain", "correction")
-_TRUTH = {
-    True: True,
-    False: False,
-    "true": True,
-    "false": False,
-    "1": True,
-    "0": False,
-}  # True == 1 == 1.0 as a key
 
 
 def find_problems(columns: Columns, readings: list[Any], seen: SeenRows | None = None) -> Problems:
@@ -59,7 +49,7 @@ def find_problems(columns: Columns, readings: list[Any], seen: SeenRows | None =
     for name in TRUTH_COLUMNS:
         if name in columns:
             _note(problems, columns[name], _check_truth, name)
-            columns[name] = [_read_truth(cell) for cell in columns[name]]
+            columns[name] = [read_flag(cell) for cell in columns[name]]
     for row, (chosen, rejected) in enumerate(zip(columns["chosen"], columns["rejected"], strict=True)):
         if problems[row] is None and chosen.strip() == rejected.strip():
             problems[row] = Problem("rejected", "equal to chosen")
@@ -86,11 +76,6 @@ def find_long_prompts(columns: Columns, problems: Problems, limit: int) -> Probl
     ]
     reason = f"longer than {limit} characters"
     return [Problem("prompt", reason) if length > limit else None for length in lengths]
-
-
-def is_null(cell: Any) -> bool:
-    """None, NaN or pandas' NA."""
-    return cell is None or cell is pd.NA or (isinstance(cell, float) and cell != cell)
 
 
 def _note(problems: Problems, cells: list[Any], check: Callable[[Any], str | None], field: str) -> None:
@@ -121,18 +106,6 @@ def _check_text(cell: Any) -> str | None:
 
 
 def _check_truth(cell: Any) -> str | None:
-    if is_null(cell) or _is_flag(cell):
+    if is_null(cell) or is_flag(cell):
         return None
     return f"expected true, false or null, found {cell!r:.40}"
-
-
-def _read_truth(cell: Any) -> bool | None:
-    return _TRUTH[_truth_key(cell)] if _is_flag(cell) else None
-
-
-def _is_flag(cell: Any) -> bool:
-    return isinstance(cell, (str, int, float, np.generic)) and _truth_key(cell) in _TRUTH
-
-
-def _truth_key(cell: Any) -> Any:
-    return cell.strip().lower() if isinstance(cell, str) else cell

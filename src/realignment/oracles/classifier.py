@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,13 @@ from realignment.records import Exchange, Judgment, RealignmentError
 
 TEMPLATE = "topic_{domain} {response}"
 """What the classifier reads unless told otherwise: the topic as one word, then the response."""
+
+
+class Learnt(NamedTuple):
+    """The policy that a classifier's labels were given under."""
+
+    name: str
+    fingerprint: str
 
 
 class ClassifierError(RealignmentError):
@@ -34,7 +41,7 @@ class ClassifierOracle:
         template: What it reads of an exchange.
         held_out: Text → probability, for the texts that it was trained on: what it said in the fold that did
             not know them. A verdict on its own training data would otherwise be a memory.
-        policy: Name and version that its labels were given under; None: whoever made it sees to that.
+        policy: That its labels were given under; None: whoever made it sees to that.
     """
 
     pipeline: Any
@@ -42,7 +49,7 @@ class ClassifierOracle:
     calibration: Calibration | None = None
     template: str = TEMPLATE
     held_out: Mapping[str, float] = field(default_factory=dict)
-    policy: str | None = None
+    policy: Learnt | None = None
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
         """One judgment per exchange; confidence is the probability of the verdict.
@@ -63,16 +70,26 @@ class ClassifierOracle:
         return probability if self.calibration is None else self.calibration(probability)
 
 
-def check_policy(learnt: str | None, asked: Policy) -> None:
-    """Labels of another policy teach nothing of this one.
+def check_policy(learnt: Learnt | None, asked: Policy) -> None:
+    """Labels of another policy, or of what this one said before it was edited, teach nothing of it.
 
     Raises:
         ClassifierError: The policies differ.
     """
-    if learnt is not None and learnt != asked.full_name:
+    if learnt is None:
+        return
+    if learnt.name != asked.full_name:
         raise ClassifierError(
-            f"The classifier learnt from labels under {learnt}, and is asked to judge by {asked.full_name}. "
-            "Label responses under the new policy, and train it again (`--pipelines train_classifier`)."
+            f"The classifier learnt from labels under {learnt.name}, and is asked to judge by "
+            f"{asked.full_name}. Label responses under the new policy, and train it again (`--pipelines "
+            "train_classifier`)."
+        )
+    if learnt.fingerprint != asked.fingerprint:
+        raise ClassifierError(
+            f"{asked.full_name} was edited since the classifier learnt (it was {learnt.fingerprint}, now it "
+            f"is {asked.fingerprint}), and kept its version. Label responses by what it says now, and train "
+            "the classifier again (`--pipelines train_classifier`); where the edit does not matter, train it "
+            "again with the same labels."
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realignment.intake.flags import read_verdicts
 from realignment.intake.seen import Hashes, hash_key, hash_keys
 
 Value = TypeVar("Value")
@@ -53,8 +54,8 @@ def keep_labels(parts: Iterable[pd.DataFrame]) -> tuple[KeptByHash[bool], KeptBy
             if f"{response}_complies" not in part:
                 continue
             hashes = hash_keys(zip(part["prompt"], part[response], strict=True))
-            given = part[f"{response}_complies"]
-            bits = np.where(given.isna(), 0, np.where(given.fillna(False).astype(bool), 1, 2))
+            given = read_verdicts(part, f"{response}_complies")
+            bits = np.where(given.isna(), 0, np.where(given.fillna(False).to_numpy(bool), 1, 2))
             labels.append((hashes, bits.astype(np.int32)))
             if f"{response}_rules" in part:
                 cells = part[f"{response}_rules"].fillna("")

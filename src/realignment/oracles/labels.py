@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
+NO_LABEL = "the data gives no label for this response"
+
 Known = TypeVar("Known", covariant=True)
 
 
@@ -37,6 +39,6 @@ class LabelOracle:
     def _judge(self, exchange: Exchange) -> Judgment:
         label = self.labels.get((exchange.prompt, exchange.response))
         if label is None:
-            return Judgment(None, 0.0, reason="the data gives no label for this response", oracle=self.name)
+            return Judgment(None, 0.0, reason=NO_LABEL, oracle=self.name)
         broken = self.rules.get((exchange.prompt, exchange.response)) or ()
         return Judgment(label, 1.0, broken, "label given with the data", self.name)

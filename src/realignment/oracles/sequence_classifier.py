@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realignment.oracles.calibration import Calibration
-from realignment.oracles.classifier import ClassifierError, check_policy, render, verdicts
+from realignment.oracles.classifier import ClassifierError, Learnt, check_policy, render, verdicts
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
@@ -29,7 +29,7 @@ class SequenceClassifierOracle:
         batch_size: Texts at a time.
         name: What reports call it.
         calibration: Corrects its probabilities.
-        policy: Name and version that the calibration's labels were given under.
+        policy: That the calibration's labels were given under.
     """
 
     model: Any
@@ -40,7 +40,7 @@ class SequenceClassifierOracle:
     batch_size: int
     name: str
     calibration: Calibration | None = None
-    policy: str | None = None
+    policy: Learnt | None = None
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
         """One judgment per exchange; confidence is the probability of the verdict."""

@@ -26,7 +26,7 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
     title = "Corrections by writer, against those of people"
     panels = {
         "share": table[table["unit"] == "share"],
-        "manner": table[table["group"].isin(("length", "style")) & table["effect"].notna()],
+        "manner": table[table["group"].str.startswith(("length", "style")) & table["effect"].notna()],
     }
     panels = {panel: rows for panel, rows in panels.items() if len(rows)}
     if not panels:

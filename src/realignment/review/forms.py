@@ -7,15 +7,23 @@ from xml.sax.saxutils import quoteattr
 import pandas as pd
 
 from realignment.policy import Policy
+from realignment.review.spreadsheets import guard
 from realignment.review.verdicts import VERDICTS
 
-SHOWN = ["task_id", "policy", "domain", "prompt", "response"]
+SHOWN = ["task_id", "policy", "policy_digest", "domain", "prompt", "response"]
 ANSWERS = ["verdict", "rules_broken", "reason", "annotator"]
 
 
 def as_table(tasks: pd.DataFrame) -> pd.DataFrame:
     """A table with the columns to fill in left empty."""
     return tasks[SHOWN].assign(**dict.fromkeys(ANSWERS, ""))
+
+
+def as_spreadsheet(tasks: pd.DataFrame) -> pd.DataFrame:
+    """The same table for a CSV file, where no text is a formula; reading takes the guards off again."""
+    table = as_table(tasks)
+    texts = ["domain", "prompt", "response"]
+    return table.assign(**{name: table[name].map(guard, na_action="ignore") for name in texts})
 
 
 def as_json_lines(tasks: pd.DataFrame) -> str:
@@ -35,7 +43,7 @@ def as_argilla(tasks: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "id": row["task_id"],
             "fields": {"prompt": row["prompt"], "response": row["response"]},
-            "metadata": {key: row[key] for key in ("policy", "domain") if not pd.isna(row[key])},
+            "metadata": {k: row[k] for k in ("policy", "policy_digest", "domain") if not pd.isna(row[k])},
             "suggestions": {},
             "responses": {},
         }

@@ -1,23 +1,30 @@
 """What people hand back, read and checked: every mistake with its file and row."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from realignment.intake.flags import VERDICT_WORDS
 from realignment.intake.readers import SUFFIXES, read_table
+from realignment.policy import Policy
 from realignment.records import DataError
+from realignment.review.spreadsheets import unguard
 
-VERDICTS = ("complies", "violates", "unsure")
+VERDICTS = tuple(VERDICT_WORDS)
 VERDICT_COLUMNS = (
-    "task_id", "prompt", "response", "domain", "policy", "complies", "rules_broken", "reason", "annotator",
+    "task_id", "prompt", "response", "domain", "policy", "policy_digest", "complies", "rules_broken",
+    "reason", "annotator",
 )  # fmt: skip
 RAW_COLUMNS = (
     "file", "row", "task_id", "verdict", "rules_broken", "reason", "annotator", "prompt", "response",
-    "policy",
+    "policy", "policy_digest",
 )  # fmt: skip
-_SHOWN = 10
+SHOWN = ("task_id", "prompt", "response", "policy", "policy_digest")
+"""What a form gives back as it was."""
+
+_LISTED = 10
 
 
 class VerdictError(DataError):
@@ -75,22 +82,19 @@ def _read_file(file: Path) -> Iterator[dict[str, Any]]:
                 f"what is in them is not ({type(error).__name__}: {error}). Export it again, as JSON."
             ) from error
         for answer in answers:
-            yield {
-                "file": file.name,
-                "row": int(number),
-                **answer,
-                "annotator": answer["annotator"] or file.stem,
-            }
+            answer["annotator"] = answer["annotator"] or file.stem
+            if ".csv" in file.suffixes:
+                answer |= {name: unguard(answer[name]) for name in ("prompt", "response") if answer[name]}
+            yield {"file": file.name, "row": int(number), **answer}
 
 
 def _read_flat(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
-    names = ("task_id", "verdict", "rules_broken", "reason", "annotator", "prompt", "response", "policy")
-    yield {name: _text(cells.get(name)) for name in names}
+    yield {name: _text(cells.get(name)) for name in RAW_COLUMNS[2:]}
 
 
 def _read_label_studio(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     data = cells["data"]
-    shown = {name: _text(data.get(name)) for name in ("task_id", "prompt", "response", "policy")}
+    shown = {name: _text(data.get(name)) for name in SHOWN}
     for annotation in cells["annotations"] or ():
         if annotation.get("was_cancelled"):
             continue
@@ -110,7 +114,9 @@ def _read_argilla(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     for question, answers in (cells["responses"] or {}).items():
         for answer in answers:
             by_user.setdefault(str(answer["user_id"]), {})[question] = answer["value"]
-    shown = {"task_id": _text(cells.get("id")), "policy": _text((cells.get("metadata") or {}).get("policy"))}
+    metadata = cells.get("metadata") or {}
+    shown = {name: _text(metadata.get(name)) for name in ("policy", "policy_digest")}
+    shown["task_id"] = _text(cells.get("id"))
     shown |= {name: _text(cells["fields"].get(name)) for name in ("prompt", "response")}
     for user, answers in by_user.items():
         given = {name: _text(answers.get(name)) for name in ("verdict", "rules_broken", "reason")}
@@ -128,71 +134,83 @@ def _text(value: Any) -> str | None:
     return str(value)
 
 
-def check_verdicts(raw: pd.DataFrame, tasks: pd.DataFrame, policy: str, rules: Iterable[str]) -> pd.DataFrame:
+def check_verdicts(
+    raw: pd.DataFrame, tasks: pd.DataFrame, policy: Policy, *, same_as: Collection[str] = ()
+) -> pd.DataFrame:
     """Verdicts that can be used, or every mistake at once.
 
     Args:
         raw: From `read_verdicts`.
         tasks: Everything that could have been asked (`tasks.list_tasks` over all pairs).
-        policy: Name and version that verdicts must have been given under.
-        rules: Ids that `rules_broken` may name.
+        policy: That verdicts must have been given under; its ids are those that `rules_broken` may name.
+        same_as: Digests of earlier texts of this policy whose verdicts hold for it as it is now.
 
     Returns:
         `VERDICT_COLUMNS`, one row per filled-in verdict; `complies` is null where the annotator was unsure.
 
     Raises:
-        VerdictError: No row has a verdict; or unknown ids, changed texts, another policy, words that are no
-            verdict, unknown rules, or two verdicts of one annotator on one task.
+        VerdictError: No row has a verdict; or unknown ids, changed texts, another policy or another text of
+            it, words that are no verdict, unknown rules, rules that a complying response is said to break, or
+            two verdicts of one annotator on one task.
     """
+    filled, known = _read_answers(raw), tasks.set_index("task_id")
+    if problems := _find_problems(filled, known, policy, {policy.fingerprint, *same_as}):
+        more = [f"- and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        lines = [f"{len(problems)} verdicts cannot be used. Mend these rows:", *problems[:_LISTED], *more]
+        raise VerdictError("\n".join(lines))
+    texts = known.loc[filled["task_id"], ["prompt", "response", "domain"]].reset_index(drop=True)
+    stamped = filled.assign(**texts, policy=policy.full_name, policy_digest=policy.fingerprint)
+    complies = pd.array([VERDICT_WORDS[word] for word in filled["verdict"]], dtype="boolean")
+    return stamped.reindex(columns=list(VERDICT_COLUMNS)).astype("str").assign(complies=complies)
+
+
+def _read_answers(raw: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a verdict: it in lower case, ids without spaces, an annotator always spelled the same."""
     filled = raw[raw["verdict"].notna()].reset_index(drop=True)
     if filled.empty:
         raise VerdictError(
             f"None of the {len(raw)} rows has a verdict, and an import takes the place of the one before it. "
             f"Fill in the column `verdict`: {', '.join(VERDICTS)}."
         )
-    known = tasks.set_index("task_id")
-    words = filled["verdict"].str.strip().str.lower()
-    named = (
-        filled["rules_broken"].fillna("").map(lambda ids: [i.strip() for i in ids.split(",") if i.strip()])
+    names = filled["annotator"].map(lambda name: " ".join(str(name).split()))
+    return filled.assign(
+        verdict=filled["verdict"].str.strip().str.lower(),
+        rules_broken=filled["rules_broken"].fillna("").map(lambda ids: ",".join(_split(ids))),
+        annotator=names.groupby(names.str.casefold()).transform("first"),
     )
-    other = filled["policy"].notna() & (filled["policy"] != policy)
-    problems = [
+
+
+def _split(ids: str) -> list[str]:
+    return [one.strip() for one in ids.split(",") if one.strip()]
+
+
+def _find_problems(
+    filled: pd.DataFrame, known: pd.DataFrame, policy: Policy, digests: Collection[str]
+) -> list[str]:
+    names, rules = filled["policy"], {rule.id for rule in policy.rules}
+    edited = filled["policy_digest"].notna() & ~filled["policy_digest"].isin(digests)
+    named = filled["rules_broken"].map(_split)
+    twice = filled.duplicated(["task_id", "annotator"], keep=False)
+    return [
         *_find(filled, ~filled["task_id"].isin(known.index), "task_id", "no pair has such a task"),
         *_find_changed(filled, known),
-        *_find(filled, other, "policy", f"expected {policy}"),
-        *_find(filled, ~words.isin(VERDICTS), "verdict", f"expected {', '.join(VERDICTS)}"),
+        *_find(filled, names.notna() & (names != policy.full_name), "policy", f"expected {policy.full_name}"),
         *_find(
-            filled.assign(rules_broken=named.map(",".join)),
-            named.map(lambda ids: not set(ids) <= set(rules)),
-            "rules_broken",
+            filled, edited & (names.isna() | (names == policy.full_name)), "policy_digest",
+            f"the policy was edited since, and kept its version: it is {policy.fingerprint} now. Export and "
+            "judge again; where the edit does not matter, name that digest as `review.same_as`",
+        ),
+        *_find(filled, ~filled["verdict"].isin(VERDICTS), "verdict", f"expected {', '.join(VERDICTS)}"),
+        *_find(
+            filled, named.map(lambda ids: not rules.issuperset(ids)), "rules_broken",
             "expected ids of the policy's rules",
         ),
         *_find(
-            filled, filled.duplicated(["task_id", "annotator"], keep=False), "annotator",
-            "two verdicts on one task",
+            filled, (filled["verdict"] == "complies") & (named.map(len) > 0), "rules_broken",
+            "broken rules and the verdict complies contradict each other",
         ),
+        *_find(filled, twice, "annotator", "two verdicts on one task"),
     ]  # fmt: skip
-    if problems:
-        more = [f"- and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise VerdictError(
-            "\n".join(
-                [f"{len(problems)} verdicts cannot be used. Mend these rows:", *problems[:_SHOWN], *more]
-            )
-        )
-    texts = known.loc[filled["task_id"], ["prompt", "response", "domain"]].reset_index(drop=True)
-    complies = words.map({"complies": True, "violates": False, "unsure": pd.NA})
-    return pd.DataFrame(
-        {
-            "task_id": filled["task_id"].astype("str"),
-            **{name: texts[name].astype("str") for name in texts},
-            "policy": policy,
-            "complies": pd.array(complies.tolist(), dtype="boolean"),
-            "rules_broken": named.map(",".join).astype("str"),
-            "reason": filled["reason"].astype("str"),
-            "annotator": filled["annotator"].astype("str"),
-        },
-        columns=list(VERDICT_COLUMNS),
-    )
 
 
 def _find(filled: pd.DataFrame, wrong: pd.Series, field: str, expected: str) -> list[str]:
@@ -203,7 +221,7 @@ def _find(filled: pd.DataFrame, wrong: pd.Series, field: str, expected: str) -> 
 
 
 def _find_changed(filled: pd.DataFrame, known: pd.DataFrame) -> list[str]:
-    """Texts that are not those of the task; white space does not matter, for spreadsheets change it."""
+    """Texts that are not those of the task; spreadsheets change white space and leading apostrophes."""
     problems = []
     for name in ("prompt", "response"):
         given, asked = filled[name], filled["task_id"].map(known[name])
@@ -217,4 +235,4 @@ def _find_changed(filled: pd.DataFrame, known: pd.DataFrame) -> list[str]:
 
 
 def _plain(texts: pd.Series) -> pd.Series:
-    return texts.fillna("").map(lambda text: " ".join(str(text).split()))
+    return texts.fillna("").map(lambda text: " ".join(str(text).lstrip("'").split()))

@@ -57,7 +57,8 @@ def verify_candidates(
     gate = corrections.Gate(**parameters.quality.model_dump())
     assessed = corrections.assess(correction_candidates, punish_pairs, gate, seed=seed)
     oracle = appoint(parameters.verifier or judging, pairs)
-    verified = corrections.verify(assessed, punish_pairs, policy, oracle)
+    authors_vouch = parameters.verifier is None
+    verified = corrections.verify(assessed, punish_pairs, policy, oracle, authors_vouch=authors_vouch)
     return corrections.choose(verified, min_confidence=parameters.min_confidence)
 
 
@@ -82,9 +83,13 @@ def correct_pairs(
     return corrected, report, lineage.seal("corrections", inputs=inputs, outputs=outputs, **facts)
 
 
-def measure_leakage(verified_corrections: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """How far each machine's corrections are from those of people."""
-    return corrections.measure_leakage(verified_corrections, seed=seed)
+def measure_leakage(
+    verified_corrections: pd.DataFrame, human_verdicts: pd.DataFrame, policy: Policy, seed: int
+) -> pd.DataFrame:
+    """How far each machine's corrections are from those of people, and the verifier from their verdicts."""
+    written = corrections.measure_leakage(verified_corrections, seed=seed)
+    verified = corrections.measure_verifier(verified_corrections, human_verdicts, policy, seed=seed)
+    return pd.concat([part for part in (written, verified) if len(part)] or [written], ignore_index=True)
 
 
 def draw_leakage(correction_leakage: pd.DataFrame) -> go.Figure:

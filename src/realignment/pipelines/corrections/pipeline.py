@@ -50,14 +50,21 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["corrected_pairs", "corrections_report", "corrections_manifest"],
                 name="correct_pairs",
             ),
-            Node(
-                nodes.measure_leakage,
-                ["verified_corrections", "params:seed"],
-                "correction_leakage",
-                name="measure_leakage",
-            ),
-            Node(nodes.draw_leakage, "correction_leakage", "correction_leakage_figure", name="draw_leakage"),
+            *measure_corrections(),
         ],
         namespace="corrections",
         prefix_datasets_with_namespace=False,
     )
+
+
+def measure_corrections() -> list[Node]:
+    """verified_corrections, human_verdicts → correction_leakage: again whenever people have judged some."""
+    return [
+        Node(
+            nodes.measure_leakage,
+            ["verified_corrections", "human_verdicts", "policy", "params:seed"],
+            "correction_leakage",
+            name="measure_leakage",
+        ),
+        Node(nodes.draw_leakage, "correction_leakage", "correction_leakage_figure", name="draw_leakage"),
+    ]

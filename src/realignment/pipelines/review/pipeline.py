@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from realignment.pipelines.audit import nodes as audit
 from realignment.pipelines.audit.pipeline import TRIAGED
+from realignment.pipelines.corrections.pipeline import measure_corrections
 from realignment.pipelines.review import nodes
 
 FORMS = [
@@ -31,6 +32,8 @@ def create_export(**_: object) -> Pipeline:
                 [
                     "review_pairs",
                     "review_sample",
+                    "punish_pairs",
+                    "verified_corrections",
                     "triage_manifest",
                     "policy",
                     "params:review",
@@ -47,15 +50,23 @@ def create_export(**_: object) -> Pipeline:
 
 
 def create_import(**_: object) -> Pipeline:
-    """What people handed back → human_verdicts, review_report."""
+    """What people handed back → human_verdicts, review_report; what they say of corrections, measured."""
     return Pipeline(
         [
             Node(
                 nodes.import_verdicts,
-                ["returned_verdicts", "pairs", "policy", "params:seed"],
+                [
+                    "returned_verdicts",
+                    "pairs",
+                    "verified_corrections",
+                    "policy",
+                    "params:review",
+                    "params:seed",
+                ],
                 ["human_verdicts", "review_report"],
                 name="import_verdicts",
-            )
+            ),
+            *measure_corrections(),
         ],
         namespace="review",
         prefix_datasets_with_namespace=False,
