@@ -43,6 +43,15 @@ def failed(report):
     return [check["name"] for check in report["checks"] if not check["passed"]]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "passes"), [(0.14, 0.11, True), (0.14, 0.14, True), (0.1, 0.11, False)]
+)
+def test_over_refusal_above_the_limit_passes_where_it_was_as_large_before(before, after, passes):
+    report = gate(table(over_refusal=row("over_refusal", before=before, after=after)), **LIMITS)
+    assert report["passed"] == passes
+    assert any("the limit is 10.0 %, or what it was before" in reason for reason in report["reasons"])
+
+
 def test_a_good_candidate_passes_and_says_why():
     report = gate(table(), **LIMITS)
     assert report["passed"]

@@ -62,7 +62,8 @@ def gate(
             difference, difference_low, difference_high`; shares in 0..1, `kl_drift` in nats per token.
         min_agreement_gain: Least rise of agreement, as a share.
         min_preference_gain: Least rise of preference accuracy, as a share, where agreement was not measured.
-        max_over_refusal: Largest share of prompts outside the policy that are answered as if inside.
+        max_over_refusal: Largest share of prompts outside the policy that are answered as if inside, unless
+            it was as large before.
         max_kl_drift: Largest KL(reference ‖ realigned) on retained prompts, in nats per token.
         max_capability_drop: Largest loss of accuracy; one whose interval includes zero passes too.
         champion: What the candidate would replace; None: there is no champion for this policy.
@@ -149,10 +150,19 @@ def _gain(row: dict[str, Any], name: str, subject: str, limit: float) -> Check:
 
 
 def _over_refusal(row: dict[str, Any], limit: float) -> Check:
+    """What a judge finds before training, too, is its own false alarms, or a fault that training did not add."""
+    before = float(row["before"])
     detail = (
-        f"Over-refusal{_by(row)} is {_percent(row['after'])} after training; the limit is {_percent(limit)}."
+        f"Over-refusal{_by(row)} went from {_percent(before)} to {_percent(row['after'])}; the limit is "
+        f"{_percent(limit)}, or what it was before."
     )
-    return _check(f"over_refusal{_by(row)}", row["after"], limit, lambda value: value <= limit, detail)
+    return _check(
+        f"over_refusal{_by(row)}",
+        row["after"],
+        limit,
+        lambda value: value <= limit or value <= before,
+        detail,
+    )
 
 
 def _kl_drift(row: dict[str, Any], limit: float) -> Check:

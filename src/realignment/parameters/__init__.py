@@ -196,6 +196,8 @@ class PromotionParameters(Parameters):
     min_preference_gain: Share = Field(
         description="Least rise of held-out preference accuracy, where agreement was not measured"
     )
-    max_over_refusal: Share = Field(description="Largest share of outside prompts with the policy applied")
+    max_over_refusal: Share = Field(
+        description="Largest share of outside prompts with the policy applied, unless as large before"
+    )
     max_kl_drift: float = Field(gt=0, description="nats per token on retained held-out pairs")
     max_capability_drop: Share = Field(description="Largest loss of accuracy that is not within its interval")
