@@ -69,7 +69,7 @@ def test_a_good_candidate_passes_and_says_why():
         (
             "over_refusal",
             row("over_refusal", before=0.0, after=0.11),
-            "11.0 % after training; the limit is 10.0 %",
+            "to 11.0 %; the limit is 10.0 %",
         ),
         (
             "kl_drift",

@@ -150,7 +150,7 @@ def _gain(row: dict[str, Any], name: str, subject: str, limit: float) -> Check:
 
 
 def _over_refusal(row: dict[str, Any], limit: float) -> Check:
-    """What a judge finds before training, too, is its own false alarms, or a fault that training did not add."""
+    """What a judge finds before training too is a false alarm, or a fault that training did not add."""
     before = float(row["before"])
     detail = (
         f"Over-refusal{_by(row)} went from {_percent(before)} to {_percent(row['after'])}; the limit is "
