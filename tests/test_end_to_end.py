@@ -276,8 +276,11 @@ def test_labelled_pairs_run_by_configuration_alone_and_are_measured_on_held_out_
     assert (summary["agreement"], summary["over_refusal"], summary["oracle_accuracy"]) == (None, None, None)
     table = pd.read_csv(entry(tmp_path, "evaluation_table")).set_index("metric")
     held_out = pd.read_parquet(entry(tmp_path, "held_out_pairs"))
-    inverted = int((held_out["disposition"] == "INVERT").sum())
-    assert table.loc["preference_accuracy", "n"] == inverted > 0
+    inverted = held_out["disposition"] == "INVERT"
+    # Where labels judge, a correction that a person wrote is verified by its author.
+    corrected = (held_out["disposition"] == "PUNISH") & held_out["correction"].notna()
+    assert table.loc["preference_accuracy", "n"] == (inverted | corrected).sum()
+    assert inverted.any()
     assert {"margin", "kl_drift", "logratio_retained"} <= set(table.index)
     assert any("preference accuracy on held-out pairs instead" in r for r in summary["gate"]["reasons"])
     assert entry(tmp_path, "triage_flow").is_file()
