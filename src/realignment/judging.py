@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from realignment.evaluation.statistics import wilson_interval
-from realignment.intake.flags import read_verdicts
+from realignment.intake.flags import verdict_column
 from realignment.oracles import Oracle
 from realignment.policy import Policy
 from realignment.records import Counts, Disposition, Exchange, HealthError, Judgment
@@ -60,21 +61,26 @@ def _judge_chunk(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[st
     asked = {response: exchanges_of(pairs, response) for response in JUDGED_RESPONSES}
     judgments = iter(oracle([*chain.from_iterable(asked.values())], policy))
     return {
-        response: _tabulate(pairs, response, list(islice(judgments, len(exchanges))), oracle.name)
+        response: _judged(pairs, response, list(islice(judgments, len(exchanges))), oracle.name)
         for response, exchanges in asked.items()
     }
 
 
-def _tabulate(pairs: pd.DataFrame, response: str, judgments: list[Judgment], oracle: str) -> pd.DataFrame:
-    rows = pairs[pairs[response].notna()]
+def _judged(pairs: pd.DataFrame, response: str, judgments: list[Judgment], oracle: str) -> pd.DataFrame:
+    pair_ids = pairs.loc[pairs[response].notna(), "pair_id"]
+    table = tabulate(judgments)
+    table.insert(0, "pair_id", pd.Series(pair_ids.tolist(), dtype="str"))
+    table.insert(1, "response", pd.Series([response] * len(table), dtype="str"))
+    return table.assign(oracle=pd.Series([oracle] * len(table), dtype="str"))
+
+
+def tabulate(judgments: Sequence[Judgment]) -> pd.DataFrame:
+    """Columns complies (true, false or null), confidence, rules_broken (ids between commas), reason."""
     columns = {
-        "pair_id": rows["pair_id"].tolist(),
-        "response": [response] * len(rows),
         "complies": [judgment.complies for judgment in judgments],
         "confidence": [judgment.confidence for judgment in judgments],
         "rules_broken": [",".join(judgment.rules_broken) for judgment in judgments],
         "reason": [judgment.reason for judgment in judgments],
-        "oracle": [oracle] * len(rows),
     }
     kinds = {"complies": "boolean", "confidence": "float64"}
     return pd.DataFrame(
@@ -92,7 +98,7 @@ def truth_labels(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     for response in ("chosen", "rejected"):
         column = f"{response}_complies"
         if column in pairs:
-            labels = read_verdicts(pairs, column)
+            labels = verdict_column(pairs, column)
             for prompt, text, label in zip(pairs["prompt"], pairs[response], labels, strict=True):
                 known = found.setdefault((prompt, text), set())
                 if not pd.isna(label):

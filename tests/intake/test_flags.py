@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from realignment.evaluation.judges import labelled_answers, labelled_exchanges, labelled_table
-from realignment.intake.flags import read_verdicts
+from realignment.intake.flags import verdict_column
 from realignment.intake.readers import read_table
 from realignment.judging import truth_labels
 from realignment.oracles.human import HumanOracle, read_imported
@@ -118,7 +118,7 @@ def test_labelled_pairs_teach_what_their_words_say_and_a_wrong_word_is_no_reason
 
 def test_numbers_and_flags_of_numpy_are_flags():
     table = pd.DataFrame({"complies": pd.Series([np.True_, np.int64(0), 1.0, np.nan, pd.NA], dtype=object)})
-    assert read_verdicts(table).tolist() == [True, False, True, pd.NA, pd.NA]
+    assert verdict_column(table).tolist() == [True, False, True, pd.NA, pd.NA]
 
 
 def test_a_labelled_row_without_a_response_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from realignment.corrections.candidates import PEOPLE
 from realignment.evaluation.statistics import wilson_interval
+from realignment.judging import tabulate
 from realignment.oracles import Oracle
 from realignment.oracles.human import NOT_JUDGED
 from realignment.oracles.labels import NO_LABEL
@@ -65,7 +66,7 @@ def verify(
         writers = candidates.loc[asked, "writer"]
         judgments = [_vouch(j) if who == PEOPLE else j for j, who in zip(judgments, writers, strict=True)]
     _warn_of_dropped(candidates.loc[asked, "writer"], judgments, oracle.name)
-    rows = _tabulate(judgments, candidates.index[asked]).reindex(candidates.index)
+    rows = tabulate(judgments).set_axis(candidates.index[asked]).reindex(candidates.index)
     vouched = (rows["reason"] == VOUCHED).to_numpy(bool)
     return candidates.assign(
         complies=rows["complies"],
@@ -76,16 +77,6 @@ def verify(
         verified_under=pd.Series(policy.fingerprint, index=candidates.index, dtype="str"),
         task_id=_name_tasks(candidates, pairs),
     )
-
-
-def _tabulate(judgments: Sequence[Judgment], index: pd.Index) -> pd.DataFrame:
-    columns = {
-        "complies": pd.array([j.complies for j in judgments], dtype="boolean"),
-        "confidence": np.array([j.confidence for j in judgments], dtype=float),
-        "rules_broken": pd.Series([",".join(j.rules_broken) for j in judgments], dtype="str").to_numpy(),
-        "reason": pd.Series([j.reason for j in judgments], dtype="str").to_numpy(),
-    }
-    return pd.DataFrame(columns, index=index)
 
 
 def _name_tasks(candidates: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:

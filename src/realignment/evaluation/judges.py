@@ -8,7 +8,7 @@ import pandas as pd
 
 from realignment import intake
 from realignment.evaluation.statistics import wilson_interval
-from realignment.intake.flags import read_verdicts
+from realignment.intake.flags import verdict_column
 from realignment.judging import JUDGED_RESPONSES, exchanges_of
 from realignment.oracles import Oracle
 from realignment.oracles.classifier import ClassifierError, train_classifier
@@ -36,7 +36,7 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
             rows = pairs[pairs[response].notna()]
             truth = [True] * len(rows)
         elif column in pairs:
-            given = read_verdicts(pairs, column)
+            given = verdict_column(pairs, column)
             rows, truth = pairs[given.notna()], given.dropna().tolist()
         else:
             continue
@@ -64,7 +64,7 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
         )
     check_text(digests_of(answers).get(policy.full_name, ()), policy)
     rows = answers[answers["policy"] == policy.full_name]
-    labels = read_verdicts(rows)
+    labels = verdict_column(rows)
     rows = rows[labels.notna()]
     if gaps := rows.index[rows["prompt"].isna() | rows["response"].isna()].tolist():
         raise DataError(
@@ -91,7 +91,7 @@ def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange]
     else:
         limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
         # A row that cannot be used is no loss here, a label that cannot be read is a mistake.
-        read = {name: read_verdicts(labels, name) for name in TRUTH_COLUMNS if name in labels}
+        read = {name: verdict_column(labels, name) for name in TRUTH_COLUMNS if name in labels}
         pairs = intake.clean_pairs(labels.assign(**read), invalid="skip", **limits).pairs
         exchanges, verdicts = labelled_exchanges(pairs)
     if not exchanges:

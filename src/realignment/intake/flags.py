@@ -37,7 +37,7 @@ def read_flag(cell: Any) -> bool | None:
     return _FLAGS[_key(cell)] if is_flag(cell) else None
 
 
-def read_verdicts(table: pd.DataFrame, column: str = "complies") -> pd.Series:
+def verdict_column(table: pd.DataFrame, column: str = "complies") -> pd.Series:
     """A column of verdicts as `boolean`, null where none was given.
 
     Args:

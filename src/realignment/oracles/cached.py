@@ -36,6 +36,8 @@ class VerdictStoreError(OracleError):
 class _DamagedError(sqlite3.DatabaseError):
     """A row is there, and is no verdict."""
 
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
 
 @dataclass(frozen=True)
 class VerdictStore:
@@ -102,16 +104,10 @@ def _what_to_do(error: Exception) -> str:
     """By what SQLite says is wrong: only a store that is whole keeps what it has."""
     again = "and run again: only what is missing is asked."
     other = "set another `judging.verdict_store`"
-    match getattr(error, "sqlite_errorcode", None):
-        case None if isinstance(error, OSError):
-            return f"Make its folder one that can be written, or {other}, {again}"
-        case None if not isinstance(error, _DamagedError):
-            kind = sqlite3.SQLITE_CONSTRAINT  # Python's own refusal to hand a value over
-        case None:
-            kind = sqlite3.SQLITE_CORRUPT
-        case int(code):
-            kind = code & 0xFF
-    match kind:
+    if isinstance(error, OSError):
+        return f"Make its folder one that can be written, or {other}, {again}"
+    # Without a code it is Python's own refusal to hand a value over.
+    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CONSTRAINT) & 0xFF:
         case sqlite3.SQLITE_FULL:
             return f"What it has stays. Make room on the disk, or {other}, {again}"
         case sqlite3.SQLITE_IOERR:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from realignment.intake.flags import read_verdicts
+from realignment.intake.flags import verdict_column
 from realignment.intake.readers import read_table
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange, Judgment
@@ -61,7 +61,7 @@ class HumanOracle:
                 "policy_digest): an edit of it that kept its version would go unnoticed"
             )
         opinions: dict[str, dict[tuple[str, str], tuple[Opinion, ...]]] = {}
-        rows = verdicts.assign(complies=read_verdicts(verdicts)).to_dict("records")
+        rows = verdicts.assign(complies=verdict_column(verdicts)).to_dict("records")
         for row in rows:
             rules = row.get("rules_broken")
             broken = tuple(filter(None, rules.split(","))) if isinstance(rules, str) else ()

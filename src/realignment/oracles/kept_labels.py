@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realignment.intake.flags import read_verdicts
+from realignment.intake.flags import verdict_column
 from realignment.intake.seen import Hashes, hash_key, hash_keys
 
 Value = TypeVar("Value")
@@ -54,7 +54,7 @@ def keep_labels(parts: Iterable[pd.DataFrame]) -> tuple[KeptByHash[bool], KeptBy
             if f"{response}_complies" not in part:
                 continue
             hashes = hash_keys(zip(part["prompt"], part[response], strict=True))
-            given = read_verdicts(part, f"{response}_complies")
+            given = verdict_column(part, f"{response}_complies")
             bits = np.where(given.isna(), 0, np.where(given.fillna(False).to_numpy(bool), 1, 2))
             labels.append((hashes, bits.astype(np.int32)))
             if f"{response}_rules" in part:

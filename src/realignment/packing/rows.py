@@ -232,15 +232,3 @@ def _separate(pairs: Sequence[TokenizedPair], pad_id: int) -> dict[str, Any]:
         "home": torch.empty(0, dtype=torch.long),
         "source": torch.tensor(list(chain.from_iterable(sources))),
     }
-
-
-def batches_by_tokens(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
-    """Indices of texts in batches of similar length, of a padded size within the budget (or one text)."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -149,9 +149,8 @@ def train(
         TrainingError: An example to be trained away from has no reference log-probabilities.
     """
     _check_references(examples)
-    arguments.activation_checkpointing = arguments.gradient_checkpointing = (
-        False  # the model's, or not at all
-    )
+    # The model has it on already, or not at all.
+    arguments.activation_checkpointing = arguments.gradient_checkpointing = False
     order = epoch_order([int(e.treatment) for e in examples], epochs=epochs, seed=arguments.seed)
     trainer = RealignTrainer(
         model=model,
