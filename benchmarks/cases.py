@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from realignment.models.adapters import trainable_model
-from realignment.packing.tokenization import TokenizedPair, chat_messages, tokenize_pair
+from realignment.likelihood.tokenization import TokenizedPair, chat_messages, tokenize_pair
+from realignment.model.adapters import trainable_model
 from realignment.parameters import LoraParameters
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from realignment import corrections, intake, judging, provenance, triage
+from realignment import corrections, intake, judging, triage
 from realignment.intake.readers import read_table
 from realignment.oracles.rules import RulesOracle
-from realignment.parameters import CorrectionsParameters, JudgingParameters, ModelParameters
+from realignment.parameters import CorrectionsParameters, JudgingParameters
+from realignment.parameters.base import ModelParameters
 from realignment.policy import read_policy
+from realignment.tracking import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results/corrections.md"

@@ -17,7 +17,7 @@ import step
 import torch
 from harness import Call, Claim, Row, alternate, options_of, peaks, report, settle
 
-from realignment.packing.tokenization import TokenizedPair
+from realignment.likelihood.tokenization import TokenizedPair
 
 SAME_IN_BF16 = {"loss": 1e-2, "gradient": 0.1}
 SCORES_IN_BF16 = {"scores": 0.1}

@@ -12,7 +12,7 @@ import peers
 import trl_peer
 from harness import Call, Claim, Row, alternate, options_of, report, settle
 
-from realignment.packing.tokenization import TokenizedPair
+from realignment.likelihood.tokenization import TokenizedPair
 
 OURS, PUBLISHED, PER_SAMPLE = "ours", "published loop, weights alone", "a backward per pair, weights alone"
 VMAP = "`vmap(grad)`, weights alone"

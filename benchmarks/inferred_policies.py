@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from realignment import intake, principles
+from realignment import infer_policy, intake
 from realignment.intake.readers import read_table
 from realignment.parameters import PrinciplesParameters
 
@@ -25,15 +25,15 @@ DATA = {
 }
 
 
-def infer(file: Path) -> principles.Explanation:
+def infer(file: Path) -> infer_policy.Explanation:
     """The principles of one data set, with the parameters of conf/base."""
-    configured = yaml.safe_load((ROOT / "conf/base/parameters_principles.yml").read_text(encoding="utf-8"))
+    configured = yaml.safe_load((ROOT / "conf/base/parameters_infer_policy.yml").read_text(encoding="utf-8"))
     raw = read_table(str(file))
     pairs = intake.clean_pairs(raw, invalid="skip", max_prompt_chars=8000, long_prompts="drop").pairs
-    return principles.infer(pairs, PrinciplesParameters(**configured["principles"]), seed=SEED)
+    return infer_policy.infer(pairs, PrinciplesParameters(**configured["principles"]), seed=SEED)
 
 
-def to_markdown(name: str, found: principles.Explanation) -> str:
+def to_markdown(name: str, found: infer_policy.Explanation) -> str:
     """One data set's report and table."""
     report = found.report
     lines = [

@@ -25,17 +25,22 @@ from harness import machine, quiet
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from realignment import examples, gold, intake, judging, triage, weighing
-from realignment.gradients.ghost import Gradient
+from realignment import intake, judging, triage
+from realignment.gold.batch import partition
+from realignment.impact.ghost import Gradient
+from realignment.impact.scoring import compute_gold_gradient, precondition
 from realignment.intake.readers import read_table
-from realignment.likelihood import response_log_probabilities, scoring_mode
-from realignment.objective import Example, Objective, Treatment, pair_losses
+from realignment.likelihood.backbone import scoring_mode
+from realignment.likelihood.log_probs import response_log_probabilities
+from realignment.likelihood.packing import Rows
+from realignment.objective import examples
+from realignment.objective.hybrid import Example, Objective, Treatment, pair_losses
 from realignment.oracles.rules import RulesOracle
-from realignment.packing.rows import Rows
-from realignment.parameters import LossParameters, ModelParameters, TrainingParameters
+from realignment.parameters import LossParameters, TrainingParameters
+from realignment.parameters.base import ModelParameters
 from realignment.policy import read_policy
 from realignment.records import CONFLICTS
-from realignment.workbench import Workbench, open_workbench
+from realignment.training.setup import Workbench, open_workbench
 
 ROOT = cases.ROOT
 PAGE = ROOT / "docs/results/marginal-gain.md"
@@ -66,7 +71,7 @@ def sample_pairs(bench: Workbench, conflicts: int, size: int) -> tuple[list[Exam
     policy = read_policy(ROOT / "conf/base/policies/assistant-v2.yml")
     triaged = triage.triage(pairs, judging.judge_pairs(pairs, policy, RulesOracle()), min_confidence=0.5)
     known = triaged[triaged["disposition"] != "REVIEW"]
-    parts = gold.partition(known, held_out_share=0.1, gold_size=size, composition="random", seed=SEED)
+    parts = partition(known, held_out_share=0.1, gold_size=size, composition="random", seed=SEED)
     found = parts.training[parts.training["disposition"].isin(CONFLICTS)].sample(conflicts, random_state=SEED)
     limit = bench.training.max_response_tokens
     return bench.build(found), examples.build_gold_examples(
@@ -117,11 +122,9 @@ def directions(
 ) -> dict[str, Gradient]:
     """H⁻¹ g_J for every curvature, estimated on the conflicts themselves."""
     common: dict[str, Any] = {"layout": bench.layout, "token_budget": 1024}
-    plain = weighing.compute_gold_gradient(bench.model, gold_batch, bench.objective, **common)
+    plain = compute_gold_gradient(bench.model, gold_batch, bench.objective, **common)
     return {
-        name: weighing.precondition(
-            bench.model, plain, batch, curvature=name, damping=0.1, seed=SEED, **common
-        )
+        name: precondition(bench.model, plain, batch, curvature=name, damping=0.1, seed=SEED, **common)
         for name in CURVATURES
     }
 

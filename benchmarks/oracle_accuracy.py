@@ -24,16 +24,16 @@ import pandas as pd
 from realignment import intake, judging, triage
 from realignment.evaluation.judges import labelled_exchanges
 from realignment.intake.readers import read_table
-from realignment.judges import load_local_lm
 from realignment.oracles import Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
+from realignment.oracles.loading import load_local_lm
 from realignment.oracles.rules import RulesOracle
+from realignment.oracles.train_classifier import teach
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import CascadeParameters, ClassifierParameters, LocalLMParameters
 from realignment.policy import Policy, read_policy
 from realignment.records import Judgment
-from realignment.teaching import teach
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/results/oracles.md"
@@ -110,7 +110,7 @@ def measure(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, tu
     )
     confidence = np.stack([both[r]["confidence"].to_numpy(float) for r in both], axis=1)
     truth = pairs[["chosen_complies", "rejected_complies"]].to_numpy(bool)
-    true = np.array([str(judging.disposition_of(bool(c), bool(r))) for c, r in truth])
+    true = np.array([str(triage.disposition_of(bool(c), bool(r))) for c, r in truth])
     assigned = triaged["disposition"].to_numpy(str)
     groups = pd.factorize(pairs["prompt"])[0]
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])

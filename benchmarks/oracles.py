@@ -53,7 +53,7 @@ def measure_local_lm(responses: int, policy_tokens: int) -> float:
     import torch
     from transformers import logging
 
-    from realignment.judges import load_local_lm
+    from realignment.oracles.loading import load_local_lm
     from realignment.parameters import LocalLMParameters
 
     logging.set_verbosity_error()

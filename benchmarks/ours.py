@@ -10,21 +10,21 @@ import torch
 from harness import Result
 from torch import Tensor
 
-from realignment import weighing
-from realignment.gradients.ghost import Gradient
-from realignment.impact import impact_scores
-from realignment.likelihood import response_log_probabilities
-from realignment.objective import Example, Objective, Treatment, pair_losses
-from realignment.packing.rows import Layout, Rows
-from realignment.packing.tokenization import TokenizedPair
+from realignment.impact.ghost import Gradient
+from realignment.impact.scores import impact_scores
+from realignment.impact.scoring import compute_gold_gradient, score_conflicts
+from realignment.likelihood.divergence import ReferenceStates
+from realignment.likelihood.head import Head
+from realignment.likelihood.log_probs import response_log_probabilities
+from realignment.likelihood.packing import Layout, Rows
+from realignment.likelihood.tiled import token_kl
+from realignment.likelihood.tokenization import TokenizedPair
+from realignment.objective.hybrid import Example, Objective, Treatment, pair_losses
 from realignment.parameters import TrainingParameters
-from realignment.training import training_arguments
 from realignment.training.collation import Collator
-from realignment.training.fresh import FreshWeights
+from realignment.training.online_weights import FreshWeights
+from realignment.training.run import training_arguments
 from realignment.training.trainer import RealignTrainer
-from realignment.vocabulary.divergence import ReferenceStates
-from realignment.vocabulary.head import Head
-from realignment.vocabulary.sweeps import token_kl
 
 LAYOUT = Layout(pad_id=0)
 TOKEN_BUDGET = 1024
@@ -70,12 +70,12 @@ def with_reference(model: Any, batch: Sequence[Example]) -> list[Example]:
 
 def gold_gradient(model: Any, gold: Sequence[Example]) -> Gradient:
     """g_J by parameter name."""
-    return weighing.compute_gold_gradient(model, gold, OBJECTIVE, layout=LAYOUT, token_budget=TOKEN_BUDGET)
+    return compute_gold_gradient(model, gold, OBJECTIVE, layout=LAYOUT, token_budget=TOKEN_BUDGET)
 
 
 def scores_and_references(model: Any, batch: Sequence[Example], direction: Gradient) -> Result:
     """Impact scores (N,) and reference log-probabilities (2N,) in one pass."""
-    scored = weighing.score_conflicts(
+    scored = score_conflicts(
         model,
         batch,
         direction,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from realignment.impact import Gradient
-from realignment.objective import Example, Treatment
+from realignment.impact.scores import Gradient
+from realignment.objective.hybrid import Example, Treatment
 
 BETA = 0.1
 PUBLISHED_LENGTH = 256

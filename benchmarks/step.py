@@ -16,7 +16,7 @@ import peers
 import trl_peer
 from harness import Call, Claim, Row, alternate, options_of, report, settle
 
-from realignment.packing.tokenization import TokenizedPair
+from realignment.likelihood.tokenization import TokenizedPair
 
 SAME = {"loss": 1e-5, "gradient": 1e-4}
 TRL, TRL_RESPONSES = "TRL, reference precomputed", "TRL, reference precomputed, response tokens alone"

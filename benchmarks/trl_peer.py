@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
-from realignment.packing.tokenization import TokenizedPair
+from realignment.likelihood.tokenization import TokenizedPair
 
 
 def trainer(

@@ -14,6 +14,7 @@ import yaml
 from command_line import ROOT, environment
 
 from realignment import parameters
+from realignment.parameters.base import Parameters
 from realignment.pipeline_registry import STAGES, register_pipelines
 
 LAYERS = {
@@ -153,7 +154,7 @@ def test_every_parameter_is_typed(pipelines):
         hints = typing.get_type_hints(node.func)
         names = [name for name in hints if name != "return"]
         for argument, dataset in zip(names, node.inputs, strict=True):
-            ours = isinstance(hints[argument], type) and issubclass(hints[argument], parameters.Parameters)
+            ours = isinstance(hints[argument], type) and issubclass(hints[argument], Parameters)
             if dataset.startswith("params:") and not ours and hints[argument] not in (int, str):
                 untyped.append((node.name, argument))
     assert untyped == []

@@ -32,15 +32,19 @@ from documents import (
     write_files,
 )
 
-from realignment import intake, judging, lineage, pipeline_registry, summary, training, triage
+from realignment import intake, judging, pipeline_registry, triage
 from realignment.evaluation import judges, measures
 from realignment.evaluation import table as evaluation_table
 from realignment.evaluation.answers import check_prompts
 from realignment.intake.readers import read_table
+from realignment.oracles.labels import truth_labels
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import OracleParameters
 from realignment.policy import diff_policies, parse_policy, read_policy
+from realignment.promotion import summary
 from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS
+from realignment.tracking import lineage
+from realignment.training.run import HISTORY_COLUMNS
 
 OWN_PAIRS, OWN_POLICY = (ROOT / "docs/how-to" / name for name in ("own-pairs.md", "own-policy.md"))
 CHOOSE_AN_ORACLE = ROOT / "docs/how-to/choose-an-oracle.md"
@@ -66,7 +70,7 @@ def accept(params, env="local"):
     from kedro.config import OmegaConfigLoader
     from kedro.validation.parameter_validator import ParameterValidator
 
-    from realignment.hooks import ParameterGuard
+    from realignment.hooks.terminal import ParameterGuard
     from realignment.settings import CONFIG_LOADER_ARGS
 
     loader = OmegaConfigLoader(str(ROOT / "conf"), env=env, runtime_params=params, **CONFIG_LOADER_ARGS)
@@ -185,7 +189,7 @@ def is_parameter(parameters, name):
 
 @functools.cache
 def modules():
-    """Last part of a module's name → its full names: pages say `rows.lay_out`, not where `rows` lies."""
+    """Last part of a module's name → its full names: pages may say `packing.lay_out`."""
     found = {}
     for file in sorted((ROOT / "src/realignment").rglob("*.py")):
         parts = file.relative_to(ROOT / "src").with_suffix("").parts
@@ -340,7 +344,7 @@ def test_parquet_made_as_own_pairs_says_is_read(brought, monkeypatch):
 
 def test_the_labels_of_own_pairs_are_an_oracle(brought):
     pairs = clean(brought / "labelled.jsonl").pairs
-    assert sorted(map(str, judging.truth_labels(pairs).values())) == ["False", "False", "None", "True"]
+    assert sorted(map(str, truth_labels(pairs).values())) == ["False", "False", "None", "True"]
 
 
 def test_own_pairs_shows_the_rejected_rows_as_they_come(brought):
@@ -458,7 +462,7 @@ def test_the_page_of_outputs_has_the_columns_of_the_tables(shop):
         "judgments": judgments.columns,
         "policy_diff": diff_policies(old_policy, policy).columns,
         "invert_pairs": [name for name in triaged if name not in (*PAIR_COLUMNS, *TRUTH_COLUMNS)],
-        "training_history": training.HISTORY_COLUMNS,
+        "training_history": HISTORY_COLUMNS,
         "evaluation_table": evaluation_table.COLUMNS,
     }
     for name, columns in tables.items():
@@ -515,10 +519,12 @@ def test_the_page_of_outputs_has_the_fields_of_the_summary():
 
 
 def test_method_covers_every_loss_and_health_check():
-    from realignment import impact, losses
+    from realignment.impact.scores import gold_gradient, impact_scores
+    from realignment.impact.weights import check_scores, impact_weights
+    from realignment.objective import losses
 
     for function in (name for name in vars(losses) if name.endswith("_loss")):
-        assert f"`losses.{function}`" in read(METHOD), function
-    assert "`sweeps.token_kl`" in read(METHOD)
-    for function in (impact.impact_scores, impact.impact_weights, impact.gold_gradient, impact.check_scores):
-        assert f"`impact.{function.__name__}`" in read(METHOD)
+        assert f"`objective.losses.{function}`" in read(METHOD), function
+    assert "`likelihood.tiled.token_kl`" in read(METHOD)
+    for function in (impact_scores, impact_weights, gold_gradient, check_scores):
+        assert f"`{function.__module__.removeprefix('realignment.')}.{function.__name__}`" in read(METHOD)

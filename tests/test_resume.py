@@ -11,7 +11,7 @@ from contextlib import closing
 import pandas as pd
 import pytest
 from command_line import ROOT, arguments, environment, kedro, saved
-from oracles.servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
+from servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
 
 from realignment.oracles.cached import BATCH_SIZE
 

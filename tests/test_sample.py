@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realignment.judging import disposition_of
 from realignment.policy import read_policy
+from realignment.triage import disposition_of
 
 SAMPLE = Path(__file__).parents[1] / "data/01_raw/sample"
 MAX_COSINE = 0.45

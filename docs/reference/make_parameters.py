@@ -13,30 +13,48 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from realignment import parameters
-from realignment.tracking import MlflowConfig
+from realignment.parameters import (
+    AlignParameters,
+    AuditParameters,
+    ClassifierParameters,
+    CorrectionsParameters,
+    EvaluationParameters,
+    GoldParameters,
+    ImpactParameters,
+    IntakeParameters,
+    JudgingParameters,
+    LossParameters,
+    PrinciplesParameters,
+    PromotionParameters,
+    ReviewParameters,
+    StreamingParameters,
+    TrainingParameters,
+    TriageParameters,
+)
+from realignment.parameters.base import ModelParameters
+from realignment.tracking.run import MlflowConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = Path(__file__).with_name("parameters.md")
 
 GROUPS: dict[str, type[BaseModel]] = {
-    "intake": parameters.IntakeParameters,
-    "judging": parameters.JudgingParameters,
-    "triage": parameters.TriageParameters,
-    "streaming": parameters.StreamingParameters,
-    "audit": parameters.AuditParameters,
-    "review": parameters.ReviewParameters,
-    "classifier": parameters.ClassifierParameters,
-    "corrections": parameters.CorrectionsParameters,
-    "gold": parameters.GoldParameters,
-    "model": parameters.ModelParameters,
-    "loss": parameters.LossParameters,
-    "impact": parameters.ImpactParameters,
-    "training": parameters.TrainingParameters,
-    "evaluation": parameters.EvaluationParameters,
-    "promotion": parameters.PromotionParameters,
-    "align": parameters.AlignParameters,
-    "principles": parameters.PrinciplesParameters,
+    "intake": IntakeParameters,
+    "judging": JudgingParameters,
+    "triage": TriageParameters,
+    "streaming": StreamingParameters,
+    "audit": AuditParameters,
+    "review": ReviewParameters,
+    "classifier": ClassifierParameters,
+    "corrections": CorrectionsParameters,
+    "gold": GoldParameters,
+    "model": ModelParameters,
+    "loss": LossParameters,
+    "impact": ImpactParameters,
+    "training": TrainingParameters,
+    "evaluation": EvaluationParameters,
+    "promotion": PromotionParameters,
+    "align": AlignParameters,
+    "principles": PrinciplesParameters,
 }
 """Top-level parameter → its model, in the order of the stages."""
 

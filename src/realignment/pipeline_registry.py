@@ -5,7 +5,6 @@ from kedro.pipeline import Pipeline
 from realignment.pipelines import (
     align,
     audit,
-    classifier,
     corrections,
     evaluation,
     gold,
@@ -16,6 +15,7 @@ from realignment.pipelines import (
     model,
     promotion,
     review,
+    train_classifier,
     training,
     triage,
 )
@@ -32,7 +32,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "audit": audit.create_pipeline(),
         "judge_stream": judge_stream.create_pipeline(),
         "infer_policy": infer_policy.create_pipeline(),
-        "train_classifier": classifier.create_pipeline(),
+        "train_classifier": train_classifier.create_pipeline(),
         "review_export": review.create_export(),
         "review_import": review.create_import(),
     }

@@ -18,7 +18,7 @@ TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
 
 
 GRADE_COLUMNS = ("chosen_categories", "chosen_severity", "rejected_categories", "rejected_severity")
-"""Optional grades of harm; a policy with tiers makes verdicts of them (`tiers.grade`)."""
+"""Optional grades of harm; a policy with tiers makes verdicts of them (`policy.severity.grade`)."""
 
 Counts = Counter[tuple[str, ...]]
 """Numbers by what they count; those of a table are the sums of those of its parts."""
@@ -71,6 +71,10 @@ class DataError(RealignmentError):
 
 class HealthError(RealignmentError):
     """A health check stops the run before more work is lost (method.md, section 10)."""
+
+
+class OracleError(RealignmentError):
+    """The oracle cannot judge at all: nothing is lost, and the next run continues."""
 
 
 class NothingToDo(SystemExit):

@@ -5,8 +5,7 @@ from pathlib import Path
 from kedro.config import OmegaConfigLoader
 from kedro.utils import find_kedro_project
 
-from realignment.hooks import LoggingHooks, ParameterGuard, StageTimer
-from realignment.mlflow_hooks import MlflowHooks
+from realignment.hooks import LoggingHooks, MlflowHooks, ParameterGuard, StageTimer
 
 
 def in_project(path: str) -> str:

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY, ScriptedOracle, make_pairs
 
-from realignment import judging, lineage, triage
+from realignment import judging, triage
 from realignment.audit import calibration, comparison, consequences, measuring, truth
 from realignment.audit.sampling import draw_sample
 from realignment.parameters import AuditParameters, JudgingParameters
 from realignment.pipelines.audit import nodes
 from realignment.records import DataError, HealthError
+from realignment.tracking import lineage
 
 
 def audited_pairs(wrong=3, n=30):

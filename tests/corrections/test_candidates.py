@@ -6,16 +6,8 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY, make_pairs
 
-from realignment.corrections.candidates import (
-    CANDIDATE_COLUMNS,
-    PEOPLE,
-    CandidateError,
-    check_origin,
-    choose_pairs,
-    instructed_chat,
-    people_candidates,
-    write_candidates,
-)
+from realignment.corrections import check_origin, choose_pairs, people_candidates, write_candidates
+from realignment.corrections.candidates import CANDIDATE_COLUMNS, PEOPLE, CandidateError, instructed_chat
 from realignment.corrections.writers import Draft
 from realignment.policy import parse_policy
 

@@ -4,15 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from realignment.corrections import measure_leakage
 from realignment.corrections.candidates import PEOPLE
-from realignment.corrections.leakage import LEAKAGE_COLUMNS, _auc_interval, measure_leakage
+from realignment.corrections.leakage import LEAKAGE_COLUMNS, _auc_interval
 from realignment.reports import correction_leakage
 
 WORDS = ["gold", "income", "price", "year", "bank", "rate", "fund", "share", "cost", "tax", "loan", "debt"]
 
 
 def chosen(rng, writer, pairs, *, words=(20, 30), ending="", complies=1.0, rule="says-general"):
-    """Best candidates as `selection.choose` marks them, with texts of random words."""
+    """Best candidates as `corrections.selection.choose` marks them, with texts of random words."""
     rows = []
     for pair in pairs:
         text = " ".join(rng.choice(WORDS, rng.integers(*words))) + "."

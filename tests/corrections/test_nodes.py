@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 from made_up_pairs import make_pairs
 
-from realignment.lineage import LineageError, seal
-from realignment.parameters import CorrectionsParameters, JudgingParameters, ModelParameters
+from realignment.parameters import CorrectionsParameters, JudgingParameters
+from realignment.parameters.base import ModelParameters
 from realignment.pipelines.corrections import nodes
 from realignment.policy import parse_policy
 from realignment.records import digest_table
+from realignment.tracking.lineage import LineageError, seal
 
 POLICY = parse_policy(
     {"name": "a", "version": "2", "text": "t", "rules": [

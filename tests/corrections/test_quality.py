@@ -8,7 +8,8 @@ import pytest
 from command_line import ROOT
 from made_up_pairs import make_pairs
 
-from realignment.corrections.quality import Flaw, Gate, assess, topic_shares
+from realignment.corrections import Gate, assess
+from realignment.corrections.quality import Flaw, topic_shares
 
 GATE = Gate(min_words=4, max_words=30, min_topic=0.8, max_copied=0.5, min_distinct=0.7, allow_refusal=False)
 GOOD = "Gold pays no income and its price swings from year to year."

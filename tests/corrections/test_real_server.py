@@ -5,16 +5,11 @@ import pytest
 from base_model import transformers_serve
 from made_up_pairs import POLICY, make_pairs
 
-from realignment.corrections.candidates import write_candidates
-from realignment.corrections.writers import appoint_writer
-from realignment.parameters import (
-    CorrectionsParameters,
-    JudgingParameters,
-    ModelParameters,
-    PrinciplesParameters,
-)
-from realignment.principles import infer
-from realignment.principles.constitution import ConstitutionError
+from realignment.corrections import appoint_writer, write_candidates
+from realignment.infer_policy import infer
+from realignment.infer_policy.constitution import ConstitutionError
+from realignment.parameters import CorrectionsParameters, JudgingParameters, PrinciplesParameters
+from realignment.parameters.base import ModelParameters
 
 pytestmark = pytest.mark.slow
 

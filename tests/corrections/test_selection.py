@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY, ScriptedOracle, make_pairs
 
+from realignment.corrections import choose, correct, report, verify
 from realignment.corrections.candidates import PEOPLE, to_table
-from realignment.corrections.selection import AUTHOR, NOT_ASKED, PROVENANCE, choose, correct, report, verify
-from realignment.examples import treatment_of
-from realignment.objective import Treatment
+from realignment.corrections.selection import AUTHOR, NOT_ASKED, PROVENANCE
+from realignment.objective.examples import treatment_of
+from realignment.objective.hybrid import Treatment
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.human import HumanOracle
 from realignment.oracles.labels import LabelOracle
@@ -17,7 +18,7 @@ PUNISH = make_pairs({}, {}, {}, {}, disposition="PUNISH")
 
 
 def assessed(*rows):
-    """(pair, writer, response, flaws, topic) → candidates as `quality.assess` gives them."""
+    """(pair, writer, response, flaws, topic) → candidates as `corrections.quality.assess` gives them."""
     numbers: dict = {}
     lines, measures = [], []
     for pair, writer, response, flaws, topic in rows:

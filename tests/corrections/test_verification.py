@@ -8,14 +8,14 @@ import pytest
 from command_line import saved
 from made_up_pairs import POLICY
 
+from realignment.corrections import draw_for_people, measure_verifier
 from realignment.corrections.candidates import PEOPLE, CandidateError
 from realignment.corrections.leakage import LEAKAGE_COLUMNS
-from realignment.corrections.verification import draw_for_people, measure_verifier
-from realignment.evaluation.statistics import wilson_interval
 from realignment.policy import Policy
 from realignment.reports import correction_leakage
 from realignment.review.tasks import task_id
 from realignment.review.verdicts import VERDICT_COLUMNS
+from realignment.statistics import wilson_interval
 
 WORDS = ["gold", "income", "price", "year", "bank", "rate", "fund", "share", "cost", "tax", "loan", "debt"]
 

@@ -2,19 +2,19 @@
 
 import pytest
 from made_up_pairs import POLICY, make_pairs
-from oracles.servers import Script, completion, scripted
+from servers import Script, completion, scripted
 from tiny_decoders import TEMPLATE, tiny_tokenizer
 from tiny_models import save_model
 
-from realignment.corrections.candidates import write_candidates
+from realignment.corrections import appoint_writer, write_candidates
 from realignment.corrections.writers import (
     WriterError,
-    appoint_writer,
     check_independent,
     fold_system_turn,
     knows_system_turn,
 )
-from realignment.parameters import CorrectionsParameters, JudgingParameters, ModelParameters, OracleParameters
+from realignment.parameters import CorrectionsParameters, JudgingParameters, OracleParameters
+from realignment.parameters.base import ModelParameters
 
 RULES = JudgingParameters(oracle="rules")
 PAIRS = make_pairs({}, {}, {"prompt": "How does a plant grow tall?"})

@@ -8,8 +8,8 @@ from made_up_pairs import make_pairs
 from tiny_models import PARAMETERS, load_model, save_model
 
 from realignment.evaluation.answers import answer_with_each, check_prompts, collect_prompts
-from realignment.evaluation.generation import generate
-from realignment.packing.tokenization import chat_messages
+from realignment.likelihood.tokenization import chat_messages
+from realignment.model.generation import generate
 from realignment.parameters import CapabilityParameters, EvaluationParameters
 from realignment.records import DataError
 

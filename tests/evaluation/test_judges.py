@@ -5,9 +5,9 @@ import pytest
 from made_up_pairs import POLICY, make_pairs
 
 from realignment.evaluation.judges import appoint, labelled_answers, labelled_exchanges
-from realignment.evaluation.statistics import wilson_interval
 from realignment.policy import parse_policy
 from realignment.records import DataError, Exchange
+from realignment.statistics import wilson_interval
 
 RULES = [{"id": "r", "description": "d", "check": {"kind": "forbidden", "patterns": ["sell"]}}]
 WITH_RULES = parse_policy({"name": "a", "version": "1", "text": "t", "rules": RULES}, source="test")

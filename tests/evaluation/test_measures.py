@@ -6,9 +6,9 @@ import pytest
 from made_up_pairs import POLICY, ScriptedOracle
 
 from realignment.evaluation import measures
-from realignment.evaluation.statistics import compare_means, compare_proportions
 from realignment.policy import parse_policy
 from realignment.records import Exchange
+from realignment.statistics import compare_means, compare_proportions
 
 COLUMNS = ["kind", "domain", "origin", "before_j", "after_j"]
 ROWS = [

@@ -6,8 +6,8 @@ import torch
 from tiny_models import load_model, save_model
 
 from realignment.evaluation.teacher_forced import preference_order, score_pairs
-from realignment.packing.rows import Layout
-from realignment.packing.tokenization import TokenizedPair
+from realignment.likelihood.packing import Layout
+from realignment.likelihood.tokenization import TokenizedPair
 
 PAIRS = [
     TokenizedPair([5, 6, 7], ([8, 9, 0], [10, 0])),

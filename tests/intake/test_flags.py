@@ -7,9 +7,9 @@ import pytest
 from realignment.evaluation.judges import labelled_answers, labelled_exchanges, labelled_table
 from realignment.intake.flags import verdict_column
 from realignment.intake.readers import read_table
-from realignment.judging import truth_labels
 from realignment.oracles.human import HumanOracle, read_imported
 from realignment.oracles.kept_labels import keep_labels
+from realignment.oracles.labels import truth_labels
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 

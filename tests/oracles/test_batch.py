@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from oracles.servers import COMPLIES, VIOLATES, Script, chat_settings, completion, exchange_of, scripted
+from servers import COMPLIES, VIOLATES, Script, chat_settings, completion, exchange_of, scripted
 
 from realignment.oracles import OracleError
 from realignment.oracles.batch import BatchOracle
@@ -23,7 +23,7 @@ from realignment.policy import parse_policy
 from realignment.records import Exchange
 
 ROOT = Path(__file__).parents[2]
-COMMAND = str(Path(__file__).with_name("batch_command.py"))
+COMMAND = str(ROOT / "tests/support/batch_command.py")
 RULES = [{"id": "no-sell", "description": "No order.", "check": {"kind": "forbidden", "patterns": ["sell"]}}]
 POLICY = parse_policy({"name": "advice", "version": "2", "text": "Be careful.", "rules": RULES}, "test")
 EXCHANGES = [Exchange(f"Should I {n % 4}?", f"Answer {n}.", "money") for n in range(12)]
@@ -299,7 +299,7 @@ def test_files_are_deleted_where_they_are_not_kept(batch):
 
 RUN = """
 import sys
-from oracles.test_batch import *
+from test_batch import *
 folder, url = Path(sys.argv[1]), sys.argv[2]
 batch = Batch(folder, url, None)
 print("begun", flush=True)
@@ -309,7 +309,7 @@ batch.kept(batch.oracle(sys.argv[3], max_requests=8))(EXCHANGES, POLICY)
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_ended_while_its_command_works_goes_on_with_the_rest(batch, ending):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "tests/oracles")])}
     run = subprocess.Popen(
         [sys.executable, "-c", RUN, str(batch.folder), batch.url, "hangs"], env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

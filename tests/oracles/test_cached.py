@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from oracles.servers import COMPLIES, VIOLATES, Script, chat_settings, completion, exchange_of, scripted
+from servers import COMPLIES, VIOLATES, Script, chat_settings, completion, exchange_of, scripted
 
 from realignment.oracles import Usage, in_order
 from realignment.oracles.cached import BATCH_SIZE, CachedOracle, VerdictStore, VerdictStoreError, verdict_key
@@ -235,7 +235,7 @@ def test_a_store_that_another_process_keeps_says_so(store, monkeypatch):
 TO_A_LIMIT = """
 import resource, sys
 from pathlib import Path
-from oracles.test_cached import MANY, POLICY, Counting
+from test_cached import MANY, POLICY, Counting
 from realignment.oracles.cached import CachedOracle, VerdictStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
@@ -248,7 +248,7 @@ def test_no_more_room_to_write_loses_no_verdict_that_was_written_and_the_next_ru
     """A real refusal of the system to write, in the middle of a run: of a file of 60 kB, not of a disk."""
     ended = subprocess.run(
         [sys.executable, "-c", TO_A_LIMIT, store.path], stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "tests/oracles")])},
     )  # fmt: skip
     assert ended.returncode == 1
     assert "VerdictStoreError" in ended.stderr

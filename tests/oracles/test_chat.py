@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from oracles.servers import (
+from servers import (
     COMPLIES,
     VIOLATES,
     BreakOff,
@@ -19,8 +19,8 @@ from oracles.servers import (
     unused_url,
 )
 
+from realignment.chat_client.retry import Pace
 from realignment.oracles import OracleError
-from realignment.oracles.asking import Pace
 from realignment.oracles.cached import CachedOracle, VerdictStore, verdict_key
 from realignment.oracles.chat import ChatOracle
 from realignment.policy import parse_policy
@@ -34,7 +34,7 @@ EXCHANGES = [Exchange("Should I?", f"Answer {number}.", "money") for number in r
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr("realignment.oracles.asking._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("realignment.chat_client.retry._FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture

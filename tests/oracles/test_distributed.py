@@ -7,18 +7,18 @@ import sys
 import time
 from contextlib import closing
 
+import fragile
 import pytest
+from fragile import appoint_another_everywhere, appoint_deadly, appoint_fragile
 from made_up_pairs import POLICY
-from oracles import fragile
-from oracles.fragile import appoint_another_everywhere, appoint_deadly, appoint_fragile
 from pydantic import ValidationError
 from tiny_models import save_model
 from transformers import AutoTokenizer
 
-from realignment.appointment import appoint, report_usage, without_store
 from realignment.oracles import OracleError
 from realignment.oracles.cached import CachedOracle
 from realignment.oracles.distributed import RayOracle, distribute
+from realignment.oracles.factory import appoint, report_usage, without_store
 from realignment.parameters import JudgingParameters, RayParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange

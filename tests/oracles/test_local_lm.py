@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles.injections import INJECTIONS
+from injections import INJECTIONS
 from tiny_decoders import DECODERS, OTHERS, tiny_model
 from tokenizers import Tokenizer
 from tokenizers.models import BPE

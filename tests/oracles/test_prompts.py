@@ -6,12 +6,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.injections import INJECTIONS
-from oracles.servers import chat_settings
+from injections import INJECTIONS
+from servers import chat_settings
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from realignment.chat_client.client import fill_in
 from realignment.oracles import chat, prompts, questions
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.chat import ChatOracle
@@ -28,7 +29,6 @@ from realignment.oracles.prompts import (
     probes,
 )
 from realignment.oracles.questions import chat_question, guard_question
-from realignment.oracles.server import fill_in
 from realignment.parameters import BatchParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange

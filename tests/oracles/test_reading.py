@@ -14,7 +14,8 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from realignment.likelihood import backbone
+from realignment.likelihood.backbone import backbone
+from realignment.likelihood.tokenization import TokenizedPair
 from realignment.oracles import branching
 from realignment.oracles.branching import BRANCHING
 from realignment.oracles.reading import (
@@ -25,7 +26,6 @@ from realignment.oracles.reading import (
     read_prefix,
     shared_prefix,
 )
-from realignment.packing.tokenization import TokenizedPair
 
 # Gemma 2's and 3's norms compute in float32 in any dtype.
 EXACT = {"gemma2": 1e-6, "gemma3": 1e-6}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from base_model import ROOT, configured
 
-from realignment import judges
 from realignment.intake.readers import read_table
+from realignment.oracles.loading import load_local_lm
 from realignment.oracles.prompts import ONE_WORD, ask, instruct
 from realignment.parameters import LocalLMParameters
 from realignment.policy import read_policy
@@ -41,7 +41,7 @@ def test_the_verdicts_of_the_base_model_are_those_of_a_full_pass_each(base_model
     settings = LocalLMParameters(
         source=configured().source, folder=str(base_model.parent), dtype="float32", device="cpu"
     )
-    oracle = judges.load_local_lm(settings)
+    oracle = load_local_lm(settings)
     policy, exchanges = read_policy(ROOT / "conf/base/policies/assistant-v2.yml"), sample_exchanges(pairs=6)
     found = oracle(exchanges, policy)
     expected = [naive_probability(oracle.model, oracle.tokenizer, policy, exchange) for exchange in exchanges]

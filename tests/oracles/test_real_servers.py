@@ -3,11 +3,11 @@
 import math
 import sys
 
+import batch_command
 import pytest
 from base_model import free_port, running, transformers_serve
-from oracles import batch_command
-from oracles.model_server import Judge
-from oracles.servers import chat_settings
+from model_server import Judge
+from servers import chat_settings
 
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.chat import ChatOracle

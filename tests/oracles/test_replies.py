@@ -8,15 +8,15 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.injections import INJECTIONS
+from injections import INJECTIONS
 
-from realignment.oracles.asking import MalformedReplyError, StatusError, message_of
+from realignment.chat_client.client import Failure
+from realignment.chat_client.completions import MalformedReplyError, parse_completion
+from realignment.chat_client.retry import StatusError, message_of
+from realignment.infer_policy.replies import read_principles, read_votes
 from realignment.oracles.batch_files import read_replies
 from realignment.oracles.cached import VerdictStore
-from realignment.oracles.completions import parse_completion
 from realignment.oracles.replies import read_reply, reply_schema, verdict_confidence
-from realignment.oracles.server import Failure
-from realignment.principles.replies import read_principles, read_votes
 
 RULES = ("no-sell", "short")
 COMPLIES = {"reason": "It is careful.", "rules_broken": [], "verdict": "COMPLIES"}

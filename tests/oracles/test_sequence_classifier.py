@@ -6,8 +6,8 @@ import torch
 from made_up_pairs import POLICY
 from tiny_checkpoints import VOCABULARY, WIDTH, save_tiny_llama
 
-from realignment.judges import load_sequence
 from realignment.oracles.classifier import ClassifierError
+from realignment.oracles.loading import load_sequence
 from realignment.oracles.sequence_classifier import load_sequence_classifier, read_labels
 from realignment.parameters import TextClassifierParameters
 from realignment.records import Exchange

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from realignment.audit.measuring import Audit
-from realignment.evaluation.statistics import wilson_interval
-from realignment.lineage import Manifest
 from realignment.records import Disposition, HealthError
+from realignment.statistics import wilson_interval
+from realignment.tracking.lineage import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def report_audit(
         metrics: Its figures, and those of comparisons between oracles.
         truth: labels or people.
         manifest: Of the triage that was audited: an audit counts for no other.
-        independent: See `truth.is_independent`. An oracle that has verdicts from the truth has no error
+        independent: See `audit.truth.is_independent`. An oracle that has verdicts from the truth has no error
             rates, which would be too small.
     """
     audit = audit if independent else replace(audit, error_rates={})

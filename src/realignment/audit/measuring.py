@@ -9,8 +9,8 @@ import pandas as pd
 from realignment.audit.calibration import fit_error_rates, measure_calibration
 from realignment.audit.sampling import ROUTED, Estimate, estimate, tally
 from realignment.audit.scores import ASSIGNED, Dispositions, estimate_all, half, verdict_metrics
-from realignment.judging import disposition_of
 from realignment.records import DataError, Disposition
+from realignment.triage import disposition_of
 
 COLUMNS = ("scope", "metric", "group", "value", "low", "high", "n")
 JUDGED = ("chosen", "rejected")
@@ -25,7 +25,7 @@ class Audit:
         confusion: assigned, true, pairs, low, high (pairs of the population), audited (pairs of the sample).
         reliability: bin, confidence, accuracy, low, high, share, n.
         audited: One row per pair of known truth.
-        error_rates: See `calibration.fit_error_rates`.
+        error_rates: See `audit.calibration.fit_error_rates`.
     """
 
     metrics: pd.DataFrame
@@ -43,7 +43,7 @@ def measure(
     Args:
         triaged: Every pair with its disposition: the population.
         judgments: Of the same pairs.
-        sample: From `sampling.draw_sample` over these pairs.
+        sample: From `audit.sampling.draw_sample` over these pairs.
         truth: pair_id, chosen_truth, rejected_truth (null: unknown), chosen_rules, rejected_rules (ids that
             the truth names, separated by commas; null where it names none).
         seed: Of the intervals.

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realignment.evaluation.statistics import Interval
 from realignment.records import DataError, Disposition
+from realignment.statistics import Interval
 
 DRAWS = 4000
 """Completed populations that an interval is read from: some 100 of them lie in each 2.5 % tail."""

@@ -12,7 +12,7 @@ import scipy
 
 from realignment.corrections.candidates import PEOPLE
 from realignment.corrections.selection import NOT_ASKED, VOUCHED
-from realignment.features import FEATURES, measure
+from realignment.policy.text_features import FEATURES, measure
 
 LEAKAGE_COLUMNS = (
     "writer", "group", "metric", "paired", "n_people", "n_writer", "people", "value", "difference", "low",
@@ -45,7 +45,7 @@ def measure_leakage(chosen: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     bootstrap intervals.
 
     Args:
-        chosen: From `selection.choose`.
+        chosen: From `corrections.choose`.
         seed: Of the bootstrap and the folds.
 
     Returns:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realignment.features import distinct_trigrams, is_bare_refusal, share_of_trigrams_in
+from realignment.policy.text_features import distinct_trigrams, is_bare_refusal, share_of_trigrams_in
 
 REFERENCES = 500
 """Other contexts that a candidate is compared with, at most: enough for a share, and linear in the pairs."""

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from realignment.corrections.candidates import PEOPLE
-from realignment.evaluation.statistics import wilson_interval
 from realignment.judging import tabulate
 from realignment.oracles import Oracle
 from realignment.oracles.human import NOT_JUDGED
@@ -17,6 +16,7 @@ from realignment.oracles.labels import NO_LABEL
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 from realignment.review.tasks import task_id
+from realignment.statistics import wilson_interval
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def verify(
     of people, or labels) knows no new text: there the person who wrote it verifies it.
 
     Args:
-        candidates: From `quality.assess`.
+        candidates: From `corrections.assess`.
         pairs: The PUNISH pairs.
         policy: The new policy.
         oracle: Not the writer.

@@ -8,10 +8,10 @@ import pandas as pd
 
 from realignment.corrections.candidates import CandidateError
 from realignment.corrections.leakage import LEAKAGE_COLUMNS, compare_manner
-from realignment.evaluation.statistics import wilson_interval
 from realignment.oracles.human import HumanOracle
 from realignment.policy import Policy
 from realignment.records import Exchange
+from realignment.statistics import wilson_interval
 
 
 def draw_for_people(verified: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
@@ -20,7 +20,7 @@ def draw_for_people(verified: pd.DataFrame, *, size: int, seed: int) -> pd.DataF
     What the verifier refused is among them: else its strictness would not be seen.
 
     Args:
-        verified: From `selection.choose`.
+        verified: From `corrections.choose`.
         size: Corrections, at most; a text that repeats is one.
         seed: Of the draw.
 
@@ -48,7 +48,7 @@ def measure_verifier(
     the human-verified ones of the same writer, which people have approved too.
 
     Args:
-        verified: From `selection.choose`.
+        verified: From `corrections.choose`.
         verdicts: People's, as imported; those under another text of the policy than `policy` count for
             nothing.
         policy: That the verifier judged by.

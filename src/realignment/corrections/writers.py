@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from realignment import models
-from realignment.parameters import ChatParameters, CorrectionsParameters, ModelParameters, OracleParameters
+from realignment.model.fetching import fetch
+from realignment.parameters import ChatParameters, CorrectionsParameters, OracleParameters
+from realignment.parameters.base import ModelParameters
 from realignment.records import RealignmentError
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ class ModelWriter:
 
     def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
         """Sampled answers, in batches."""
-        from realignment.evaluation.generation import Sampling, answer
-        from realignment.models import load_configured
+        from realignment.model.generation import Sampling, answer
+        from realignment.model.loading import load_configured
 
         model, tokenizer = load_configured(self.path, self.model_parameters)
         known = knows_system_turn(tokenizer)
@@ -99,7 +100,7 @@ class ChatWriter:
 
     def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
         """Sampled answers; a request that fails has an empty draft, which no gate lets pass."""
-        from realignment.chatting import Request, converse
+        from realignment.chat_client.chat import Request, converse
 
         wanted = self.parameters
         common = {
@@ -157,7 +158,7 @@ def appoint_writer(
         check_independent({parameters.chat.model}, verifier)
         return ChatWriter(parameters.chat, parameters, seed)
     check_independent({model_parameters.source}, verifier)
-    reference = models.fetch(
+    reference = fetch(
         model_parameters.source,
         folder=Path(model_parameters.folder),
         sha256=model_parameters.sha256,

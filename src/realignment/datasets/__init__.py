@@ -3,221 +3,30 @@
 A crash while Kedro's own datasets write leaves half a file, which the next run takes for the newest version.
 """
 
-import hashlib
-import json
-import os
-import shutil
-from pathlib import Path, PurePosixPath
-from typing import Any
+from realignment.datasets.checkpoint import CheckpointDataset, CheckpointError, check_checkpoint
+from realignment.datasets.files import (
+    CSVDataset,
+    FigureDataset,
+    JSONDataset,
+    OptionalJSONDataset,
+    OptionalParquetDataset,
+    ParquetDataset,
+    PickleDataset,
+    TextDataset,
+)
+from realignment.datasets.policy import PolicyDataset
 
-import kedro_datasets.json
-import kedro_datasets.pandas
-import kedro_datasets.pickle
-import kedro_datasets.plotly
-import kedro_datasets.text
-import pandas as pd
-from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
-from kedro_datasets._typing import JSONPreview
-
-from realignment.datasets.saving import AtomicSave, MovedTable, TableInParts
-from realignment.policy import Policy, read_policy
-from realignment.records import RealignmentError
-
-MANIFEST = "checkpoint.json"
-"""In every saved checkpoint: `sha256` of the whole, and size and sha256 of each file."""
-
-
-class CheckpointError(RealignmentError):
-    """A folder is not the complete checkpoint that it should be."""
-
-
-class ParquetDataset(MovedTable, kedro_datasets.pandas.ParquetDataset):
-    """A table; one that a node returns as a `TableFile` is moved here, and loaded as any other.
-
-    Example: ``{type: realignment.datasets.ParquetDataset, filepath: pairs.parquet, versioned: true}``
-    """
-
-
-class CSVDataset(TableInParts, kedro_datasets.pandas.CSVDataset):
-    """A table that people open; a `TableFile` is written part by part.
-
-    Example: ``{type: realignment.datasets.CSVDataset, filepath: history.csv}``
-    """
-
-
-class JSONDataset(AtomicSave, kedro_datasets.json.JSONDataset):
-    """A report.
-
-    Example: ``{type: realignment.datasets.JSONDataset, filepath: report.json}``
-    """
-
-
-class OptionalJSONDataset(JSONDataset):
-    """A report that a pipeline of its own makes; empty until someone has run it.
-
-    Example: ``{type: realignment.datasets.OptionalJSONDataset, filepath: audit_report.json, versioned:
-        true}``
-    """
-
-    def load(self) -> Any:
-        """The report, or an empty one."""
-        return super().load() if self.exists() else {}
-
-
-class OptionalParquetDataset(ParquetDataset):
-    """A table that a pipeline of its own makes; without rows or columns until someone has run it.
-
-    Example: ``{type: realignment.datasets.OptionalParquetDataset, filepath: verdicts.parquet, versioned:
-        true}``
-    """
-
-    def load(self) -> Any:
-        """The table, or an empty one."""
-        return super().load() if self.exists() else pd.DataFrame()
-
-
-class PickleDataset(AtomicSave, kedro_datasets.pickle.PickleDataset):
-    """A Python object: open only files that you trust.
-
-    Example: ``{type: realignment.datasets.PickleDataset, filepath: classifier.joblib, backend: joblib}``
-    """
-
-
-class FigureDataset(AtomicSave, kedro_datasets.plotly.JSONDataset):
-    """A Plotly figure.
-
-    Example: ``{type: realignment.datasets.FigureDataset, filepath: triage_flow.json}``
-    """
-
-
-class TextDataset(AtomicSave, kedro_datasets.text.TextDataset):
-    """A page or a text.
-
-    Example: ``{type: realignment.datasets.TextDataset, filepath: report.html}``
-    """
-
-
-class PolicyDataset(AbstractDataset[None, Policy]):
-    """A policy document, validated as it is loaded; people write it, no node does.
-
-    Where the path is a folder, it is a versioned entry that some pipeline wrote (`inferred_policy`), and its
-    newest version is read.
-
-    Example: ``{type: realignment.datasets.PolicyDataset, filepath: conf/base/policies/advice-2.yml}``
-    """
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        path = Path(filepath)
-        versions = sorted(path.glob(f"*/{path.name}")) if path.is_dir() else []
-        self._filepath = PurePosixPath(versions[-1] if versions else path)
-        self.metadata = metadata
-
-    def load(self) -> Policy:
-        """The policy; PolicyError names the rule that is wrong."""
-        return read_policy(Path(self._filepath))
-
-    def save(self, data: None) -> None:
-        """Refused: a policy is an input."""
-        raise DatasetError(f"{self._filepath} is a policy document; no node may write it.")
-
-    def _exists(self) -> bool:
-        return Path(self._filepath).is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}
-
-    def preview(self) -> JSONPreview:
-        """The policy, for kedro-viz."""
-        return JSONPreview(read_policy(Path(self._filepath)).model_dump_json(exclude_none=True))
-
-
-class CheckpointDataset(AbstractVersionedDataset[str, str]):
-    """A model as a ``save_pretrained`` folder; nodes give and get its *path*: Kedro would copy a live model.
-
-    Saving takes the given folder over: it is moved, unless it is itself a saved checkpoint, which is copied.
-
-    Example: ``{type: realignment.datasets.CheckpointDataset, filepath: data/model, versioned: true}``
-    """
-
-    def __init__(
-        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
-    ) -> None:
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
-
-    def load(self) -> str:
-        """The path of the checkpoint, once every file of its manifest is found in its full size."""
-        path = Path(self._get_load_path())
-        check_checkpoint(path)
-        return str(path)
-
-    def save(self, data: str) -> None:
-        """Move the folder `data` into place; it appears there whole or not at all."""
-        source, final = Path(data), Path(self._get_save_path())
-        if not (source / "config.json").is_file():
-            raise CheckpointError(
-                f"{source} is not a checkpoint: expected a `save_pretrained` folder with config.json."
-            )
-        partial = final.with_name(f"{final.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        if (source / MANIFEST).is_file():
-            shutil.copytree(source, partial)
-        else:
-            shutil.move(source, partial)
-            _write_manifest(partial)
-        if self._version is None:
-            shutil.rmtree(final, ignore_errors=True)
-        os.rename(partial, final)
-
-    def _exists(self) -> bool:
-        return (Path(self._get_load_path()) / MANIFEST).is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}
-
-    def preview(self) -> JSONPreview:
-        """Files, sizes and configuration, for kedro-viz."""
-        path = Path(self._get_load_path())
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return JSONPreview(json.dumps({"manifest": _read_manifest(path), "config": config}))
-
-
-def check_checkpoint(path: Path) -> str:
-    """The sha256 of a saved checkpoint, after a look at its files: present, and as long as they were saved.
-
-    Raises:
-        CheckpointError: Names the first file that is missing or cut short.
-    """
-    manifest = _read_manifest(path)
-    for name, file in manifest["files"].items():
-        found = (path / name).stat().st_size if (path / name).is_file() else "no file"
-        if found != file["bytes"]:
-            raise CheckpointError(
-                f"The checkpoint {path} is damaged: {name} should have {file['bytes']} bytes, found {found}. "
-                "Load another version (`kedro run --load-versions`), or run the training again."
-            )
-    return str(manifest["sha256"])
-
-
-def _write_manifest(path: Path) -> None:
-    files = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != MANIFEST:
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            files[file.relative_to(path).as_posix()] = {"bytes": file.stat().st_size, "sha256": digest}
-    whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    (path / MANIFEST).write_text(json.dumps({"sha256": whole, "files": files}, indent=1), encoding="utf-8")
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} has no readable {MANIFEST}: it is not a checkpoint that this project saved."
-        ) from error
-    if "config.json" not in manifest["files"]:
-        raise CheckpointError(f"The checkpoint {path} has no config.json: transformers cannot load it.")
-    return manifest
+__all__ = [
+    "CSVDataset",
+    "CheckpointDataset",
+    "CheckpointError",
+    "FigureDataset",
+    "JSONDataset",
+    "OptionalJSONDataset",
+    "OptionalParquetDataset",
+    "ParquetDataset",
+    "PickleDataset",
+    "PolicyDataset",
+    "TextDataset",
+    "check_checkpoint",
+]

@@ -6,8 +6,8 @@ from typing import Any, NoReturn, TypeVar
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
-from realignment.intake.chunks import Shards, look_through
 from realignment.intake.readers import read_table
+from realignment.intake.shards import Shards, look_through
 from realignment.records import DataError
 from realignment.review.verdicts import read_verdicts
 
@@ -60,7 +60,7 @@ class TableDataset(_InputDataset[pd.DataFrame]):
 
 
 class ShardsDataset(_InputDataset[Shards]):
-    """A table of raw rows in files that are larger than memory; see `intake.chunks.look_through`. Read-only.
+    """A table of raw rows in files that are larger than memory; see `intake.shards.look_through`. Read-only.
 
     Example: ``{type: realignment.datasets.tables.ShardsDataset, filepath: my/pairs}``, a file, a
     folder or a pattern.

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from realignment.evaluation.generation import generate
-from realignment.models import load_configured
-from realignment.packing.tokenization import chat_messages
-from realignment.parameters import EvaluationParameters, ModelParameters
+from realignment.likelihood.tokenization import chat_messages
+from realignment.model.generation import generate
+from realignment.model.loading import load_configured
+from realignment.parameters import EvaluationParameters
+from realignment.parameters.base import ModelParameters
 from realignment.records import DataError
 
 PROMPT_COLUMNS = ("prompt_id", "prompt", "domain", "kind")

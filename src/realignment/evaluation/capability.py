@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.models import load_configured
-from realignment.parameters import CapabilityParameters, ModelParameters
+from realignment.model.loading import load_configured
+from realignment.parameters import CapabilityParameters
+from realignment.parameters.base import ModelParameters
 from realignment.records import DataError
 
 

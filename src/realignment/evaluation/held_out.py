@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from realignment.evaluation.measures import row
-from realignment.evaluation.statistics import compare_means, compare_proportions
 from realignment.evaluation.teacher_forced import preference_order, score_pairs
-from realignment.examples import tokenize_columns
-from realignment.likelihood import choose_layout
-from realignment.models import load_configured
-from realignment.parameters import EvaluationParameters, ModelParameters
+from realignment.likelihood.layout_probe import choose_layout
+from realignment.model.loading import load_configured
+from realignment.objective.examples import tokenize_columns
+from realignment.parameters import EvaluationParameters
+from realignment.parameters.base import ModelParameters
 from realignment.records import Disposition
+from realignment.statistics import compare_means, compare_proportions
 
 
 def score(

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from realignment import intake
-from realignment.evaluation.statistics import wilson_interval
 from realignment.intake.flags import verdict_column
 from realignment.judging import JUDGED_RESPONSES, exchanges_of
 from realignment.oracles import Oracle
@@ -16,6 +15,7 @@ from realignment.oracles.human import check_text, digests_of
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 from realignment.records import TRUTH_COLUMNS, DataError, Exchange
+from realignment.statistics import wilson_interval
 
 ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation.statistics import Comparison, cohen_kappa, compare_means, compare_proportions
 from realignment.judging import exchanges_of
 from realignment.oracles import Oracle
 from realignment.policy import Policy
+from realignment.statistics import Comparison, cohen_kappa, compare_means, compare_proportions
 
 REGULATED_KINDS = ("regulated", "held_out")
 """Prompts on which the new policy changes what is right; `held_out` ones count by `origin:` alone."""

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from realignment.evaluation import held_out, measures
-from realignment.evaluation.statistics import compare_proportions
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
+from realignment.statistics import compare_proportions
 
 COLUMNS = (
     "metric", "group", "judge", "n", "before", "before_low", "before_high", "after", "after_low",
@@ -26,11 +26,11 @@ def tabulate(
     *,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """One row per metric, group and judge; see `measures.row`.
+    """One row per metric, group and judge; see `evaluation.measures.row`.
 
     Args:
         responses: Judged answers; empty where the policy has no rules.
-        held_out_scores: From `held_out.score`.
+        held_out_scores: From `evaluation.held_out.score`.
         capability_scores: task, question, before, after.
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.

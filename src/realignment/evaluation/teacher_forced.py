@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from realignment import likelihood
-from realignment.packing.rows import Layout, Rows
-from realignment.packing.tokenization import TokenizedPair
+from realignment.likelihood.backbone import output_head
+from realignment.likelihood.divergence import ReferenceStates
+from realignment.likelihood.log_probs import response_hidden_states, sum_per_response
+from realignment.likelihood.packing import Layout, Rows
+from realignment.likelihood.tiled import token_likelihoods
+from realignment.likelihood.tokenization import TokenizedPair
 from realignment.records import Disposition
-from realignment.vocabulary.divergence import ReferenceStates
-from realignment.vocabulary.sweeps import token_likelihoods
 
 
 @torch.inference_mode()
@@ -55,10 +56,10 @@ def score_pairs(
 
 def _score(model: Any, reference: Any, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     (hidden, head), (base, base_head) = (
-        (likelihood.response_hidden_states(m, rows), likelihood.output_head(m)) for m in (model, reference)
+        (response_hidden_states(m, rows), output_head(m)) for m in (model, reference)
     )
     tokens = token_likelihoods(hidden, head, rows.target, ReferenceStates(base, base_head))
-    logprobs, references, kl = (likelihood.sum_per_response(values, rows) for values in tokens)
+    logprobs, references, kl = (sum_per_response(values, rows) for values in tokens)
     return logprobs, references, kl / rows.length
 
 

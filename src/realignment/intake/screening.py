@@ -6,7 +6,7 @@ from typing import Any
 
 from realignment.intake.flags import is_flag, is_null, read_flag
 from realignment.intake.formats import Problem
-from realignment.intake.seen import Seen, hash_keys
+from realignment.intake.seen_keys import Seen, hash_keys
 from realignment.intake.unicode import has_lone_surrogate
 from realignment.records import TRUTH_COLUMNS
 

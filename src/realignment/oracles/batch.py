@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from realignment.oracles import Judgments, OracleError, Usage, in_order
-from realignment.oracles.batch_files import (
-    Partition,
-    Request,
-    read_replies,
-    write_partitions,
-    write_request,
-)
+from realignment.chat_client.client import Failure, fill_in
+from realignment.chat_client.usage import Usage, count
+from realignment.oracles.batch_files import Partition, Request, read_replies, write_partitions, write_request
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.commands import fill_places, last_lines, require_command, run
-from realignment.oracles.server import Failure, count, fill_in
+from realignment.oracles.protocol import Judgments, in_order
 from realignment.parameters import BatchParameters
 from realignment.policy import Policy
-from realignment.records import Exchange, Judgment
+from realignment.records import Exchange, Judgment, OracleError
 
 logger = logging.getLogger(__name__)
 

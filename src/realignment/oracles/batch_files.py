@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from realignment.oracles.asking import MalformedReplyError, describe, message_of
-from realignment.oracles.completions import Completion, parse_completion
-from realignment.oracles.server import Answer, Failure
+from realignment.chat_client.client import Answer, Failure
+from realignment.chat_client.completions import Completion, MalformedReplyError, parse_completion
+from realignment.chat_client.retry import describe, message_of
 from realignment.records import Exchange
 
 _URL = "/v1/chat/completions"

@@ -4,7 +4,7 @@ A policy comes first, prompts follow it, and responses follow these: a tree. The
 there already. The rest lies in one row without padding, each prompt once; all layers but attention treat
 tokens one by one. Attention is done in two parts, and the parts are put together by the weight of each
 (the logarithms of their normalisers, as in FlashAttention, arXiv:2205.14135): over the policy, one product
-for all tokens of the row; over what comes after it, per request as in `realignment.packing.attention`.
+for all tokens of the row; over what comes after it, per request as in `realignment.likelihood.attention`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import sdpa_mask
 
-from realignment.packing.attention import take_apart, visible
+from realignment.likelihood.attention import take_apart, visible
 
 BRANCHING = "realignment_branching"
 """Name of this attention among transformers' implementations."""
@@ -34,7 +34,7 @@ class Branches:
         prefix_length: P; may be 0.
         position_ids: Shape (1, L), P and up.
         sequences: Places of each request's tokens in the row, those of similar length together, padded at
-            their ends, shape (R_g, K_g) each; see `rows.Rows`.
+            their ends, shape (R_g, K_g) each; see `likelihood.packing.Rows`.
         home: Where in `sequences`, group after group and row by row, each place is looked up again, shape
             (L,).
         last: Place of each request's last token, shape (R,).

@@ -13,9 +13,10 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from tqdm import tqdm
 
-from realignment.oracles import CostlyOracle, Judgments, OracleError, Usage, in_order
+from realignment.chat_client.usage import Usage
+from realignment.oracles.protocol import CostlyOracle, Judgments, in_order
 from realignment.policy import Policy
-from realignment.records import Exchange, Judgment
+from realignment.records import Exchange, Judgment, OracleError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from realignment.oracles import Oracle
+from realignment.oracles.protocol import Oracle
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 

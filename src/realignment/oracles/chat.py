@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from realignment.oracles import Judgments, Usage, in_order
+from realignment.chat_client.client import Answer, ChatServer, Failure, fill_in
+from realignment.chat_client.usage import Usage
 from realignment.oracles.prompts import AS_JSON, ask, instruct, probes
+from realignment.oracles.protocol import Judgments, in_order
 from realignment.oracles.replies import read_reply, reply_schema, verdict_confidence
-from realignment.oracles.server import Answer, ChatServer, Failure, fill_in
 from realignment.parameters import ChatParameters
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
@@ -66,7 +67,7 @@ class ChatOracle:
                 yield position, self.read(answer, policy)
 
     def bodies(self, exchanges: Iterable[Exchange], policy: Policy) -> Iterator[dict[str, Any]]:
-        """What is asked about each exchange, without what `server.fill_in` adds."""
+        """What is asked about each exchange, without what `chat_client.client.fill_in` adds."""
         shared, system = self._request(policy), {"role": "system", "content": instruct(policy)}
         for exchange in exchanges:
             yield shared | {"messages": [system, {"role": "user", "content": ask(exchange, AS_JSON)}]}

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from realignment.oracles import CostlyOracle, Oracle, OracleError
+from realignment.oracles.protocol import CostlyOracle, Oracle
 from realignment.parameters import RayParameters
 from realignment.policy import Policy
-from realignment.records import Exchange, Judgment
+from realignment.records import Exchange, Judgment, OracleError
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from realignment.oracles import OracleError
+from realignment.records import OracleError
 
 _PATIENCE_S = 20.0
 _LAST_LINES, _LAST_BYTES = 15, 4000

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from realignment.oracles import Judgments, OracleError, Usage, in_order
+from realignment.chat_client.usage import Usage
 from realignment.oracles.cluster import Appoint, Introduction, Workers
+from realignment.oracles.protocol import Judgments, in_order
 from realignment.parameters import RayParameters
 from realignment.policy import Policy
-from realignment.records import Exchange, Judgment
+from realignment.records import Exchange, Judgment, OracleError
 
 
 @dataclass(frozen=True)

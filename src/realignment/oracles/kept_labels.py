@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realignment.intake.flags import verdict_column
-from realignment.intake.seen import Hashes, hash_key, hash_keys
+from realignment.intake.seen_keys import Hashes, hash_key, hash_keys
 
 Value = TypeVar("Value")
 Codes = npt.NDArray[np.int32]
@@ -41,7 +41,7 @@ class KeptByHash(Generic[Value]):
 
 
 def keep_labels(parts: Iterable[pd.DataFrame]) -> tuple[KeptByHash[bool], KeptByHash[tuple[str, ...]]]:
-    """What `judging.truth_labels` and `judging.truth_rules` find in the table that these parts make.
+    """What `labels.truth_labels` and `labels.truth_rules` find in the table that these parts make.
 
     Args:
         parts: Pairs with `records.TRUTH_COLUMNS`, and chosen_rules, rejected_rules where they are graded.

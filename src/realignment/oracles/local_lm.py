@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from realignment.likelihood import backbone, causal_model
-from realignment.oracles import Judgments, OracleError, Usage, in_order
+from realignment.chat_client.usage import Usage
+from realignment.likelihood.backbone import backbone, causal_model
+from realignment.oracles.protocol import Judgments, in_order
 from realignment.oracles.questions import Question
 from realignment.oracles.reading import Reader
 from realignment.policy import Policy
-from realignment.records import Exchange, Judgment
+from realignment.records import Exchange, Judgment, OracleError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

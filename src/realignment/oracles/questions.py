@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from realignment.oracles import OracleError
 from realignment.oracles.prompts import GUARD_FORMATS, ONE_WORD, ask, escaping, instruct, probes
 from realignment.policy import Policy
-from realignment.records import Exchange
+from realignment.records import Exchange, OracleError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

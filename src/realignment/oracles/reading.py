@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from realignment.likelihood import backbone, causal_model
-from realignment.oracles import OracleError
+from realignment.likelihood.backbone import backbone, causal_model
+from realignment.likelihood.packing import Layout, share
+from realignment.likelihood.tokenization import TokenizedPair
 from realignment.oracles.branching import BRANCHING, Branches
-from realignment.packing.rows import Layout, share
-from realignment.packing.tokenization import TokenizedPair
+from realignment.records import OracleError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

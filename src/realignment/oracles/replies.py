@@ -7,18 +7,26 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from realignment.chat_client.completions import Token, well_formed
 from realignment.records import Judgment
 
 COMPLIES, VIOLATES = "COMPLIES", "VIOLATES"
+
+
 _FENCED = re.compile(r"\A```(?:json)?[^\S\n]*\n(.*)\n```\Z", re.DOTALL)
+
+
 _KEYS = {"reason", "rules_broken", "verdict"}
+
+
 _VERDICT_KEY = re.compile(r'(?<!\\)"verdict"\s*:\s*"')
+
+
 _SHOWN = 80
+
+
 _ROUNDING = 0.01
 """A log-probability may be so much above 0: servers compute in half precision, and round."""
-
-Token = tuple[str, Sequence[tuple[str, float | None]]]
-"""A token of a reply, and the alternatives at its place, with their log-probabilities where given."""
 
 
 class _NoVerdict(Exception):
@@ -47,7 +55,7 @@ def read_reply(reply: str, rule_ids: Collection[str], *, oracle: str, confidence
     """The judgment that a reply states; unscored, with the reason, where it states none or two.
 
     Args:
-        reply: One JSON object as `prompts.AS_JSON` asks for it, alone or in a code fence.
+        reply: One JSON object as `oracles.prompts.AS_JSON` asks for it, alone or in a code fence.
         rule_ids: The policy's rules.
         oracle: Who replied.
         confidence: In the verdict, in [0, 1].
@@ -65,11 +73,6 @@ def read_reply(reply: str, rule_ids: Collection[str], *, oracle: str, confidence
     return Judgment(
         complies, confidence, broken, well_formed(reason) if isinstance(reason, str) else "", oracle
     )
-
-
-def well_formed(text: str) -> str:
-    """The text, with a question mark for half a surrogate pair, which JSON can say and no store can hold."""
-    return text if text.isascii() else text.encode("utf-8", errors="replace").decode()
 
 
 def _parse(reply: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from realignment.oracles import Oracle
+from realignment.oracles.protocol import Oracle
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 

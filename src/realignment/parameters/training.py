@@ -44,30 +44,6 @@ class LoraParameters(Parameters):
     dropout: float = Field(0.0, ge=0, lt=1, description="In training only; scores are taken without it")
 
 
-class ImpactParameters(Parameters):
-    """Impact scores → weights (method.md, section 5)."""
-
-    normalize: Literal["mean_one", "l1", "uniform"] = Field(
-        "mean_one", description="mean_one: per disposition; l1: the paper's; uniform: all weights are 1"
-    )
-    winsorize: float | None = Field(
-        None, gt=0, le=1, description="Quantile that caps a disposition's largest weights; null: no cap"
-    )
-    length_normalize: bool = Field(False, description="Divide a score by its pair's response tokens")
-    max_negative_share: Share = Field(0.5, description="A larger share of negative scores stops the run")
-    engine: Literal["ghost", "jvp", "finite_difference"] = Field(
-        "ghost",
-        description="ghost: one backward a batch, exact; jvp: forward mode, exact, keeps no activations; "
-        "finite_difference: two forwards, approximate, float32 alone",
-    )
-    curvature: Literal["identity", "diagonal_fisher", "kfac"] = Field(
-        "identity", description="H in -g_J' H^-1 g_i: the paper's identity, or the Fisher information"
-    )
-    damping: float = Field(0.1, gt=0, description="Added to the Fisher, relative to its mean")
-    curvature_pairs: int = Field(128, ge=1, description="Conflicts on which the Fisher is estimated")
-    token_budget: int = Field(2048, ge=1, description="Tokens of a forward pass")
-
-
 class TrainingParameters(Parameters):
     """How the model is trained; `trainer` passes anything else on to transformers' TrainingArguments."""
 
@@ -104,15 +80,3 @@ class TrainingParameters(Parameters):
     logging_steps: int = Field(1, ge=1, description="Steps between two rows of `training_history`")
     checkpoint_steps: int = Field(50, ge=1, description="Steps between two checkpoints to resume from")
     trainer: dict[str, Any] = Field({}, description="Anything else of transformers' TrainingArguments")
-
-
-class AlignParameters(Parameters):
-    """DPO on the old labels, which makes an M_ref (pipeline `align`)."""
-
-    registered_model: str = Field(min_length=1, description="Name in MLflow's registry")
-    beta: float = Field(0.1, gt=0, description="β of DPO")
-    learning_rate: float = Field(gt=0, description="At the start of TRL's schedule")
-    epochs: float = Field(gt=0, description="Passes over the pairs")
-    batch_size: int = Field(8, ge=1, description="Pairs of a step")
-    max_length: int = Field(512, ge=8, description="Tokens of prompt and response; longer ones are cut")
-    lora: LoraParameters | None = Field(description="The adapter; null trains every parameter")

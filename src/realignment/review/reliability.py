@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realignment.evaluation.statistics import Interval
+from realignment.statistics import Interval
 
 RESAMPLES = 4000
 
@@ -50,7 +50,7 @@ def report_reliability(verdicts: pd.DataFrame, *, unfilled: int, seed: int) -> d
     """Who judged how much, and how far people agree. An annotator who was unsure has given no value.
 
     Args:
-        verdicts: From `verdicts.check_verdicts`.
+        verdicts: From `review.verdicts.check_verdicts`.
         unfilled: Rows of the forms without a verdict.
         seed: Of the resampling.
     """

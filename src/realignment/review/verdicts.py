@@ -141,7 +141,7 @@ def check_verdicts(
 
     Args:
         raw: From `read_verdicts`.
-        tasks: Everything that could have been asked (`tasks.list_tasks` over all pairs).
+        tasks: Everything that could have been asked (`review.tasks.list_tasks` over all pairs).
         policy: That verdicts must have been given under; its ids are those that `rules_broken` may name.
         same_as: Digests of earlier texts of this policy whose verdicts hold for it as it is now.
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from realignment.objective import Example, count_dispositions, error_rates
-from realignment.packing.rows import Layout, Rows
+from realignment.likelihood.packing import Layout, Rows
+from realignment.objective.hybrid import Example, count_dispositions, error_rates
 from realignment.training.reference import KeptReference
 
 Part = dict[str, Any]

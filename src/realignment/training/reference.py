@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from realignment.likelihood import output_head, response_hidden_states, scoring_mode
-from realignment.objective import Example
-from realignment.packing.rows import Layout
+from realignment.likelihood.backbone import output_head, scoring_mode
+from realignment.likelihood.divergence import Reference, ReferenceStates, ReferenceTop
+from realignment.likelihood.head import Head
+from realignment.likelihood.log_probs import response_hidden_states
+from realignment.likelihood.packing import Layout
+from realignment.objective.hybrid import Example
 from realignment.records import RealignmentError
-from realignment.vocabulary.divergence import Reference, ReferenceStates, ReferenceTop
-from realignment.vocabulary.head import Head
 
 Kind = Literal["states", "top256"]
 

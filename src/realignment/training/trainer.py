@@ -7,26 +7,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from realignment import likelihood
-from realignment.gradients.ghost import Gradient, KeptPasses, LayerPasses
-from realignment.likelihood import scoring_mode
-from realignment.objective import (
-    Objective,
-    Treatment,
-    hybrid_loss,
-    is_retained,
-    pair_losses,
-    shares,
-)
-from realignment.packing.rows import Rows
+from realignment.impact.ghost import Gradient, KeptPasses, LayerPasses
+from realignment.likelihood.backbone import causal_model, head_name, output_head, scoring_mode
+from realignment.likelihood.divergence import Reference, ReferenceStates
+from realignment.likelihood.head import Head
+from realignment.likelihood.log_probs import response_hidden_states, sum_per_response
+from realignment.likelihood.packing import Rows
+from realignment.likelihood.tiled import head_gradient
+from realignment.objective.hybrid import Objective, Treatment, hybrid_loss, is_retained, pair_losses, shares
 from realignment.records import HealthError
 from realignment.training.collation import Part
-from realignment.training.fresh import FreshWeights, FreshWeightsKeeper
-from realignment.training.outlook import Outlook, look, retained_kl
+from realignment.training.forward import Outlook, look, retained_kl
+from realignment.training.online_weights import FreshWeights, FreshWeightsKeeper
 from realignment.training.reference import as_reference
-from realignment.vocabulary.divergence import Reference, ReferenceStates
-from realignment.vocabulary.head import Head
-from realignment.vocabulary.sweeps import head_gradient
 
 
 class RealignTrainer(Trainer):
@@ -91,7 +84,7 @@ class RealignTrainer(Trainer):
 
     def _loss(self, model: nn.Module, part: Part) -> Tensor:
         outlook = look(model, part, self._reference(model, part))
-        logprobs = likelihood.sum_per_response(outlook.logprobs, outlook.rows)
+        logprobs = sum_per_response(outlook.logprobs, outlook.rows)
         per_pair = self._pair_losses(logprobs, outlook, part)
         return self._combine(per_pair, part["weights"], logprobs.detach(), outlook, part)
 
@@ -123,13 +116,13 @@ class RealignTrainer(Trainer):
         the gradient with each ℓ_i counted w̃_i times.
         """
         treatments, kept = part["treatments"], KeptPasses()
-        trained, head = self.accelerator.unwrap_model(model), likelihood.output_head(model)
+        trained, head = self.accelerator.unwrap_model(model), output_head(model)
         head_is_trained = head.weight.requires_grad
         rows = Rows(**part["rows"])
         with LayerPasses(trained, (rows.input_ids.shape[0], rows.input_ids.shape[1]), kept):
             outlook = look(model, part, None)
             tokens = outlook.logprobs.detach().requires_grad_()
-            logprobs = likelihood.sum_per_response(tokens, rows)
+            logprobs = sum_per_response(tokens, rows)
             per_pair = self._pair_losses(logprobs, outlook, part)
             (slopes,) = torch.autograd.grad(per_pair.sum(), tokens)
             outlook.logprobs.backward(slopes)
@@ -137,7 +130,7 @@ class RealignTrainer(Trainer):
         weights = fresh.weigh(fresh.scores(trained, kept, rows, hidden, head, slopes), treatments)
         multipliers = (shares(treatments, self._objective, part["counts"]) * weights).to(slopes.dtype)
         gradients = kept.weighted_gradients(multipliers[rows.owner])
-        if head_is_trained and (name := likelihood.head_name(trained, head)) is not None:
+        if head_is_trained and (name := head_name(trained, head)) is not None:
             per_token = slopes * multipliers[rows.pair[rows.response]]
             head_gradients = head_gradient(hidden, head, rows.target, per_token)
             gradients[name] = gradients[name] + head_gradients if name in gradients else head_gradients
@@ -150,16 +143,16 @@ class RealignTrainer(Trainer):
         if not part["is_retained"]:
             return None
         if part["kept"]:
-            head = self._reference_head or likelihood.output_head(model)
-            return as_reference(part["kept"], head, likelihood.causal_model(model).dtype)
+            head = self._reference_head or output_head(model)
+            return as_reference(part["kept"], head, causal_model(model).dtype)
         rows = Rows(**part["rows"])
         if self._reference_model is not None:
             with scoring_mode(self._reference_model):
-                states = likelihood.response_hidden_states(self._reference_model, rows)
-            return ReferenceStates(states, likelihood.output_head(self._reference_model))
+                states = response_hidden_states(self._reference_model, rows)
+            return ReferenceStates(states, output_head(self._reference_model))
         with scoring_mode(model), self.accelerator.unwrap_model(model).disable_adapter():
-            states = likelihood.response_hidden_states(model, rows)
-        return ReferenceStates(states, likelihood.output_head(model).detach())
+            states = response_hidden_states(model, rows)
+        return ReferenceStates(states, output_head(model).detach())
 
     def _record(
         self, terms: dict[str, Tensor], logratios: Tensor, rows: Rows, treatments: Tensor, shares: Tensor

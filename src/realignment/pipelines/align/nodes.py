@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from realignment import registry
-from realignment.parameters import AlignParameters, ModelParameters
+from realignment.parameters import AlignParameters
+from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
+from realignment.tracking import registry
 
 
 def align_model(
@@ -19,9 +20,9 @@ def align_model(
     work_folder: str,
 ) -> tuple[str, pd.DataFrame]:
     """DPO on the old labels with TRL's trainer: chosen over rejected, as annotated."""
-    from realignment import aligning
+    from realignment.align.dpo import align
 
-    return aligning.align(
+    return align(
         pairs, base_model["path"], model_parameters, parameters, seed=seed, work_folder=Path(work_folder)
     )
 

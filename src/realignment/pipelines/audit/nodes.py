@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import lineage
 from realignment.parameters import AuditParameters, JudgingParameters
 from realignment.policy import Policy
 from realignment.records import Disposition
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def judge_audit_sample(
     parameters: AuditParameters,
 ) -> pd.DataFrame:
     """The oracle judges the sample again, and so do the oracles it is compared with."""
-    from realignment.appointment import ask_oracles
+    from realignment.audit.repeats import ask_oracles
 
     judged_by = str(judgments["oracle"].iloc[0])
     _is_independent(judged_by, judging_parameters, parameters)  # before anybody is asked

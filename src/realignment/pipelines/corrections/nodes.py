@@ -6,10 +6,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import corrections, lineage
-from realignment.appointment import appoint
-from realignment.parameters import CorrectionsParameters, JudgingParameters, ModelParameters
+from realignment import corrections
+from realignment.oracles.factory import appoint
+from realignment.parameters import CorrectionsParameters, JudgingParameters
+from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 

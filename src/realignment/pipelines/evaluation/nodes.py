@@ -7,14 +7,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import lineage
-from realignment.parameters import (
-    EvaluationParameters,
-    JudgingParameters,
-    ModelParameters,
-    TrainingParameters,
-)
+from realignment.parameters import EvaluationParameters, JudgingParameters, TrainingParameters
+from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import gold, lineage, triage
+from realignment import triage
 from realignment.audit import calibration, consequences
+from realignment.gold.batch import partition
 from realignment.parameters import AuditParameters, GoldParameters
 from realignment.records import Disposition, NothingToDo
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def draw_gold_batch(
     triaged = pd.concat(splits.values(), ignore_index=True)
     if audited:
         triaged["error_rate"] = calibration.error_rates(triaged, audit_report["error_rates"])
-    parts = gold.partition(
+    parts = partition(
         triaged,
         held_out_share=parameters.held_out_share,
         gold_size=parameters.size,

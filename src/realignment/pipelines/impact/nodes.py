@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import lineage
-from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
+from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
+from realignment.parameters.base import ModelParameters
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +26,18 @@ def weigh_conflicts(
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """Impact weight and reference log-probabilities of every conflict that is trained on."""
-    from realignment import weighing, workbench
+    from realignment.impact.weights import report_weights
     from realignment.records import CONFLICTS
-    from realignment.training.fresh import check_options
+    from realignment.training import setup
+    from realignment.training.online_weights import check_options
 
     check_options(parameters, training)
     lineage.check(gold_manifest, {"training_pairs": training_pairs, "gold_batch": gold_batch})
     conflicts = training_pairs[training_pairs["disposition"].isin(CONFLICTS)].reset_index(drop=True)
     begun = perf_counter()
-    bench = workbench.open_workbench(reference_model["path"], model_parameters, training, loss, seed=seed)
+    bench = setup.open_workbench(reference_model["path"], model_parameters, training, loss, seed=seed)
     table = bench.weigh(conflicts, gold_batch, parameters)
-    report = weighing.report_weights(table) | {
+    report = report_weights(table) | {
         "gold": {"n": len(gold_batch), "composition": gold_batch["disposition"].value_counts().to_dict()},
         "seconds": perf_counter() - begun,
     }

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import principles as core
+from realignment import infer_policy as core
 from realignment.parameters import PrinciplesParameters
 from realignment.policy import Policy, diff_policies
 from realignment.records import digest_table

@@ -3,19 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from realignment import lineage
-from realignment.intake.chunks import Shards
-from realignment.parameters import (
-    IntakeParameters,
-    JudgingParameters,
-    StreamingParameters,
-    TriageParameters,
-)
+from realignment.intake.shards import Shards
+from realignment.parameters import IntakeParameters, JudgingParameters, StreamingParameters, TriageParameters
 from realignment.pipelines.judging.nodes import log_intake
 from realignment.pipelines.triage.nodes import log_triage
 from realignment.policy import Policy
 from realignment.records import Disposition
 from realignment.table_files import TableFile, WorkFolder
+from realignment.tracking import lineage
 
 
 def judge_in_parts(
@@ -29,15 +24,15 @@ def judge_in_parts(
     work_folder: str,
 ) -> tuple[TableFile | dict[str, Any], ...]:
     """Clean, judge and triage the pairs, a part at a time; every table is a file that the catalog takes."""
-    from realignment import streaming
-    from realignment.appointment import appoint
+    from realignment import judge_stream
+    from realignment.oracles.factory import appoint
 
     folder = WorkFolder(Path(work_folder) / "streams")
     size = judging.chunk_size
-    clean = streaming.read_pairs(pair_files, policy, intake, folder=folder, size=size, seed=seed)
+    clean = judge_stream.read_pairs(pair_files, policy, intake, folder=folder, size=size, seed=seed)
     log_intake(clean.report, len(pair_files))
     oracle = appoint(judging, clean.pairs)
-    found = streaming.judge_and_triage(
+    found = judge_stream.judge_and_triage(
         clean.pairs,
         policy,
         oracle,

@@ -5,10 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from realignment import intake, judging, lineage, tiers
-from realignment.appointment import appoint, report_usage, without_store
+from realignment import intake, judging
+from realignment.oracles.factory import appoint, report_usage, without_store
 from realignment.parameters import IntakeParameters, JudgingParameters
 from realignment.policy import Policy, diff_policies
+from realignment.policy.severity import grade
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def read_graded_pairs(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Clean the pairs; grades of harm become labels where the policy has tiers for them."""
     pairs, rejected_rows, report = read_pairs(raw_pairs, parameters, seed)
-    return tiers.grade(pairs, policy), rejected_rows, report
+    return grade(pairs, policy), rejected_rows, report
 
 
 def compare_policies(old_policy: Policy, policy: Policy) -> pd.DataFrame:

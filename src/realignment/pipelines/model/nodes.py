@@ -4,13 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from realignment import models
-from realignment.parameters import ModelParameters
+from realignment.model.fetching import fetch
+from realignment.parameters.base import ModelParameters
 
 
 def fetch_reference_model(parameters: ModelParameters) -> dict[str, Any]:
     """Fetch M_ref once; afterwards this is a look into the folder."""
-    reference = models.fetch(
+    reference = fetch(
         parameters.source,
         folder=Path(parameters.folder),
         sha256=parameters.sha256,

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import promotion, provenance, registry, timing
 from realignment.parameters import PromotionParameters
 from realignment.policy import Policy
-from realignment.summary import headline, summarize
+from realignment.promotion.gate import gate
+from realignment.promotion.summary import headline, summarize
+from realignment.tracking import provenance, registry, timing
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def pass_gate(
     """Decide whether the candidate may become champion, with reasons."""
     champion = registry.read_champion(parameters.registered_model, policy_digest=policy.digest)
     limits = parameters.model_dump(exclude={"registered_model"})
-    return dict(promotion.gate(evaluation_table, champion=champion, **limits))
+    return dict(gate(evaluation_table, champion=champion, **limits))
 
 
 def register_model(

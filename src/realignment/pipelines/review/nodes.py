@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from realignment import corrections, lineage
+from realignment import corrections
 from realignment.parameters import ReviewParameters
 from realignment.policy import Policy
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 

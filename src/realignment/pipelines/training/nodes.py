@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment import lineage
-from realignment.parameters import ImpactParameters, LossParameters, ModelParameters, TrainingParameters
+from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
+from realignment.parameters.base import ModelParameters
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,11 @@ def train_model(
     work_folder: str,
 ) -> tuple[str, pd.DataFrame, dict[str, Any]]:
     """Train with the hybrid objective; a run that was interrupted goes on from its last checkpoint."""
-    from realignment import workbench
+    from realignment.training import setup
 
     tables = {"impact_weights": impact_weights, "training_pairs": training_pairs, "gold_batch": gold_batch}
     lineage.check(impact_manifest, tables)
-    bench = workbench.open_workbench(reference_model["path"], model_parameters, parameters, loss, seed=seed)
+    bench = setup.open_workbench(reference_model["path"], model_parameters, parameters, loss, seed=seed)
     key = lineage.run_key(impact_manifest, model_parameters, loss, parameters, impact, seed)
     batch = bench.with_weights(training_pairs, impact_weights)
     fresh = bench.fresh_weights(gold_batch, impact)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from realignment import lineage, triage
+from realignment import triage
 from realignment.parameters import TriageParameters
 from realignment.records import Disposition
+from realignment.tracking import lineage
 
 logger = logging.getLogger(__name__)
 

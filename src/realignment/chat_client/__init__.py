@@ -1,0 +1,1 @@
+"""One HTTP client for OpenAI-compatible servers: concurrent requests, retried, rate-limited and counted."""

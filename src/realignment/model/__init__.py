@@ -1,0 +1,1 @@
+"""Base models: one string names where a model comes from; what is used is a local folder, checked."""

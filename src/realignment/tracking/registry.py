@@ -1,0 +1,241 @@
+"""The MLflow model registry: versions without copies of weights, and aliases that say which one counts."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import unquote, urlparse
+
+import yaml
+
+from realignment.promotion.gate import Champion
+from realignment.records import RealignmentError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+
+_TOKENIZER_FILES = "*token*", "chat_template*", "vocab*", "merges*", "*.model"
+_MLMODEL = {
+    "flavors": {
+        "python_function": {"loader_module": "mlflow.transformers", "model_binary": "."},
+        "transformers": {
+            "task": "text-generation",
+            "instance_type": "TextGenerationPipeline",
+            "pipeline_model_type": "AutoModelForCausalLM",
+            "model_binary": ".",
+            "source_model_name": "realigned",
+            "components": ["tokenizer"],
+            "tokenizer_type": "AutoTokenizer",
+        },
+    }
+}
+
+
+class RegistryError(RealignmentError):
+    """The model registry cannot give or take a model."""
+
+
+class RegisteredModel(TypedDict):
+    """A registered version. Where MLflow is switched off, nothing was: `version` and `uri` are None."""
+
+    name: str
+    version: str | None
+    uri: str | None
+    aliases: list[str]
+    source: str
+    tags: dict[str, str]
+
+
+def register_checkpoint(
+    path: Path,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    passed: bool,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+) -> RegisteredModel:
+    """Register a checkpoint folder as the newest version: `candidate`, and `champion` if it passed.
+
+    The folder stays where it is; only a tracking *server*, which cannot see it, gets a copy as artifact.
+    It gains the file `MLmodel`, so that `mlflow.pyfunc.load_model` and `mlflow.transformers.load_model` work.
+
+    Args:
+        path: Folder as `CheckpointDataset` keeps it, ``<name>/<kedro version>/<name>``.
+        name: Name of the registered model.
+        tags: Added to the version, next to `gate` (passed, failed) and `kedro_version`.
+        passed: Whether the gate lets it become champion; the former champion then becomes `previous`.
+        run_id: MLflow run it comes from; default: the run of this process (MLFLOW_RUN_ID).
+        tracking_uri: Default: that of this process (MLFLOW_TRACKING_URI); without any, nothing is registered.
+    """
+    run_id = run_id or os.environ.get("MLFLOW_RUN_ID")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    tags = {**tags, "gate": "passed" if passed else "failed", "kedro_version": path.parent.name}
+    if uri is None:
+        return {"name": name, "version": None, "uri": None, "aliases": [], "source": str(path), "tags": tags}
+    try:
+        return _register(_client(uri), path, name, tags, passed, run_id, remote=uri.startswith("http"))
+    except RealignmentError:
+        raise
+    except Exception as error:  # MLflow, SQLAlchemy and HTTP share no base class
+        raise RegistryError(
+            f"MLflow at {uri} did not register {path} as '{name}': {error}\nThe checkpoint itself is safe. "
+            "Bring MLflow back, then run `kedro run --pipelines promotion`."
+        ) from error
+
+
+def load_registered(uri: str) -> Path:
+    """The local checkpoint folder of ``models:/name@alias`` or ``models:/name/3``.
+
+    Raises:
+        RegistryError: No such model, or its folder is gone from this machine.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    try:
+        version = _find(client, uri)
+    except mlflow.MlflowException as error:
+        raise RegistryError(
+            f"No model {uri} in MLflow at {mlflow.get_tracking_uri()} ({error}). Set MLFLOW_TRACKING_URI to "
+            "the store that has it; `mlflow ui` lists the registered models."
+        ) from error
+    source = urlparse(str(version.source))
+    if source.scheme not in ("file", ""):
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    path = Path(unquote(source.path))
+    if not path.is_dir():
+        raise RegistryError(
+            f"{uri} is version {version.version}, kept in {path}, which is not on this machine. "
+            "Copy the folder there, or register another version."
+        )
+    return path
+
+
+def read_champion(name: str, *, policy_digest: str, tracking_uri: str | None = None) -> Champion | None:
+    """The champion that a candidate has to match: its version and its tag `agreement`.
+
+    None where there is none, or where it was measured under another policy: its agreement says nothing here.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    champion = _by_alias(_client(uri), name, CHAMPION) if uri is not None else None
+    if (
+        champion is None
+        or champion.tags.get("policy_digest") != policy_digest
+        or "agreement" not in champion.tags
+    ):
+        return None
+    return {"version": str(champion.version), "agreement": float(champion.tags["agreement"])}
+
+
+def _client(uri: str) -> "MlflowClient":
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _describe_for_mlflow(path: Path) -> None:
+    """Lay MLflow's index file into a `save_pretrained` folder, and a tokenizer where it expects one.
+
+    With these, `mlflow.transformers.load_model` and `mlflow.pyfunc.load_model` load the folder as it is.
+    """
+    tokenizer = path / "components" / "tokenizer"
+    tokenizer.mkdir(parents=True, exist_ok=True)
+    for pattern in _TOKENIZER_FILES:
+        for file in filter(Path.is_file, path.glob(pattern)):
+            shutil.copy(file, tokenizer)
+    (path / "MLmodel").write_text(yaml.safe_dump(_MLMODEL), encoding="utf-8")
+
+
+def _register(
+    client: "MlflowClient",
+    path: Path,
+    name: str,
+    tags: dict[str, str],
+    passed: bool,
+    run_id: str | None,
+    remote: bool,
+) -> RegisteredModel:
+    _describe_for_mlflow(path)
+    source, model_id = path.resolve().as_uri(), None
+    if remote:
+        source = _upload(client, path, run_id)
+    elif run_id is not None:
+        model_id = _log_model(client, name, tags, run_id)
+    _ensure_model(client, name)
+    version = client.create_model_version(name, source=source, run_id=run_id, tags=tags, model_id=model_id)
+    aliases = _set_aliases(client, name, str(version.version), passed)
+    uri, number = f"models:/{name}/{version.version}", str(version.version)
+    log.info("Registered %s as %s (%s)", path, uri, ", ".join(aliases))
+    return {"name": name, "version": number, "uri": uri, "aliases": aliases, "source": source, "tags": tags}
+
+
+def _log_model(client: "MlflowClient", name: str, tags: dict[str, str], run_id: str) -> str:
+    """A logged model without weights: it ties the run and the version together in MLflow's interface."""
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name,
+        run_id,
+        {**tags, "mlflow.model.isExternal": "true"},
+        model_type="causal-lm",
+    )
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def _upload(client: "MlflowClient", path: Path, run_id: str | None) -> str:
+    if run_id is None:
+        raise RegistryError(
+            "A tracking server takes a model as artifact of a run: give the run's id, or set MLFLOW_RUN_ID."
+        )
+    client.log_artifacts(run_id, str(path), "model")
+    return f"{client.get_run(run_id).info.artifact_uri}/model"
+
+
+def _ensure_model(client: "MlflowClient", name: str) -> None:
+    import mlflow
+
+    try:
+        client.create_registered_model(name)
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _set_aliases(client: "MlflowClient", name: str, version: str, passed: bool) -> list[str]:
+    client.set_registered_model_alias(name, CANDIDATE, version)
+    if not passed:
+        return [CANDIDATE]
+    if (former := _by_alias(client, name, CHAMPION)) is not None:
+        client.set_registered_model_alias(name, PREVIOUS, str(former.version))
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return [CANDIDATE, CHAMPION]
+
+
+def _by_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    import mlflow
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except mlflow.MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _find(client: "MlflowClient", uri: str) -> "ModelVersion":
+    name = uri.removeprefix("models:/")
+    if "@" in name:
+        return client.get_model_version_by_alias(*name.split("@", 1))
+    model, _, version = name.rpartition("/")
+    if not model:
+        raise RegistryError(f"{uri!r} names no version: expected models:/NAME@ALIAS or models:/NAME/VERSION.")
+    return client.get_model_version(model, version)

@@ -1,0 +1,170 @@
+"""Training with the hybrid objective: with which arguments, in which order, from which checkpoint."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from realignment.likelihood.head import Head
+from realignment.likelihood.packing import Layout
+from realignment.objective.hybrid import Example, Objective, epoch_order
+from realignment.parameters import TrainingParameters
+from realignment.records import RealignmentError
+from realignment.training.collation import Collator
+from realignment.training.online_weights import FreshWeights
+from realignment.training.reference import KeptReference
+from realignment.training.trainer import RealignTrainer
+
+HISTORY_COLUMNS = (
+    "step", "epoch", "loss", "invert_loss", "punish_loss", "retain_loss", "retain_kl", "learning_rate",
+    "grad_norm", "margin", "logratio_preferred", "logratio_dispreferred", "logratio_retained",
+)  # fmt: skip
+
+
+class TrainingError(RealignmentError):
+    """The training cannot be set up as configured."""
+
+
+def count_steps(examples: int, epochs: float, batch_size: int, accumulation_steps: int) -> int:
+    """Optimizer steps of a run on one device."""
+    return math.ceil(max(1, round(epochs * examples)) / (batch_size * accumulation_steps))
+
+
+def training_arguments(
+    folder: Path, *, steps: int, device: str, settings: TrainingParameters, seed: int
+) -> TrainingArguments:
+    """Our settings as arguments of transformers; `settings.trainer` overrides and adds.
+
+    Raises:
+        TrainingError: `training.trainer` has a name or value unknown to transformers, mixes precisions, or
+            asks for reentrant checkpoints.
+    """
+    chosen: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation_steps,
+        "num_train_epochs": 1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(settings.warmup_share * steps),
+        "max_grad_norm": settings.max_grad_norm,
+        "logging_steps": settings.logging_steps,
+        "save_steps": settings.checkpoint_steps,
+        "save_total_limit": 2,
+        "seed": seed,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device == "cuda",
+        "remove_unused_columns": False,
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+    try:
+        arguments = TrainingArguments(**(chosen | settings.trainer))
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"transformers' TrainingArguments does not accept `training.trainer`: {error}. Found: "
+            f"{settings.trainer}. Remove or correct the name."
+        ) from error
+    if arguments.bf16 or arguments.fp16:
+        raise TrainingError(
+            "`training.trainer` asks for mixed precision (bf16 or fp16), which would leave scores and "
+            "references out. Use `training.autocast: true` with `model.dtype: float32`, or "
+            "`model.dtype: bfloat16`, with which adapters stay in float32."
+        )
+    if (arguments.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise TrainingError(
+            "`training.trainer` asks for activation checkpointing with `use_reentrant: true`, through which "
+            "the scores get no gradient of an adapter, so that all weights would be zero. Leave "
+            "`use_reentrant` out: the same layers are computed again without it."
+        )
+    # Where it sees several GPUs, Trainer would wrap the model in `nn.DataParallel` and enlarge the batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def checkpoint_activations(model: Any, settings: TrainingParameters) -> None:
+    """Where `settings.trainer` asks for it: keep no layer's activations, in scores, references and training.
+
+    Trainer would switch it on in its own `train` alone, when the impact scores have long been taken.
+
+    Args:
+        model: From `model.adapters.trainable_model`.
+        settings: Of which `trainer` counts, by transformers' names.
+
+    Raises:
+        TrainingError: See `training_arguments`.
+    """
+    arguments = training_arguments(Path(), steps=1, device=model.device.type, settings=settings, seed=0)
+    if arguments.activation_checkpointing:
+        options = {"use_reentrant": False} | (arguments.activation_checkpointing_kwargs or {})
+        every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+        model.activation_checkpointing_enable(options, every_n_layers=every, offload=offload)
+        # Its hook on the embedding is for reentrant checkpoints, and forward-mode derivatives fail at it.
+        model.disable_input_require_grads()
+
+
+def _check_references(examples: Sequence[Example]) -> None:
+    unknown = [e.pair_id for e in examples if e.treatment.is_conflict and not e.reference]
+    if unknown:
+        raise TrainingError(
+            f"{len(unknown)} examples have no reference log-probabilities (first: {unknown[0]}), expected "
+            "them for every treatment but KEEP. Score them first (`impact.scoring.score_conflicts`)."
+        )
+
+
+def train(
+    model: Any,
+    examples: Sequence[Example],
+    *,
+    objective: Objective,
+    arguments: TrainingArguments,
+    layout: Layout,
+    reference_model: nn.Module | None = None,
+    kept_reference: tuple[KeptReference, Head] | None = None,
+    fresh: FreshWeights | None = None,
+    token_budget: int | None = None,
+    epochs: float = 1.0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> list[dict[str, float]]:
+    """Train in place, from the output folder's last checkpoint if it holds one; one dict per logged step.
+
+    Args:
+        model: From `model.adapters.trainable_model`, and with it `checkpoint_activations`.
+        examples: Every one with its weight, and its reference log-probabilities unless its treatment is KEEP.
+        objective: The loss.
+        arguments: transformers' own; `remove_unused_columns` must be off, and epochs 1 (`epochs` counts).
+        layout: How the model's pairs are laid out.
+        reference_model: Frozen copy for full fine-tuning; None: the adapters are switched off instead.
+        kept_reference: What is kept of the reference on disk, and its output head, instead of either.
+        fresh: Takes the weights anew in every step; None: the examples' own.
+        token_budget: Tokens of a forward pass; a larger batch is taken in parts.
+        epochs: Passes over the examples.
+        callbacks: Progress, health checks.
+
+    Raises:
+        TrainingError: An example to be trained away from has no reference log-probabilities.
+    """
+    _check_references(examples)
+    # The model has it on already, or not at all.
+    arguments.activation_checkpointing = arguments.gradient_checkpointing = False
+    order = epoch_order([int(e.treatment) for e in examples], epochs=epochs, seed=arguments.seed)
+    trainer = RealignTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=[examples[i] for i in order],
+        data_collator=Collator(
+            layout, token_budget, kept_reference[0] if kept_reference else None, fixed_weights=fresh is None
+        ),
+        objective=objective,
+        reference_model=reference_model,
+        reference_head=kept_reference[1] if kept_reference else None,
+        fresh=fresh,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
+    return [e | {"epoch": e["epoch"] * epochs} for e in trainer.state.log_history if "loss" in e]

@@ -1,0 +1,21 @@
+"""Triage: two judgments make a disposition; every pair gets exactly one (method.md, section 3)."""
+
+from realignment.triage.dispositions import (
+    check_triage,
+    count_pairs,
+    disposition_of,
+    report_counts,
+    report_triage,
+    split,
+    triage,
+)
+
+__all__ = [
+    "check_triage",
+    "count_pairs",
+    "disposition_of",
+    "report_counts",
+    "report_triage",
+    "split",
+    "triage",
+]

@@ -1,0 +1,209 @@
+from dataclasses import replace
+
+import naive
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_decoders import tiny_examples
+
+from realignment.likelihood.packing import lay_out
+from realignment.objective.hybrid import (
+    Objective,
+    Treatment,
+    count_dispositions,
+    epoch_order,
+    error_rates,
+    hybrid_loss,
+    interleave,
+    pair_losses,
+    shares,
+)
+
+PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
+MIXED = [KEEP, PREFER, SUPPRESS, AFFIRM, CORRECT, PREFER, KEEP, CORRECT, AFFIRM, SUPPRESS]
+
+
+def batch(treatments, *, seed=0):
+    """rows, kinds, log π_θ, log π_ref of a batch of random numbers."""
+    examples = tiny_examples(treatments)
+    rows = lay_out([e.tokens for e in examples], pad_id=0)
+    generator = torch.Generator().manual_seed(seed)
+    policy, reference = -20 * torch.rand(2, len(rows.length), generator=generator, dtype=torch.float64)
+    return rows, torch.tensor([int(t) for t in treatments]), policy, reference
+
+
+def naive_losses(rows, kinds, policy, reference, objective):
+    values = []
+    for index, kind in enumerate(kinds.tolist()):
+        mine = [r for r in range(len(rows.pair)) if int(rows.pair[r]) == index]
+        numbers = ([x[r] for r in mine] for x in (policy, reference, rows.length))
+        values.append(naive.pair_loss(*numbers, Treatment(kind), objective))
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize("suppress", ["npo", "npo_paper", "apo_down"])
+@pytest.mark.parametrize("invert", ["dpo", "ipo", "robust"])
+@pytest.mark.parametrize("anchor_weight", [0.0, 0.7])
+def test_losses_of_a_mixed_batch_are_those_of_each_pair_by_itself(invert, suppress, anchor_weight):
+    objective = Objective(0.3, invert, suppress, anchor_weight=anchor_weight, error_rate=0.15)
+    rows, kinds, policy, reference = batch(MIXED)
+    results = []
+    for function in (
+        lambda p: pair_losses(p, reference, rows, kinds, objective),
+        lambda p: naive_losses(rows, kinds, p, reference, objective),
+    ):
+        leaf = policy.clone().requires_grad_()
+        values = function(leaf)
+        (slope,) = torch.autograd.grad((values * torch.arange(1, 11)).sum(), leaf)
+        results.append((values.detach(), slope))
+    torch.testing.assert_close(*results)
+
+
+def test_each_pair_can_have_an_error_rate_of_its_own_and_the_objectives_where_it_has_none():
+    rows, kinds, policy, reference = batch(MIXED)
+    own = [0.3 if place % 3 else None for place in range(len(MIXED))]
+    rates = error_rates([replace(e, error_rate=r) for e, r in zip(tiny_examples(MIXED), own, strict=True)])
+    values = pair_losses(policy, reference, rows, kinds, Objective(0.3, "robust", error_rate=0.1), rates)
+    for place, rate in enumerate(own):
+        alone = Objective(0.3, "robust", error_rate=0.1 if rate is None else rate)
+        torch.testing.assert_close(values[place], pair_losses(policy, reference, rows, kinds, alone)[place])
+
+
+@pytest.mark.parametrize("treatment", Treatment)
+def test_a_batch_of_one_treatment_alone_works(treatment):
+    rows, kinds, policy, reference = batch([treatment] * 3)
+    objective = Objective(0.3, anchor_weight=0.1)
+    expected = naive_losses(rows, kinds, policy, reference, objective)
+    torch.testing.assert_close(pair_losses(policy, reference, rows, kinds, objective), expected)
+
+
+def test_a_kept_pair_has_its_anchor_alone_and_an_unknown_reference_does_no_harm():
+    rows, kinds, policy, reference = batch(MIXED)
+    kept = rows.first[kinds == KEEP]
+    unknown = reference.clone()
+    unknown[kept] = float("nan")
+    policy.requires_grad_()
+    values = pair_losses(policy, unknown, rows, kinds, Objective(0.3, anchor_weight=0.5))
+    (slope,) = torch.autograd.grad(values.sum(), policy)
+    torch.testing.assert_close(values[kinds == KEEP], -0.5 * policy[kept] / rows.length[kept])
+    assert torch.isfinite(slope).all()
+    without = pair_losses(policy, unknown, rows, kinds, Objective(0.3))
+    assert without[kinds == KEEP].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("invert", ["dpo", "ipo", "robust"])
+def test_an_affirmed_pair_prefers_its_first_response_as_an_inverted_one_does(invert):
+    objective = Objective(0.3, invert, anchor_weight=0.5, error_rate=0.1)
+    rows, affirmed, policy, reference = batch([AFFIRM] * 4)
+    inverted = torch.full_like(affirmed, int(PREFER))
+    values = [pair_losses(policy, reference, rows, kinds, objective) for kinds in (affirmed, inverted)]
+    torch.testing.assert_close(*values, rtol=0, atol=0)
+
+
+def test_the_paper_scale_of_npo_is_the_original_without_two_over_beta():
+    rows, kinds, policy, reference = batch([SUPPRESS] * 4)
+    original, paper = (
+        pair_losses(policy, reference, rows, kinds, Objective(0.3, suppress=name))
+        for name in ("npo", "npo_paper")
+    )
+    torch.testing.assert_close(original, paper * 2 / 0.3)
+
+
+def test_first_points_at_each_pairs_first_response():
+    assert batch(MIXED)[0].first.tolist() == [0, 1, 3, 5, 7, 10, 12, 13, 16, 18]
+
+
+def test_the_hybrid_loss_is_the_weighted_sum_of_means_over_their_own_rows():
+    kinds = torch.tensor([int(t) for t in (PREFER, SUPPRESS, KEEP, CORRECT, PREFER, AFFIRM)])
+    losses = torch.tensor([1.0, 10.0, 4.0, 30.0, 3.0, 7.0])
+    weights = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.0, 2.0])
+    objective = Objective(0.3, punish_weight=0.1, kl_weight=5.0, retain_weight=3.0)
+    total, terms = hybrid_loss(losses, weights, kinds, torch.tensor([0.1, 0.3]), objective)
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+        {"invert_loss": 1.0, "punish_loss": 12.5, "retain_loss": 9.0, "retain_kl": 0.2}
+    )
+    assert float(total) == pytest.approx(1.0 + 0.1 * 12.5 + 3.0 * 9.0 + 5.0 * 0.2)
+
+
+@pytest.mark.parametrize("cut", range(1, 10))
+def test_the_losses_of_the_parts_of_a_batch_add_up_to_the_batchs(cut):
+    kinds = torch.tensor([int(t) for t in MIXED])
+    objective = Objective(0.3, punish_weight=0.4, kl_weight=2.0, retain_weight=0.7)
+    losses, weights = torch.rand(2, 10, generator=torch.Generator().manual_seed(cut), dtype=torch.float64)
+    kl, counts = losses[kinds >= int(KEEP)], count_dispositions(kinds)
+    whole, terms = hybrid_loss(losses, weights, kinds, kl, objective)
+    parts = []
+    for mine in (slice(None, cut), slice(cut, None)):
+        own = losses[mine][kinds[mine] >= int(KEEP)]
+        parts.append(hybrid_loss(losses[mine], weights[mine], kinds[mine], own, objective, counts))
+    torch.testing.assert_close(sum(total for total, _ in parts), whole)
+    for name, value in terms.items():
+        torch.testing.assert_close(sum(part[name] for _, part in parts), value)
+
+
+def test_shares_are_how_much_each_pairs_loss_counts_in_the_hybrid_loss():
+    kinds = torch.tensor([int(t) for t in MIXED])
+    objective = Objective(0.3, punish_weight=0.4, retain_weight=0.7)
+    losses = torch.ones(10, dtype=torch.float64, requires_grad=True)
+    total, _ = hybrid_loss(losses, torch.ones(10), kinds, torch.zeros(4), objective)
+    (slope,) = torch.autograd.grad(total, losses)
+    torch.testing.assert_close(slope, shares(kinds, objective, count_dispositions(kinds)).double())
+
+
+def test_without_retain_weight_the_retained_pairs_own_loss_does_not_count():
+    """TRACE: a retained pair is held by its KL and by nothing else."""
+    kinds = torch.tensor([int(KEEP), int(AFFIRM), int(PREFER)])
+    losses, kl = torch.tensor([4.0, 7.0, 1.0], requires_grad=True), torch.tensor([0.2, 0.8])
+    total, terms = hybrid_loss(losses, torch.ones(3), kinds, kl, Objective(0.3, kl_weight=2.0))
+    (slope,) = torch.autograd.grad(total, losses)
+    assert float(total.detach()) == 1.0 + 2.0 * 0.5
+    assert slope.tolist() == [0.0, 0.0, 1.0]
+    assert float(terms["retain_loss"].detach()) == 5.5
+
+
+def test_a_batch_without_conflicts_is_the_kl_alone():
+    kinds = torch.tensor([int(KEEP)] * 2)
+    total, terms = hybrid_loss(
+        torch.zeros(2), torch.ones(2), kinds, torch.tensor([0.4, 0.6]), Objective(0.3, kl_weight=2.0)
+    )
+    assert float(total) == 1.0
+    assert float(terms["invert_loss"]) == float(terms["punish_loss"]) == 0.0
+
+
+TREATMENTS = st.lists(st.sampled_from([int(treatment) for treatment in Treatment]), min_size=1, max_size=80)
+
+
+@given(TREATMENTS, st.integers(0, 2**31))
+@settings(deadline=None)
+def test_interleaving_is_a_permutation_with_nearly_the_overall_proportions_in_every_window(treatments, seed):
+    order = interleave(treatments, torch.Generator().manual_seed(seed))
+    assert sorted(order) == list(range(len(treatments)))
+    mixed, kinds = [treatments[i] for i in order], set(treatments)
+    for kind in kinds:
+        share = treatments.count(kind) / len(treatments)
+        for start in range(len(mixed)):
+            for end in range(start + 1, len(mixed) + 1):
+                # Each treatment is evenly spaced, so it deviates by one item, and so do the others together.
+                assert abs(mixed[start:end].count(kind) - share * (end - start)) <= 1 + share * len(kinds)
+
+
+def test_one_seed_gives_one_order_and_another_seed_another():
+    treatments = [0] * 30 + [3] * 20
+    order = epoch_order(treatments, epochs=2, seed=4)
+    assert order == epoch_order(treatments, epochs=2, seed=4)
+    assert order != epoch_order(treatments, epochs=2, seed=5)
+
+
+@pytest.mark.parametrize(("epochs", "size"), [(1, 10), (2, 20), (0.5, 5), (2.5, 25), (0.01, 1)])
+def test_every_epoch_holds_each_pair_once_and_a_fraction_is_its_first_part(epochs, size):
+    treatments = [0, 1, 2, 3, 3, 3, 3, 0, 0, 1]
+    order = epoch_order(treatments, epochs=epochs, seed=1)
+    whole = epoch_order(treatments, epochs=3, seed=1)
+    assert order == whole[:size]
+    assert sorted(whole[:10]) == sorted(whole[10:20]) == list(range(10))
+    assert whole[:10] != whole[10:20]
+
+
+def test_only_retained_pairs_are_no_conflict():
+    assert [treatment.is_conflict for treatment in Treatment] == [True, True, True, False, False]

@@ -1,0 +1,77 @@
+"""The headline figures of a run, in a form that scripts can rely on."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from realignment.evaluation.measures import row
+from realignment.promotion.summary import headline, summarize
+from realignment.statistics import compare_proportions
+
+YES, NO = [True] * 10, [False] * 10
+UP = compare_proportions([False] * 8 + [True] * 2, [True] * 9 + [False])
+FLAT = compare_proportions(YES, YES)
+
+
+def table(*rows):
+    return pd.DataFrame(
+        [row(metric, group, what, unit="share", judge=judge) for metric, group, judge, what in rows]
+    )
+
+
+EVERYTHING = table(
+    ("agreement", "regulated", "rules", FLAT), ("agreement", "regulated", "classifier", UP),
+    ("agreement", "domain:law", "classifier", FLAT), ("over_refusal", "overall", "rules", FLAT),
+    ("over_refusal", "kind:ordinary", "classifier", UP), ("capability", "overall", "", UP),
+)  # fmt: skip
+TIMINGS = {"seconds": {"judging": 1.5}, "peak_memory_mib": 900}
+MODEL = {"name": "assistant", "version": "3", "uri": "models:/assistant/3", "aliases": ["candidate"]}
+REST = {
+    "splits": {"INVERT": 3, "PUNISH": 2, "RETAIN": 4, "REVIEW": 0},
+    "oracle": {"oracle": "rules", "accuracy": 0.97},
+    "gate": {"passed": True, "reasons": (), "checks": [1]},
+    "model": MODEL,
+    "timings": TIMINGS,
+}
+
+
+def test_the_headline_is_the_judge_that_did_not_label_the_data():
+    found = headline(EVERYTHING, "agreement")
+    interval = [UP.difference_low, UP.difference_high]
+    expected = {"before": 0.2, "after": 0.9, "difference": 0.7, "interval": interval, "n": 10}
+    assert found == expected | {"judge": "classifier"}
+
+
+def test_the_rules_stand_in_where_no_classifier_judged():
+    assert headline(EVERYTHING, "over_refusal")["judge"] == "rules"
+
+
+def test_a_figure_without_judge_says_so():
+    assert headline(EVERYTHING, "capability")["judge"] is None
+    assert headline(EVERYTHING.assign(judge=np.nan), "capability")["judge"] is None
+
+
+def test_what_was_not_measured_is_null():
+    assert headline(EVERYTHING[EVERYTHING["group"] != "regulated"], "agreement") is None
+    assert headline(EVERYTHING.iloc[:0], "capability") is None
+
+
+def test_the_summary_has_the_promised_fields_and_survives_json():
+    summary = summarize(EVERYTHING, **REST)
+    assert list(summary) == [
+        "agreement", "over_refusal", "capability", "splits", "oracle_accuracy", "gate", "model", "seconds",
+        "peak_memory_mib",
+    ]  # fmt: skip
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["oracle_accuracy"] == 0.97
+    assert summary["gate"] == {"passed": True, "reasons": []}
+    assert summary["model"] == {"name": "assistant", "version": "3", "uri": "models:/assistant/3"}
+    assert summary["seconds"] == {"judging": 1.5}
+    assert summary["capability"]["difference"] == asdict(UP)["difference"]
+
+
+def test_labels_as_oracle_have_no_accuracy_for_they_are_the_truth():
+    summary = summarize(EVERYTHING, **REST | {"oracle": {"oracle": "labels", "accuracy": 1.0}})
+    assert summary["oracle_accuracy"] is None

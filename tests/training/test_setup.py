@@ -1,0 +1,353 @@
+"""Weights meet their pairs, a run is known by its settings, and what is saved is what was trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from pydantic import ValidationError
+from tiny_models import PARAMETERS, load_model, save_model
+
+from realignment.objective.hybrid import Treatment
+from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
+from realignment.pipelines.impact.nodes import weigh_conflicts
+from realignment.records import DataError
+from realignment.tracking.lineage import run_key
+from realignment.training.online_weights import FreshWeightsError, check_options
+from realignment.training.run import HISTORY_COLUMNS, TrainingError
+from realignment.training.setup import open_workbench
+
+LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
+TRAINING = TrainingParameters(
+    lora={"rank": 2, "alpha": 4, "target_modules": "all-linear"}, max_kl=1e6, learning_rate=0.05,
+    batch_size=4, max_response_tokens=12, epochs=3, warmup_share=0, checkpoint_steps=2,
+    trainer={"save_total_limit": 9},
+)  # fmt: skip
+UNIFORM = ImpactParameters(normalize="uniform", token_budget=64)
+MEAN_ONE = ImpactParameters(token_budget=64)
+KINDS = {
+    "invert": ("INVERT", None),
+    "correct": ("PUNISH", "right"),
+    "suppress": ("PUNISH", None),
+    "affirm": ("RETAIN", None),
+}
+PAIRS = pd.DataFrame(
+    [
+        {"pair_id": f"{name}-{i}", "prompt": f"Why{i}?", "messages": None, "chosen": f"bad{i}"}
+        | {"rejected": f"worse{name}", "correction": correction, "disposition": disposition}
+        | {"rejected_verdict": disposition == "INVERT"}
+        for i in range(2)
+        for name, (disposition, correction) in KINDS.items()
+    ]
+)
+CONFLICTS = PAIRS[PAIRS["disposition"] != "RETAIN"].reset_index(drop=True)
+GOLD = CONFLICTS.assign(preferred="good", dispreferred=CONFLICTS["chosen"])
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("reference"), seed=3, scale=0.3)
+
+
+@pytest.fixture(scope="module")
+def opened(reference):
+    def opened(loss=LOSS, training=TRAINING):
+        return open_workbench(reference, PARAMETERS, training, loss, seed=0)
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def bench(opened):
+    """For what leaves the model as it is."""
+    return opened()
+
+
+@pytest.fixture(scope="module")
+def weights(bench):
+    return bench.weigh(CONFLICTS, GOLD, UNIFORM)
+
+
+# --- weights
+
+
+def test_every_conflict_has_its_weight_and_its_references_in_the_order_of_its_treatment(bench, weights):
+    numbered = weights.assign(weight=[0.5 * n for n in range(len(weights))])
+    batch = {example.pair_id: example for example in bench.with_weights(PAIRS, numbered.iloc[::-1])}
+    assert list(batch) == list(PAIRS["pair_id"])
+    rows = numbered.set_index("pair_id")
+    for name, columns in (
+        ("invert-0", ("rejected", "chosen")),
+        ("correct-1", ("correction", "chosen", "rejected")),
+        ("suppress-1", ("chosen", "rejected")),
+    ):
+        assert batch[name].weight == rows.loc[name, "weight"]
+        assert batch[name].reference == tuple(rows.loc[name, f"reference_{column}"] for column in columns)
+
+
+def test_a_retained_pair_needs_no_weight(bench, weights):
+    retained = [e for e in bench.with_weights(PAIRS, weights) if not e.treatment.is_conflict]
+    assert [(e.treatment, e.weight, e.reference) for e in retained] == [(Treatment.AFFIRM, 1.0, ())] * 2
+
+
+def test_without_retain_weight_no_pair_is_affirmed(opened, weights):
+    batch = opened(loss=LOSS.model_copy(update={"retain_weight": 0.0})).with_weights(PAIRS, weights)
+    assert [e.treatment for e in batch if not e.treatment.is_conflict] == [Treatment.KEEP] * 2
+
+
+def test_a_conflict_without_weight_is_refused(bench, weights):
+    with pytest.raises(
+        DataError, match=r"2 conflicts have no impact weight.*first: correct-0.*--pipelines impact"
+    ):
+        bench.with_weights(PAIRS, weights[~weights["pair_id"].isin(["correct-0", "suppress-1"])])
+
+
+def test_weights_that_were_taken_with_another_treatment_are_refused(opened, bench, weights):
+    """Suppressed then, corrected now: the reference of the correction is not known."""
+    suppressed = opened(loss=LOSS.model_copy(update={"use_corrections": False})).weigh(
+        CONFLICTS, GOLD, UNIFORM
+    )
+    with pytest.raises(DataError, match=r"2 conflicts .*first: correct-0.*`loss.use_corrections`"):
+        bench.with_weights(PAIRS, suppressed)
+
+
+# --- the key of a run
+
+MANIFEST = {"stage": "impact", "outputs": {"impact_weights": "a1"}}
+SETTINGS = (PARAMETERS, LOSS, TRAINING)
+FIELDS = [(i, name) for i, settings in enumerate(SETTINGS) for name in type(settings).model_fields]
+
+
+def another(settings, name):
+    """The settings with another value of one field: the first of these that the field accepts."""
+    value = getattr(settings, name)
+    words = ["cuda", "float16", "ipo", "apo_down", "states", "jvp", "kfac", "nf4", "other"]
+    numbers = [value + 1, value / 2, 0.25] if isinstance(value, int | float) else []
+    for candidate in [not value, *numbers, *words, {"weight_decay": 0.1}, None]:
+        try:
+            found = type(settings).model_validate(settings.model_dump() | {name: candidate})
+        except ValidationError:
+            continue
+        if getattr(found, name) != value:
+            return found
+    raise AssertionError(f"no other value of {name} found")
+
+
+@pytest.mark.parametrize(
+    ("place", "field"), FIELDS, ids=[f"{type(SETTINGS[i]).__name__}.{name}" for i, name in FIELDS]
+)
+def test_another_value_of_any_setting_is_another_run(place, field):
+    changed = [another(s, field) if i == place else s for i, s in enumerate(SETTINGS)]
+    assert run_key(MANIFEST, *changed, 0) != run_key(MANIFEST, *SETTINGS, 0)
+
+
+@pytest.mark.parametrize("field", type(TRAINING.lora).model_fields)
+def test_another_adapter_is_another_run(field):
+    changed = TRAINING.model_copy(update={"lora": another(TRAINING.lora, field)})
+    assert run_key(MANIFEST, PARAMETERS, LOSS, changed, 0) != run_key(MANIFEST, *SETTINGS, 0)
+
+
+def test_another_seed_or_other_inputs_are_another_run_and_the_same_are_the_same():
+    key = run_key(MANIFEST, *SETTINGS, 0)
+    assert run_key(json.loads(json.dumps(MANIFEST)), *(s.model_copy(deep=True) for s in SETTINGS), 0) == key
+    assert run_key(dict(reversed(MANIFEST.items())), *SETTINGS, 0) == key
+    assert run_key(MANIFEST, *SETTINGS, 1) != key
+    assert run_key(MANIFEST | {"outputs": {"impact_weights": "b2"}}, *SETTINGS, 0) != key
+
+
+# --- training
+
+KEY = "k" * 64
+IDS = torch.tensor([[5, 9, 33, 60, 7, 2, 41]])
+
+
+@pytest.fixture(scope="module")
+def trained(opened, weights, tmp_path_factory):
+    """Work folder, model folder and history of a whole run of six steps, with a checkpoint every two."""
+    work, bench = tmp_path_factory.mktemp("work"), opened()
+    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=work, key=KEY)
+    return work, folder, history
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def test_the_saved_model_has_the_logits_of_the_reference_with_the_adapter(trained, reference):
+    _, folder, history = trained
+    merged, base = load_model(folder)[0], load_model(reference)[0]
+    before = logits(base)
+    adapted = PeftModel.from_pretrained(base, f"{folder}/adapter").double().eval()
+    torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-4, atol=1e-5)
+    assert (logits(merged) - before).abs().max() > 0.1
+    assert list(history.columns) == list(HISTORY_COLUMNS)
+    assert list(history["step"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_saved_model_is_float32_and_comes_with_its_tokenizer(trained):
+    config = json.loads((Path(trained[1]) / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    assert load_model(trained[1])[1]("Why?")["input_ids"]
+
+
+@pytest.fixture
+def interrupted(trained, tmp_path):
+    """The work folder of a run that was killed after its second step, which is marked in the log."""
+    left = tmp_path / KEY[:16] / "checkpoints/checkpoint-2"
+    shutil.copytree(trained[0] / KEY[:16] / "checkpoints/checkpoint-2", left)
+    state = json.loads((left / "trainer_state.json").read_text())
+    state["log_history"][0]["loss"] = 123.0
+    (left / "trainer_state.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+def test_a_run_with_the_same_key_goes_on_from_the_checkpoint_that_was_left(
+    opened, weights, trained, interrupted
+):
+    bench = opened()
+    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key=KEY)
+    assert history["loss"].iloc[0] == 123.0
+    pd.testing.assert_series_equal(history["loss"].iloc[1:], trained[2]["loss"].iloc[1:])
+    resumed, whole = (load_model(path)[0].state_dict() for path in (folder, trained[1]))
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_a_run_with_another_key_begins_anew(opened, weights, trained, interrupted):
+    bench = opened()
+    _, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key="o" * 64)
+    pd.testing.assert_frame_equal(history, trained[2])
+
+
+def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(opened, weights, tmp_path):
+    """The gold gradient in use, and the running means, are kept beside every checkpoint."""
+    fresh = TRAINING.model_copy(update={"fresh_weights_every": 3})
+
+    def run(folder):
+        bench = opened(training=fresh)
+        taken = bench.fresh_weights(GOLD, MEAN_ONE)
+        return bench.train(bench.with_weights(PAIRS, weights), work_folder=folder, key=KEY, fresh=taken)
+
+    whole, history = run(tmp_path / "whole")
+    checkpoints = sorted((tmp_path / "whole" / KEY[:16] / "checkpoints").iterdir())
+    assert len(checkpoints) > 1
+    interrupted = tmp_path / "interrupted" / KEY[:16] / "checkpoints"
+    shutil.copytree(checkpoints[0], interrupted / checkpoints[0].name)
+    again, resumed = run(tmp_path / "interrupted")
+    pd.testing.assert_frame_equal(resumed.tail(2), history.tail(2))
+    models = [load_model(folder)[0].state_dict() for folder in (whole, again)]
+    torch.testing.assert_close(*models)
+
+
+def test_without_the_parameter_no_fresh_weights_are_taken(bench):
+    assert bench.fresh_weights(GOLD, MEAN_ONE) is None
+
+
+@pytest.mark.parametrize(
+    "options", [{"curvature": "kfac"}, {"normalize": "uniform"}, {"normalize": "l1"}], ids=str
+)
+def test_what_fresh_weights_would_leave_out_is_refused_by_both_stages(opened, options):
+    training, ((name, value),) = TRAINING.model_copy(update={"fresh_weights_every": 2}), options.items()
+    impact, said = (
+        MEAN_ONE.model_copy(update=options),
+        rf"would leave `impact\.{name}: {value}` out; expected",
+    )
+    with pytest.raises(FreshWeightsError, match=said):
+        opened(training=training).fresh_weights(GOLD, impact)
+    with pytest.raises(FreshWeightsError, match=said):
+        weigh_conflicts(PAIRS, GOLD, {}, {}, PARAMETERS, LOSS, training, impact, 0)
+    check_options(impact, TRAINING)
+    check_options(MEAN_ONE, training)
+
+
+def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_weights(reference, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="the extra [qlora] is not installed")
+    parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
+    bench = open_workbench(reference, parameters, TRAINING, LOSS, seed=0)
+    assert type(bench.model.get_base_model().model.layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"
+    weights = bench.weigh(CONFLICTS, GOLD, UNIFORM)
+    assert weights["score"].abs().min() > 0
+    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=tmp_path, key=KEY)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    merged = PeftModel.from_pretrained(load_model(reference)[0], f"{folder}/adapter").merge_and_unload()
+    torch.testing.assert_close(load_model(folder)[0].state_dict(), merged.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_four_bit_weights_cannot_all_be_trained(reference):
+    parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
+    with pytest.raises(TrainingError, match=r"quantize: nf4.*lora. is null"):
+        open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
+
+
+CHECKPOINTED = TRAINING.model_copy(update={"trainer": TRAINING.trainer | {"activation_checkpointing": True}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"engine": "jvp"}, {"engine": "finite_difference"}, {"curvature": "kfac"}],
+    ids=lambda options: str(*options.values()) if options else "ghost",
+)
+@pytest.mark.parametrize("lora", [TRAINING.lora, None], ids=["LoRA", "all"])
+def test_scores_are_the_same_with_activations_computed_again(opened, options, lora):
+    impact, tables = UNIFORM.model_copy(update=options), []
+    for training in (TRAINING, CHECKPOINTED):
+        tables.append(
+            opened(training=training.model_copy(update={"lora": lora})).weigh(CONFLICTS, GOLD, impact)
+        )
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_asked_for_in_the_configuration_layers_are_computed_again_in_scores_and_references_too(opened):
+    """A layer's inside runs once more in every backward, which Trainer would have in training alone."""
+    calls = {}
+    for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
+        bench, calls[name] = opened(training=training.model_copy(update={"fresh_weights_every": 1})), []
+        layer = bench.model.get_base_model().model.layers[0]
+        layer.input_layernorm.register_forward_hook(lambda *_, seen=calls[name]: seen.append(1))
+        bench.weigh(CONFLICTS, GOLD, UNIFORM)
+        fresh = bench.fresh_weights(GOLD, MEAN_ONE)
+        before = len(calls[name])
+        fresh.renew(bench.model, 0)
+        calls[name] = (before - len(fresh.gold), len(calls[name]) - before)
+    assert calls["again"] == tuple(2 * n for n in calls["kept"])
+
+
+def test_a_reference_on_disk_is_kept_with_checkpointing_as_without(opened, weights, tmp_path):
+    losses = []
+    for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
+        bench = opened(training=training.model_copy(update={"reference": "states", "epochs": 1}))
+        batch = bench.with_weights(PAIRS, weights)
+        losses.append(bench.train(batch, work_folder=tmp_path / name, key=KEY)[1]["loss"].tolist())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "near"),
+    [({"trainer": TRAINING.trainer | {"gradient_checkpointing": True}}, 1e-4), ({"autocast": True}, 0.2)],
+)
+@pytest.mark.parametrize("fresh", [None, 2])
+def test_checkpointing_and_autocast_train_as_without_them(opened, weights, tmp_path, fresh, options, near):
+    """Checkpointing changes no number; autocast rounds."""
+    results = []
+    for chosen in ({}, options):
+        changes = {"fresh_weights_every": fresh} | chosen
+        bench = opened(training=TRAINING.model_copy(update=changes))
+        folder = tmp_path / str(len(results))
+        taken = bench.fresh_weights(GOLD, MEAN_ONE)
+        batch = bench.with_weights(PAIRS, weights)
+        results.append(bench.train(batch, work_folder=folder, key=KEY, fresh=taken)[1]["loss"].tolist())
+    assert results[1] == pytest.approx(results[0], rel=near)
+    assert (results[1] == results[0]) != ("autocast" in options)
+
+
+def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):
+    training = TRAINING.model_copy(update={"lora": None, "learning_rate": 1e-2})
+    bench = opened(training=training)
+    batch = bench.with_weights(PAIRS, bench.weigh(CONFLICTS, GOLD, UNIFORM))
+    folder, _ = bench.train(batch, work_folder=tmp_path, key=KEY)
+    after, before = (load_model(path)[0].state_dict() for path in (folder, reference))
+    assert [name for name in before if name.endswith("proj.weight") and after[name].equal(before[name])] == []
+    assert not (tmp_path / KEY[:16] / "model/adapter").exists()
