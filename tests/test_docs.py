@@ -1,5 +1,6 @@
 """What the documentation says can be done, can be done: files, commands, names, numbers and links hold."""
 
+import doctest
 import functools
 import importlib
 import importlib.util
@@ -8,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from types import SimpleNamespace
 from typing import get_args
 
@@ -37,7 +39,7 @@ from realignment.evaluation import judges, measures
 from realignment.evaluation import table as evaluation_table
 from realignment.evaluation.answers import check_prompts
 from realignment.intake.readers import read_table
-from realignment.oracles.labels import truth_labels
+from realignment.oracles.labels import read_truth_labels
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import OracleParameters
 from realignment.policy import diff_policies, parse_policy, read_policy
@@ -70,7 +72,7 @@ def accept(params, env="local"):
     from kedro.config import OmegaConfigLoader
     from kedro.validation.parameter_validator import ParameterValidator
 
-    from realignment.hooks.terminal import ParameterGuard
+    from realignment.hooks import ParameterGuard
     from realignment.settings import CONFIG_LOADER_ARGS
 
     loader = OmegaConfigLoader(str(ROOT / "conf"), env=env, runtime_params=params, **CONFIG_LOADER_ARGS)
@@ -189,7 +191,7 @@ def is_parameter(parameters, name):
 
 @functools.cache
 def modules():
-    """Last part of a module's name → its full names: pages may say `packing.lay_out`."""
+    """Last part of a module's name → its full names: pages may say `packing.pack_pairs`."""
     found = {}
     for file in sorted((ROOT / "src/realignment").rglob("*.py")):
         parts = file.relative_to(ROOT / "src").with_suffix("").parts
@@ -344,7 +346,7 @@ def test_parquet_made_as_own_pairs_says_is_read(brought, monkeypatch):
 
 def test_the_labels_of_own_pairs_are_an_oracle(brought):
     pairs = clean(brought / "labelled.jsonl").pairs
-    assert sorted(map(str, truth_labels(pairs).values())) == ["False", "False", "None", "True"]
+    assert sorted(map(str, read_truth_labels(pairs).values())) == ["False", "False", "None", "True"]
 
 
 def test_own_pairs_shows_the_rejected_rows_as_they_come(brought):
@@ -441,7 +443,7 @@ def test_the_page_of_outputs_says_where_an_entry_lies_and_who_writes_and_reads_i
     writers = {node.name.rpartition(".")[2] for node in nodes if name in node.outputs}
     readers = {node.name.rpartition(".")[2] for node in nodes if name in node.inputs}
     place, *rest = said.split(" · ")
-    path = entry["filepath"].rpartition("}}/")[2]
+    path = entry["filepath"].removeprefix("${_data}/")
     assert place == (f"`{path}`" + ", versioned" * entry.get("versioned", False)) or not writers
     assert quoted(next((part for part in rest if part.startswith("written by")), "")) == writers
     assert quoted(next(part for part in rest if part.startswith("read by"))) == readers
@@ -477,7 +479,7 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
         "intake_report": clean(shop / "my/shop-pairs.jsonl").report,
         "oracle_report": judging.measure_oracle(pairs, judgments) | {"stability": None, "usage": {}},
         "triage_report": triage.report_triage(triaged, max_punish_share=0.5),
-        "judging_manifest": lineage.seal("judging", inputs={}, outputs={}, **facts),
+        "judging_manifest": lineage.build_manifest("judging", inputs={}, outputs={}, **facts),
     }
     for name, report in reports.items():
         assert sorted(first_column(section(OUTPUTS, name))) == sorted(report), name
@@ -486,7 +488,7 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
 def test_the_page_of_outputs_has_the_fields_of_the_judges_report(shop):
     policy, pairs, _ = judged(shop)
     many = pd.concat([pairs.assign(prompt=pairs["prompt"] + str(i)) for i in range(3)])
-    _, report = judges.appoint(many, pd.DataFrame(), policy, folds=2, seed=0)
+    _, report = judges.choose_judges(many, pd.DataFrame(), policy, folds=2, seed=0)
     responses = pd.DataFrame({"after_rules": [True], "after_classifier": [True]})
     report |= measures.judge_report(responses, report["judges"])
     fields = {"note"}
@@ -528,3 +530,59 @@ def test_method_covers_every_loss_and_health_check():
     assert "`likelihood.tiled.token_kl`" in read(METHOD)
     for function in (impact_scores, impact_weights, gold_gradient, check_scores):
         assert f"`{function.__module__.removeprefix('realignment.')}.{function.__name__}`" in read(METHOD)
+
+
+# --- architecture and docstrings
+
+ARCHITECTURE = ROOT / "docs/architecture.md"
+
+
+def test_the_page_of_the_architecture_has_the_layers_of_the_import_contract():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    rows = [quoted(packages) for _, packages in raw_table(section(ARCHITECTURE, "Import layers"))]
+    assert rows == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_the_page_of_the_architecture_has_every_pipeline_with_its_files():
+    rows = raw_table(section(ARCHITECTURE, "Stages and what they exchange"))
+    assert {name for row in rows for name in quoted(row[0])} == set(pipelines()) - {"realign", "__default__"}
+    for name, *cells in rows:
+        for path in re.findall(r"`([\w./]+)`", " ".join(cells)):
+            assert is_there(path), f"{name}: no {path}"
+
+
+def test_every_file_that_the_page_of_the_architecture_says_to_go_to_exists():
+    for path in re.findall(
+        r"`([\w/]+(?:/|\.(?:py|yml|md|toml|j2)))`", section(ARCHITECTURE, "I want to change …")
+    ):
+        assert is_there(path), f"no {path}"
+
+
+def test_the_diagram_of_the_architecture_has_catalog_entries_on_its_arrows():
+    (diagram,) = blocks(ARCHITECTURE, "mermaid")
+    carried = {name for label in re.findall(r'-->\|"(.+?)"\|', diagram.text) for name in label.split(", ")}
+    assert len(carried) > 10
+    assert carried <= set(catalog()) | {"policies"}
+
+
+def raw_table(text):
+    """The rows of a Markdown table with their backticks."""
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def is_there(path):
+    places = (ROOT, ROOT / "src/realignment", ROOT / "tests", ROOT / "conf/base")
+    return any((place / path).exists() for place in places)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in sorted((ROOT / "src").rglob("*.py")) if "\n    >>> " in read(file)],
+    ids=name_of,
+)
+def test_examples_in_docstrings_give_what_they_say(file):
+    module = importlib.import_module(".".join(file.relative_to(ROOT / "src").with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
