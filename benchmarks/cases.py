@@ -1,4 +1,4 @@
-"""What is measured on: random models of known shape, and pairs of random tokens with known lengths."""
+"""The cases to measure: random models of known shape, and pairs of random tokens with known lengths."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from realignment.likelihood.tokenization import TokenizedPair, chat_messages, tokenize_pair
-from realignment.model.adapters import trainable_model
+from realignment.model.adapters import make_trainable
 from realignment.parameters import LoraParameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ LENGTHS = {
 def random_model(
     size: str, *, attention: str, dtype: torch.dtype = torch.float32, device: str = "cpu", **changes: int
 ) -> LlamaForCausalLM:
-    """A Llama with random weights, always the same for the same arguments; `changes` to its config."""
+    """Build a Llama with random weights, always the same; `changes` are those to its config."""
     width, mlp, layers, heads, groups, vocabulary = SHAPES[size]
     config = LlamaConfig(
         **{
@@ -80,14 +80,14 @@ def random_model(
     return model.eval()
 
 
-def policy(size: str, *, lora: bool, **options: Any) -> nn.Module:
-    """The model to train, at the reference: a fresh adapter (B = 0) on frozen weights, or all of it."""
-    return trainable_model(random_model(size, **options), LORA if lora else None, seed=0).eval()
+def build_trainable_model(size: str, *, lora: bool, **options: Any) -> nn.Module:
+    """Build a model to train, at the reference: a new adapter (B = 0) on frozen weights, or all weights."""
+    return make_trainable(random_model(size, **options), LORA if lora else None, seed=0).eval()
 
 
 @torch.no_grad()
-def move(model: nn.Module, *, scale: float = 0.01) -> None:
-    """Noise on every trained parameter, the same for equal models: a policy in the middle of training."""
+def perturb_parameters(model: nn.Module, *, scale: float = 0.01) -> None:
+    """Add noise to every trained parameter, the same for equal models, as if in the middle of training."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -96,19 +96,20 @@ def move(model: nn.Module, *, scale: float = 0.01) -> None:
 
 
 def random_pairs(count: int, vocabulary: int, lengths: Lengths, *, seed: int) -> list[TokenizedPair]:
-    """Pairs of random tokens; every response ends with the end-of-turn token."""
+    """Draw pairs of random tokens; every response ends with the end-of-turn token."""
     draw = random.Random(seed)
     shapes = [
         (draw.randint(*lengths.prompt), draw.randint(*lengths.response), draw.randint(*lengths.response))
         for _ in range(count)
     ]
-    return _filled(shapes, vocabulary, draw)
+    return _fill_with_random_tokens(shapes, vocabulary, draw)
 
 
 def real_pairs(count: int, vocabulary: int, *, seed: int) -> list[TokenizedPair] | None:
-    """Pairs as long as real ones (PKU-SafeRLHF, by the base model's tokens), of random tokens.
+    """Draw pairs of random tokens as long as real ones (PKU-SafeRLHF, in tokens of the base model).
 
-    None where the data or a base model is not there.
+    Returns:
+        The pairs; None where the data or a base model is not there.
     """
     tokenizers = sorted(BASE_MODELS.glob("*/tokenizer.json"))
     if not REAL_PAIRS.is_file() or not tokenizers:
@@ -116,17 +117,18 @@ def real_pairs(count: int, vocabulary: int, *, seed: int) -> list[TokenizedPair]
     tokenizer = AutoTokenizer.from_pretrained(tokenizers[0].parent)
     with gzip.open(REAL_PAIRS, "rt", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]
-    draw, shapes = random.Random(seed), []
+    draw = random.Random(seed)
+    shapes = []
     for pair in draw.sample(pairs, count):
         responses = [pair["chosen"], pair["rejected"]]
         tokens = tokenize_pair(
             tokenizer, chat_messages(pair["prompt"]), responses, max_response_tokens=LONGEST_RESPONSE
         )
         shapes.append((len(tokens.prompt), *map(len, tokens.responses)))
-    return _filled(shapes, vocabulary, draw)
+    return _fill_with_random_tokens(shapes, vocabulary, draw)
 
 
-def _filled(
+def _fill_with_random_tokens(
     shapes: Sequence[tuple[int, int, int]], vocabulary: int, draw: random.Random
 ) -> list[TokenizedPair]:
     def tokens(count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A server that answers every chat request in 50 ms, and a client that does nothing but ask it."""
+"""A server that answers every chat request in 50 ms, and a client that only sends requests."""
 
 import asyncio
 import json
@@ -14,35 +14,36 @@ _HEAD = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {
 ANSWER = _HEAD + _BODY
 
 
-_ASKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3500\r\n\r\n"
-REQUEST = _ASKED + b" " * 3500
-"""As long as a request of the chat oracle under the policy of the sample."""
+_REQUEST_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3500\r\n\r\n"
+REQUEST = _REQUEST_HEAD + b" " * 3500
+"""A request as long as those of the chat oracle under the policy of the sample."""
 
 
-class Answering(asyncio.Protocol):
-    """Answers a request 50 ms after its last byte, with little work of its own: the client runs beside it."""
+class DelayedAnswer(asyncio.Protocol):
+    """Answers a request 50 ms after its last byte, with little processor time: the client needs it too."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Nothing is read yet."""
-        self._transport, self._read = transport, b""
+        """Start with an empty buffer."""
+        self._transport = transport
+        self._buffer = b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the whole request is there."""
-        self._read += data
-        head, ended, body = self._read.partition(b"\r\n\r\n")
-        if not ended:
+        """Schedule the answer once the whole request has arrived."""
+        self._buffer += data
+        head, separator, body = self._buffer.partition(b"\r\n\r\n")
+        if not separator:
             return
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         if len(body) >= length:
-            self._read = body[length:]
+            self._buffer = body[length:]
             asyncio.get_running_loop().call_later(ANSWER_S, self._transport.write, ANSWER)
 
 
 def serve(connection: Any) -> None:
-    """Serves until it is terminated; says its port first."""
+    """Serve until the process is terminated, after sending the port through the connection."""
 
     async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=512)
+        server = await asyncio.get_running_loop().create_server(DelayedAnswer, "127.0.0.1", 0, backlog=512)
         connection.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -50,23 +51,23 @@ def serve(connection: Any) -> None:
 
 
 def time_bare_client(port: int, requests: int, concurrency: int) -> float:
-    """Wall-clock seconds of the fastest client there can be: sockets that send and count bytes.
+    """Measure the wall-clock seconds of a client that only sends requests and counts bytes.
 
-    What server and machine leave possible at this moment.
+    No client can be faster: this is the limit that server and machine set at this moment.
     """
 
-    async def work(rest: list[None]) -> None:
+    async def work(pending: list[None]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while rest:
-            rest.pop()
+        while pending:
+            pending.pop()
             writer.write(REQUEST)
             await reader.readexactly(len(ANSWER))
         writer.close()
 
     async def run() -> None:
-        rest = [None] * requests
-        await asyncio.gather(*(work(rest) for _ in range(concurrency)))
+        pending = [None] * requests
+        await asyncio.gather(*(work(pending) for _ in range(concurrency)))
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     asyncio.run(run())
-    return time.perf_counter() - begun
+    return time.perf_counter() - start

@@ -1,7 +1,8 @@
 """Time and memory of the main job by stage: `python benchmarks/end_to_end.py [--json FILE] [-- KEDRO ARGS]`.
 
-Runs `kedro run --pipelines realign` in a folder of its own with packages and base model present, and prints
-what the run itself measured. Wall-clock seconds depend on the machine; compare ratios of runs side by side.
+Runs `kedro run --pipelines realign` with a temporary data folder, where packages and base model are present,
+and prints what the run itself measured. Wall-clock seconds depend on the machine; compare ratios of runs side
+by side.
 """
 
 import argparse
@@ -19,14 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(arguments: list[str], data_root: Path) -> dict:
     """Run the pipeline and return its summary, with the seconds of the whole command."""
     command = [sys.executable, "-m", "kedro", "run", "--pipelines", "realign"]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run([*command, "--params", f"data_root={data_root}", *arguments], cwd=ROOT, check=True)
     summary = json.loads((data_root / "08_reporting" / "summary.json").read_text(encoding="utf-8"))
-    return summary | {"command_seconds": time.perf_counter() - begun}
+    return summary | {"command_seconds": time.perf_counter() - start}
 
 
 def table(summary: dict) -> str:
-    """Seconds per stage as a Markdown table."""
+    """Format the seconds per stage as a Markdown table."""
     rows = [f"| {stage} | {seconds:.1f} |" for stage, seconds in summary["seconds"].items()]
     rows += [
         f"| **whole command** | **{summary['command_seconds']:.1f}** |",
@@ -36,7 +37,7 @@ def table(summary: dict) -> str:
 
 
 def main() -> None:
-    """Parse arguments, run, print."""
+    """Parse the arguments, run the pipeline, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write {stage: seconds, …} to this file")
     parser.add_argument("arguments", nargs="*", help="passed on to kedro run")

@@ -2,7 +2,7 @@
 
 Llama-3.1-8B's architecture with random weights, PKU-like pairs. Model FLOPs of a LoRA step are 4 · (weights
 of the layers · tokens + d · V · response tokens): forward and backward of the activations, 2 each, of every
-token once (a prompt counts once for both responses); attention, adapters and recomputation count nothing.
+token once (a prompt counts once for both responses); attention, adapters and recomputation are not counted.
 `--device cpu --size tiny` runs the same code without a GPU; its figures mean nothing.
 """
 
@@ -15,7 +15,7 @@ import ours
 import peers
 import step
 import torch
-from harness import Call, Claim, Row, alternate, options_of, peaks, report, settle
+from harness import Call, Claim, Row, alternate, evaluate_claims, measure_peaks, parse_options, report
 
 from realignment.likelihood.tokenization import TokenizedPair
 
@@ -27,7 +27,7 @@ PAIRS_PER_SECOND, MFU = 60, 0.55
 
 
 def model_flops(pairs: list[TokenizedPair], size: str) -> float:
-    """Of one LoRA step over the pairs."""
+    """Return the model FLOPs of one LoRA step over the pairs."""
     width, mlp, layers, heads, groups, vocabulary = cases.SHAPES[size]
     weights = layers * (2 * width * width + 2 * width * groups * width // heads + 3 * width * mlp)
     responses = sum(len(response) for pair in pairs for response in pair.responses)
@@ -35,19 +35,20 @@ def model_flops(pairs: list[TokenizedPair], size: str) -> float:
 
 
 def build_impact(pairs: list[TokenizedPair], size: str, model_options: dict) -> dict[str, Call]:
-    """Weights (and references) of the pairs, ours and published."""
-    model = cases.policy(size, lora=True, attention="sdpa", **model_options)
-    plain = cases.policy(size, lora=True, attention="sdpa", **model_options)
+    """Build the calls that compute weights (and references) of the pairs, ours and the published one."""
+    model = cases.build_trainable_model(size, lora=True, attention="sdpa", **model_options)
+    plain = cases.build_trainable_model(size, lora=True, attention="sdpa", **model_options)
     copy = cases.random_model(size, attention="sdpa", **model_options)
-    conflicts, direction = ours.conflicts(pairs), ours.gold_gradient(model, ours.preferences(pairs[:4]))
+    conflicts = ours.build_conflicts(pairs)
+    direction = ours.compute_batch_gold_gradient(model, ours.build_preferences(pairs[:4]))
     return {
         PUBLISHED: lambda: peers.published_scores(plain, copy, conflicts, direction),
-        OURS: lambda: ours.scores_and_references(model, conflicts, direction),
+        OURS: lambda: ours.compute_scores_and_references(model, conflicts, direction),
     }
 
 
 def compare_impact(pairs: list[TokenizedPair], size: str, model_options: dict, rounds: int) -> dict[str, Row]:
-    """Against the published loop, and against a rate."""
+    """Compare impact weights with the published loop, and with a rate."""
     calls = build_impact(pairs, size, model_options)
     costs, results = alternate(calls, rounds=rounds, device=model_options["device"])
     rate = f"{PAIRS_PER_SECOND} pairs/s"
@@ -56,11 +57,11 @@ def compare_impact(pairs: list[TokenizedPair], size: str, model_options: dict, r
         Claim(f"weights and references / {PUBLISHED}, weights alone", PUBLISHED, OURS, 15.0, SCORES_IN_BF16),
         Claim(f"weights and references / {rate}", rate, OURS, 1.0),
     ]
-    return settle(claims, costs, results | {rate: {}})
+    return evaluate_claims(claims, costs, results | {rate: {}})
 
 
 def compare_step(case: step.Case, rounds: int, peak_flops: float) -> dict[str, Row]:
-    """Against TRL, the published loop and the hardware's peak; time and memory."""
+    """Compare a step with TRL, the published loop and the hardware's peak, in time and memory."""
     names = (step.TRL, step.TRL_DEFAULT, step.PUBLISHED, step.STATIC)
     build = partial(step.build, case)
     costs, results = alternate({name: build(name) for name in names}, rounds=rounds, device=case.device)
@@ -70,16 +71,16 @@ def compare_step(case: step.Case, rounds: int, peak_flops: float) -> dict[str, R
         Claim(f"step / {name}", name, step.STATIC, STEP_GOALS.get(name), SAME_IN_BF16) for name in names[:-1]
     ]
     claims.append(Claim(f"step / {roof}", roof, step.STATIC, MFU))
-    rows = settle(claims, costs, results | {roof: {}})
+    rows = evaluate_claims(claims, costs, results | {roof: {}})
     torch.cuda.empty_cache()
-    memory, results = peaks(build, (step.TRL, step.STATIC), case.device)
+    memory, results = measure_peaks(build, (step.TRL, step.STATIC), case.device)
     claim = Claim(f"memory of a step / {step.TRL}", step.TRL, step.STATIC, None, SAME_IN_BF16)
-    return rows | settle([claim], memory, results, unit="MiB")
+    return rows | evaluate_claims([claim], memory, results, unit="MiB")
 
 
 def main() -> int:
-    """Parse, measure, report."""
-    options = options_of(
+    """Parse the options, measure, and report the rows."""
+    options = parse_options(
         __doc__,
         size={"default": "8b", "choices": sorted(cases.SHAPES), "help": "shape of the random model"},
         device={"default": "cuda", "choices": ["cpu", "cuda"], "help": "where to run"},

@@ -1,7 +1,6 @@
-"""How time and memory of a step grow: `python benchmarks/growth.py [--json FILE]`.
+"""The growth of time and memory of a step: `python benchmarks/growth.py [--json FILE]`.
 
-The slope of cost against size, both logarithmic: 1 is proportional, 2 quadratic. A ratio is TRL's slope over
-ours.
+The slope of log cost over log size: 1 is proportional, 2 quadratic. A ratio is TRL's slope over ours.
 """
 
 import math
@@ -12,7 +11,7 @@ from functools import partial
 
 import cases
 import step
-from harness import Claim, Result, Row, alternate, options_of, peaks, report, settle
+from harness import Claim, Result, Row, alternate, evaluate_claims, measure_peaks, parse_options, report
 
 NAMES = (step.TRL, step.STATIC)
 AXES = {
@@ -23,11 +22,14 @@ AXES = {
 }
 
 
-def case_of(axis: str, value: int, size: str) -> step.Case:
-    """The PKU-like batch of 4 pairs, with one thing changed."""
-    longer = value if axis == "tokens of a pair" else 1
-    usual = cases.LENGTHS["PKU-like"]
-    lengths = cases.Lengths(*(tuple(longer * end for end in part) for part in (usual.prompt, usual.response)))
+def build_case(axis: str, value: int, size: str) -> step.Case:
+    """Build the PKU-like batch of 4 pairs, with one size changed."""
+    factor = value if axis == "tokens of a pair" else 1
+    base = cases.LENGTHS["PKU-like"]
+    lengths = cases.Lengths(
+        prompt=(factor * base.prompt[0], factor * base.prompt[1]),
+        response=(factor * base.response[0], factor * base.response[1]),
+    )
     count = value if axis == "pairs" else 4
     changes = {"vocabulary": {"vocab_size": value}, "layers": {"num_hidden_layers": value}}.get(axis, {})
     pairs = cases.random_pairs(count, cases.SHAPES[size][-1], lengths, seed=1)
@@ -35,37 +37,37 @@ def case_of(axis: str, value: int, size: str) -> step.Case:
 
 
 def slope(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """Of the straight line through (log size, log cost), by least squares."""
+    """Return the slope of the least-squares line through (log size, log cost)."""
     line = statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in costs])
     return line.slope
 
 
 def grow(axis: str, sizes: Sequence[int], size: str, rounds: int) -> dict[str, Row]:
-    """Two rows: time and memory along one axis."""
+    """Measure time and memory along one axis, a row each."""
     costs: dict[str, dict[str, list[float]]] = {
         what: {name: [] for name in NAMES} for what in ("time", "memory")
     }
     results: dict[str, dict[str, Result]] = {}
     for value in sizes:
-        build = partial(step.build, case_of(axis, value, size))
-        taken, found = alternate({name: build(name) for name in NAMES}, rounds=rounds)
-        memory, _ = peaks(build, NAMES)
+        build = partial(step.build, build_case(axis, value, size))
+        seconds, outputs = alternate({name: build(name) for name in NAMES}, rounds=rounds)
+        memory, _ = measure_peaks(build, NAMES)
         for name in NAMES:
-            costs["time"][name].append(statistics.median(taken[name]))
+            costs["time"][name].append(statistics.median(seconds[name]))
             costs["memory"][name] += memory[name]
-            results.setdefault(name, {}).update({f"{key} at {value}": v for key, v in found[name].items()})
+            results.setdefault(name, {}).update({f"{key} at {value}": v for key, v in outputs[name].items()})
     tolerances = {f"{key} at {value}": limit for key, limit in step.SAME.items() for value in sizes}
     rows: dict[str, Row] = {}
     for what, by_name in costs.items():
         slopes = {name: [slope(sizes, values)] for name, values in by_name.items()}
         claim = Claim(f"{what} / {axis} ({sizes[0]} to {sizes[-1]})", *NAMES, None, tolerances)
-        rows |= settle([claim], slopes, results, unit="slope")
+        rows |= evaluate_claims([claim], slopes, results, unit="slope")
     return rows
 
 
 def main() -> int:
-    """Parse, measure, report."""
-    options = options_of(__doc__)
+    """Parse the options, measure, and report the rows."""
+    options = parse_options(__doc__)
     axes, size = ({"pairs": (2, 4)}, "tiny") if options.quick else (AXES, "t17")
     rows: dict[str, Row] = {}
     for axis, sizes in axes.items():

@@ -1,8 +1,8 @@
-"""How it is measured: peers side by side in one process, and no ratio without equal results.
+"""Measurement of peers side by side in one process, with a check that their results are equal.
 
-Time is the CPU time of one thread (on a GPU: between two synchronisations), every round runs each peer once,
+Time is the CPU time of one thread (on a GPU: between two synchronisations). Every round runs each peer once,
 every other round in reverse order, and a ratio is the median of the rounds' ratios. Memory is the peak of one
-call in a fresh process.
+call in a new process.
 """
 
 import argparse
@@ -34,7 +34,7 @@ import transformers
 from torch import Tensor
 
 Result = Mapping[str, Sequence[Tensor]]
-"""What a call computed, by name: what two calls have in common is compared."""
+"""The results of a call, by name; results that two calls have in common are compared."""
 
 Call = Callable[[], Result]
 
@@ -47,9 +47,9 @@ class Claim:
 
     Attributes:
         row: Name of the row.
-        peer: Whose cost is divided …
-        ours: … by whose.
-        goal: Least ratio; None where the row is for information.
+        peer: The call whose cost is the numerator of the ratio.
+        ours: The call whose cost is the denominator.
+        goal: Least ratio; None where the row is for information only.
         tolerances: Relative L2 error allowed for each result that both have.
     """
 
@@ -62,7 +62,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measured claim. `exact`: no error above its tolerance; `met`: exact, and the goal is reached."""
+    """A measured claim.
+
+    Attributes:
+        ratio: Median over the rounds of the peer's cost over ours.
+        goal: Least ratio; None without a goal.
+        met: Whether the row is exact and reaches its goal; None without a goal.
+        exact: Whether no error is above its tolerance.
+        errors: Relative L2 error of each result.
+        peer_cost: Median cost of the peer, in `unit`.
+        our_cost: Median cost of ours, in `unit`.
+        unit: Unit of the costs.
+    """
 
     ratio: float
     goal: float | None
@@ -74,8 +85,8 @@ class Row:
     unit: str
 
 
-def quiet() -> None:
-    """One thread, and no warnings or bars of the libraries between the rows."""
+def silence_libraries() -> None:
+    """Use one thread, and silence warnings and progress bars of the libraries."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
@@ -83,8 +94,8 @@ def quiet() -> None:
     datasets.disable_progress_bars()
 
 
-def options_of(description: str | None, **more: Mapping[str, object]) -> argparse.Namespace:
-    """The command line that every benchmark has, and `more` of its own."""
+def parse_options(description: str | None, **more: Mapping[str, object]) -> argparse.Namespace:
+    """Parse the command line that all benchmarks share, and `more` options of the benchmark's own."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="write {row: {ratio, goal, met, exact, …}} to this file")
     parser.add_argument(
@@ -96,70 +107,91 @@ def options_of(description: str | None, **more: Mapping[str, object]) -> argpars
     options = parser.parse_args()
     if options.quick:
         options.rounds = 1
-    quiet()
+    silence_libraries()
     return options
 
 
-def seconds(call: Call, device: str = "cpu") -> tuple[float, Result]:
-    """CPU time of the call, with its result; on a GPU the time until the GPU is done."""
+def measure_seconds(call: Call, device: str = "cpu") -> tuple[float, Result]:
+    """Return the CPU time of the call, and its result; on a GPU the time until the GPU is done."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
     clock = time.perf_counter if device == "cuda" else time.process_time
-    begun = clock()
+    start = clock()
     result = call()
     if device == "cuda":
         torch.cuda.synchronize()
-    return clock() - begun, result
+    return clock() - start, result
 
 
 def alternate(
     calls: Mapping[str, Call], *, rounds: int, device: str = "cpu"
 ) -> tuple[dict[str, list[float]], dict[str, Result]]:
-    """Seconds of every call in each round, and its results from the warm-up before them."""
-    results = {name: copied(call()) for name, call in calls.items()}
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    """Measure the calls in alternating order.
+
+    Args:
+        calls: The calls, by name.
+        rounds: Rounds after the warm-up.
+        device: Where they run.
+
+    Returns:
+        The seconds of every call in each round, and its results from the warm-up.
+    """
+    results = {name: copy_result(call()) for name, call in calls.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
         for name in list(calls) if number % 2 == 0 else reversed(calls):
-            taken[name].append(seconds(calls[name], device)[0])
+            seconds[name].append(measure_seconds(calls[name], device)[0])
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
-    return taken, results
+    return seconds, results
 
 
-def copied(result: Result) -> Result:
-    """The result in float64 on the CPU, safe from the next call."""
+def copy_result(result: Result) -> Result:
+    """Copy the result to the CPU in float64, so that the next call cannot change it."""
     return {
         name: [t.detach().to("cpu", torch.float64, copy=True) for t in values]
         for name, values in result.items()
     }
 
 
-def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """‖found − expected‖₂ / ‖expected‖₂ over all tensors.
+def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return ‖actual − expected‖₂ / ‖expected‖₂ over all tensors.
 
-    Infinite where shapes differ, a number is none, or all that is expected is zero: nothing is shown.
+    Infinite where shapes differ, a value is NaN, or everything expected is zero: then nothing is shown.
     """
-    if [t.shape for t in found] != [t.shape for t in expected]:
+    if [t.shape for t in actual] != [t.shape for t in expected]:
         return math.inf
-    a, b = (torch.cat([t.double().flatten() for t in values]) for values in (found, expected))
-    error = float((a - b).norm() / b.norm())
+    actual_values = torch.cat([t.double().flatten() for t in actual])
+    expected_values = torch.cat([t.double().flatten() for t in expected])
+    error = float((actual_values - expected_values).norm() / expected_values.norm())
     return math.inf if math.isnan(error) else error
 
 
-def settle(
+def evaluate_claims(
     claims: Iterable[Claim],
     costs: Mapping[str, Sequence[float]],
     results: Mapping[str, Result],
     *,
     unit: str = "s",
 ) -> dict[str, Row]:
-    """Every claim with its ratio and its errors."""
+    """Compute the ratio and the errors of every claim.
+
+    Args:
+        claims: What to evaluate.
+        costs: Cost of every call in each round.
+        results: Results of every call.
+        unit: Unit of the costs.
+
+    Returns:
+        Rows by the names of the claims.
+    """
     rows = {}
     for claim in claims:
         pairs = list(zip(costs[claim.peer], costs[claim.ours], strict=True))
         ratio = statistics.median(peer / ours for peer, ours in pairs)
-        found, expected = results[claim.ours], results[claim.peer]
-        errors = {name: relative_error(found[name], expected[name]) for name in claim.tolerances}
+        actual = results[claim.ours]
+        expected = results[claim.peer]
+        errors = {name: relative_error(actual[name], expected[name]) for name in claim.tolerances}
         exact = all(errors[name] <= limit for name, limit in claim.tolerances.items())
         rows[claim.row] = Row(
             ratio=ratio,
@@ -174,31 +206,35 @@ def settle(
     return rows
 
 
-def peaks(
+def measure_peaks(
     build: Callable[[str], Call], names: Iterable[str], device: str = "cpu"
 ) -> tuple[dict[str, list[float]], dict[str, Result]]:
-    """Peak memory of each call in MiB above what was there before it, and the results.
+    """Measure the peak memory of each call, on top of what was allocated before.
 
-    Each in a fresh process, whose allocator gives freed tensors back at once: the peak is of what lives.
+    Each runs in a new process whose allocator returns freed tensors at once, so that the peak counts only
+    live tensors.
 
     Args:
         build: Function of a module, or a partial of one: the name of a call → the call.
-        names: Which calls.
-        device: Whose memory.
+        names: The calls to measure.
+        device: The device whose memory is measured.
+
+    Returns:
+        Peaks in MiB, one per call, and the results.
     """
-    found, results = {}, {}
+    memory, results = {}, {}
     with mock.patch.dict(os.environ, {"MALLOC_MMAP_THRESHOLD_": "65536"}):
         for name in names:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-                found[name], results[name] = child.submit(_peak_here, build, name, device).result()
-            print(f"memory of {name}: {found[name][0]:.0f} MiB", file=sys.stderr)
-    return found, results
+                memory[name], results[name] = child.submit(_peak_here, build, name, device).result()
+            print(f"memory of {name}: {memory[name][0]:.0f} MiB", file=sys.stderr)
+    return memory, results
 
 
 def _peak_here(build: Callable[[str], Call], name: str, device: str) -> tuple[list[float], Result]:
-    quiet()
+    silence_libraries()
     call = build(name)
-    result = copied(call())
+    result = copy_result(call())
     gc.collect()
     if device == "cuda":
         before = torch.cuda.memory_allocated()
@@ -218,8 +254,8 @@ def _resident_kib(figure: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{figure}:"))
 
 
-def machine() -> str:
-    """Processor, device and versions, in one line."""
+def describe_machine() -> str:
+    """Return processor, device and versions in one line."""
     names = [
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -231,8 +267,8 @@ def machine() -> str:
     return "; ".join([system, *gpu, f"Python {platform.python_version()}", *versions])
 
 
-def table(rows: Mapping[str, Row]) -> str:
-    """The rows in Markdown."""
+def format_table(rows: Mapping[str, Row]) -> str:
+    """Format the rows in Markdown."""
     lines = ["| | ratio | goal | met | largest error | peer | ours |", "|---|---|---|---|---|---|---|"]
     for name, row in rows.items():
         goal = "" if row.goal is None else f"≥ {row.goal:.2f}"
@@ -245,8 +281,8 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def report(rows: Mapping[str, Row], options: argparse.Namespace) -> int:
-    """Print the table, write the JSON; exit status 1 where results differ."""
-    print(f"{machine()}\n\n{table(rows)}")
+    """Print the table, write the JSON, and return the exit status: 1 where results differ."""
+    print(f"{describe_machine()}\n\n{format_table(rows)}")
     if options.json is not None:
         content = {name: asdict(row) for name, row in rows.items()}
         options.json.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

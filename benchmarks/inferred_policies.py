@@ -1,7 +1,7 @@
-"""What infer_policy finds in three data sets: `python benchmarks/inferred_policies.py [--page]`.
+"""The policies inferred from three data sets: `python benchmarks/inferred_policies.py [--page]`.
 
 Principles over features alone: no text of a pair is printed. `--page` puts the tables into
-docs/results/inferred-policies.md. A data set that is not there is left out, and said so.
+docs/results/inferred-policies.md. A data set that is not there is reported as missing.
 """
 
 import argparse
@@ -25,37 +25,37 @@ DATA = {
 }
 
 
-def infer(file: Path) -> infer_policy.Explanation:
-    """The principles of one data set, with the parameters of conf/base."""
+def infer_policy_of(file: Path) -> infer_policy.Explanation:
+    """Infer the principles of one data set, with the parameters of conf/base."""
     configured = yaml.safe_load((ROOT / "conf/base/parameters_infer_policy.yml").read_text(encoding="utf-8"))
     raw = read_table(str(file))
     pairs = intake.clean_pairs(raw, invalid="skip", max_prompt_chars=8000, long_prompts="drop").pairs
-    return infer_policy.infer(pairs, PrinciplesParameters(**configured["principles"]), seed=SEED)
+    return infer_policy.infer_principles(pairs, PrinciplesParameters(**configured["principles"]), seed=SEED)
 
 
-def to_markdown(name: str, found: infer_policy.Explanation) -> str:
-    """One data set's report and table."""
-    report = found.report
+def to_markdown(name: str, explanation: infer_policy.Explanation) -> str:
+    """Format the report and the table of one data set."""
+    report = explanation.report
     lines = [
         f"## {name}",
         "",
         f"{report['n']} pairs of {report['prompts']} prompts, {report['features']} features in use. Out of "
-        f"fold the principles predict {show(report['accuracy'])} of the choices that they have a say in; the "
-        f"longer response was chosen in {show(report['longer_chosen'])}.",
+        f"fold the principles predict {format_share(report['accuracy'])} of the choices that they have a say "
+        f"in; the longer response was chosen in {format_share(report['longer_chosen'])}.",
         "",
     ]
-    if found.principles.empty:
+    if explanation.principles.empty:
         return "\n".join([*lines, "**No principle found.**"])
     lines += [
         "| principle | coefficient | support | agreement | q |",
         "|---|---|---|---|---|",
-        *(row(line) for line in found.principles.to_dict("records")),
+        *map(format_row, explanation.principles.to_dict("records")),
     ]
     return "\n".join(lines)
 
 
-def row(line: dict[Any, Any]) -> str:
-    """One principle."""
+def format_row(line: dict[Any, Any]) -> str:
+    """Format one principle."""
     coefficient = (
         f"{line['coefficient']:+.2f} ({line['coefficient_low']:+.2f} to {line['coefficient_high']:+.2f})"
     )
@@ -64,8 +64,8 @@ def row(line: dict[Any, Any]) -> str:
     return f"| {line['principle']} | {coefficient} | {line['support']:.0%} | {agreement} | {q_value} |"
 
 
-def show(share: dict[str, Any]) -> str:
-    """`85 % (81 to 88)`."""
+def format_share(share: dict[str, Any]) -> str:
+    """Format a share with its interval, such as `85 % (81 to 88)`."""
     if share["share"] is None:
         return "none"
     low, high = share["interval"]
@@ -73,19 +73,19 @@ def show(share: dict[str, Any]) -> str:
 
 
 def write_page(text: str) -> None:
-    """Replace what stands between the two marks of the page."""
+    """Replace the text between the two marks of the page."""
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main() -> None:
-    """Infer, print, and write where asked."""
+    """Infer the policies, print the tables, and write the page if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", action="store_true", help="write docs/results/inferred-policies.md")
     options = parser.parse_args()
     parts = [
-        to_markdown(name, infer(file)) if file.is_file() else f"## {name}\n\nNot on this machine."
+        to_markdown(name, infer_policy_of(file)) if file.is_file() else f"## {name}\n\nNot on this machine."
         for name, file in DATA.items()
     ]
     text = "\n\n".join(parts)

@@ -1,8 +1,8 @@
-"""Verdicts of a language model with the policy computed once: `python benchmarks/judge.py [--json FILE]`.
+"""Verdicts of a language model with prefix caching of the policy: `python benchmarks/judge.py [--json FILE]`.
 
-64 responses under a policy of 700 tokens, about 80 tokens of their own each. The peer asks one full request
-at a time, as a client of an API does, without the network. Texts are random words and weights random: what is
-compared are the logits of the two answers.
+64 responses under a policy of 700 tokens, each with about 80 further tokens. The peer sends one full request
+at a time, as a client of an API does, without the network. Texts and weights are random; compared are the
+logits of the two answers.
 """
 
 import random
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import cases
 import torch
-from harness import Call, Claim, Result, alternate, options_of, report, settle
+from harness import Call, Claim, Result, alternate, evaluate_claims, parse_options, report
 from trl_peer import word_tokenizer
 
 from realignment.oracles.local_lm import LocalLMOracle
@@ -25,25 +25,26 @@ TOKEN_BUDGET = 1024  # the default on a CPU
 
 
 def render(policy: Policy, exchange: Exchange) -> str:
-    """The request: policy, prompt, response."""
+    """Write the request: policy, prompt, response."""
     return f"{policy.text} {exchange.prompt} {exchange.response} "
 
 
 def words(count: int, vocabulary: int, draw: random.Random) -> str:
-    """Random words, one token each."""
+    """Draw random words, one token each."""
     return " ".join(f"w{draw.randrange(5, vocabulary)}" for _ in range(count))
 
 
 def log_odds(judgments: Sequence[Judgment]) -> torch.Tensor:
-    """Of compliance: the difference of the two answers' logits."""
+    """Return the log-odds of compliance: the difference of the two answers' logits."""
     complies = torch.tensor([bool(j.complies) for j in judgments])
     confidence = torch.tensor([j.confidence for j in judgments], dtype=torch.float64)
     return torch.logit(torch.where(complies, confidence, 1 - confidence))
 
 
 def build(size: str, policy_tokens: int, count: int) -> dict[str, Call]:
-    """Both ways to the same verdicts."""
-    vocabulary, draw = cases.SHAPES[size][-1], random.Random(0)
+    """Build the calls of both methods, which compute the same verdicts."""
+    vocabulary = cases.SHAPES[size][-1]
+    draw = random.Random(0)
     tokenizer = word_tokenizer(vocabulary)
     model = cases.random_model(size, attention="sdpa")
     question = Question(render, COMPLIES, VIOLATES, digest="benchmark")
@@ -71,12 +72,12 @@ def build(size: str, policy_tokens: int, count: int) -> dict[str, Call]:
 
 
 def main() -> int:
-    """Parse, measure, report."""
-    options = options_of(__doc__)
+    """Parse the options, measure, and report the rows."""
+    options = parse_options(__doc__)
     size, policy_tokens, count = ("tiny", 100, 6) if options.quick else ("t17", 700, 64)
     costs, results = alternate(build(size, policy_tokens, count), rounds=options.rounds)
     claim = Claim(f"{OURS} / {PEER}", PEER, OURS, 8.0, {"log odds": 1e-4})
-    return report(settle([claim], costs, results), options)
+    return report(evaluate_claims([claim], costs, results), options)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What judging costs, by arithmetic: `python benchmarks/judging_cost.py [--pairs N …] [--write]`.
+"""An estimate of what judging costs: `python benchmarks/judging_cost.py [--pairs N …] [--write]`.
 
-Estimates, none of them measured here: tokens from the shape of a request, time from published throughput (see
+Nothing is measured here: tokens follow from the shape of a request, time from published throughput (see
 `MODELS`) and, as a check, from FLOPs. `--write` puts the tables into docs/how-to/judge-at-scale.md.
 
-A request is policy and instruction, then the prompt, then the response, then the question; a server that
-keeps prefixes computes a beginning that it has read before only once, in whole blocks of tokens.
+A request is policy and instruction, then the prompt, then the response, then the question; a server with
+prefix caching computes a prefix that it has seen before only once, in whole blocks of tokens.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parent.parent / "docs/how-to/judge-at-scale.md"
 BEGIN, END = "<!-- begin judging_cost -->", "<!-- end judging_cost -->"
 H100_BF16_FLOPS = 989e12
-"""Dense, of an H100 SXM, by its data sheet."""
+"""Dense bf16 FLOP/s of an H100 SXM, by its data sheet."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Model:
     """A model with two published measurements of its throughput.
 
     Attributes:
-        name: Of the model.
-        weights: That every token is multiplied with, embeddings left out.
-        gpus: H100s that the measurements took, and that one copy needs.
-        long, short: Tokens read and written by a request, and tokens written a second under full load.
-        check: A third measurement, of long requests.
+        name: The model's size.
+        weights: Weights that every token is multiplied with, without embeddings.
+        gpus: H100s of the measurements, which one copy needs.
+        long: Tokens read and written by a request, and tokens written per second under full load.
+        short: The same for short requests.
+        check: A third measurement, of longer requests.
     """
 
     name: str
@@ -40,9 +41,12 @@ class Model:
     check: tuple[int, int, float]
 
     def seconds_per_token(self) -> tuple[float, float]:
-        """Of a token read and of one written: the two numbers that give both measurements."""
-        (read, written, _), (other_read, other_written, _) = self.long, self.short
-        first, second = (spent / rate for _, spent, rate in (self.long, self.short))  # seconds per request
+        """Return the seconds of a token read and of one written, which reproduce both measurements."""
+        read, written, rate = self.long
+        other_read, other_written, other_rate = self.short
+        # Seconds per request = read · x + written · y: two equations, solved by Cramer's rule.
+        first = written / rate
+        second = other_written / other_rate
         determinant = read * other_written - other_read * written
         return (
             (first * other_written - second * written) / determinant,
@@ -60,12 +64,12 @@ MODELS = (
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens of all pairs.
+    """Requests and tokens of all pairs.
 
     Attributes:
-        requests: Asked.
-        read: Prompt tokens of the requests, kept ones included.
-        computed: Of these, those that no earlier request has left computed.
+        requests: Number of requests.
+        read: Prompt tokens of the requests, cached ones included.
+        computed: Those of them that are not in the cache.
         written: Tokens of replies.
     """
 
@@ -76,12 +80,14 @@ class Work:
 
 
 def work(o: argparse.Namespace) -> dict[str, Work]:
-    """What is computed, by what a server keeps: each line spares more than the one above."""
+    """Return the work by what a server caches; each entry saves more than the one before."""
     whole = o.policy + o.prompt + o.response + o.question
-    policy, both = (kept // o.block * o.block for kept in (o.policy, o.policy + o.prompt))
+    # Only whole blocks are cached.
+    policy = o.policy // o.block * o.block
+    both = (o.policy + o.prompt) // o.block * o.block
 
     def of(requests: float, computed: float) -> Work:
-        """Per pair → all pairs."""
+        """Scale requests and computed tokens of one pair to all pairs."""
         return Work(*(o.pairs * n for n in (requests, requests * whole, computed, requests * o.reply)))
 
     first = whole - policy
@@ -94,24 +100,25 @@ def work(o: argparse.Namespace) -> dict[str, Work]:
 
 
 def optimism(model: Model) -> float:
-    """What the two numbers promise for long requests, over what was measured; above 1 is too much."""
-    (seconds_read, seconds_written), (read, written, rate) = model.seconds_per_token(), model.check
+    """Return the predicted throughput of the check over the measured one; above 1 is too optimistic."""
+    seconds_read, seconds_written = model.seconds_per_token()
+    read, written, rate = model.check
     return written / (read * seconds_read + written * seconds_written) / rate
 
 
 def gpu_hours(model: Model, amount: Work) -> float:
-    """H100-hours by the published throughput."""
+    """Return the H100-hours of the work by the published throughput."""
     read, written = model.seconds_per_token()
     return (amount.computed * read + amount.written * written) * model.gpus / 3600
 
 
 def flops(model: Model, tokens: float) -> float:
-    """Two for each weight and token; attention, a few percent at these lengths, is left out."""
+    """Return two FLOPs per weight and token; attention, a few percent at these lengths, is left out."""
     return 2 * model.weights * tokens
 
 
 def gpu_table(o: argparse.Namespace) -> list[str]:
-    """One line for each model and what is kept."""
+    """Format a line for each model and each state of the cache."""
     head = (
         "model", "computed once", "tokens computed", "written", "prefill FLOPs", "hours on 1 H100",
         "hours on 8", "requests/s on 8", "$", f"by FLOPs: H100-hours, bf16, {o.mfu:.0%} of peak",
@@ -133,34 +140,34 @@ def gpu_table(o: argparse.Namespace) -> list[str]:
 
 
 def api_table(o: argparse.Namespace) -> list[str]:
-    """A hosted model by the prices given."""
+    """Format the cost of a hosted model by the prices of the options."""
     lines = ["| hosted, by token | tokens read | of these kept | $ | $ as a batch |", "|---|---|---|---|---|"]
     for kept, amount in work(o).items():
-        spared = amount.read - amount.computed
-        prompt = amount.computed * o.prompt_price + spared * o.kept_price
+        cached = amount.read - amount.computed
+        prompt = amount.computed * o.prompt_price + cached * o.kept_price
         cost = (prompt + amount.written * o.completion_price) / 1e6
         batch = cost * (1 - o.batch_discount)
-        cells = kept, f"{amount.read / 1e9:.2f} G", f"{spared / 1e9:.2f} G", f"{cost:,.0f}", f"{batch:,.0f}"
+        cells = kept, f"{amount.read / 1e9:.2f} G", f"{cached / 1e9:.2f} G", f"{cost:,.0f}", f"{batch:,.0f}"
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def rates() -> str:
-    """What the published throughput says of one token."""
-    found = []
+    """Describe the rates that follow from the published throughput."""
+    descriptions = []
     for model in MODELS:
         read, written = (1 / seconds / model.gpus for seconds in model.seconds_per_token())
-        found.append(f"{model.name} {read:,.0f} tokens read and {written:,.0f} written")
+        descriptions.append(f"{model.name} {read:,.0f} tokens read and {written:,.0f} written")
     checks = " and ".join(f"{optimism(model):.1f}" for model in MODELS)
     return (
-        f"Per H100 and second, solved from the published rows: {'; '.join(found)}. For requests of 5,000 "
-        f"tokens read and 500 written that promises {checks} times what was published: long policies and "
-        "replies take longer than the table says."
+        f"Per H100 and second, solved from the published rows: {'; '.join(descriptions)}. For requests of "
+        f"5,000 tokens read and 500 written that promises {checks} times what was published: long policies "
+        "and replies take longer than the table says."
     )
 
 
 def page(o: argparse.Namespace) -> str:
-    """Assumptions and both tables."""
+    """Format the assumptions and both tables."""
     shape = (
         f"**Estimate**, {o.pairs:,} pairs. Tokens of a request: {o.policy} policy and instruction, "
         f"{o.prompt} prompt, {o.response} response, {o.question} question, {o.reply} reply; "
@@ -175,10 +182,10 @@ def page(o: argparse.Namespace) -> str:
 
 
 def put(text: str, tables: str) -> str:
-    """The page with the tables between its markers.
+    """Return the page with the tables between its markers.
 
     Raises:
-        ValueError: It has not one pair of them.
+        ValueError: The page does not have exactly one pair of markers.
     """
     new, count = re.subn(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{tables}\n{END}", text, flags=re.DOTALL)
     if count != 1:
@@ -187,7 +194,7 @@ def put(text: str, tables: str) -> str:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The assumptions."""
+    """Parse the assumptions."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     add = parser.add_argument
     add("--pairs", type=int, default=1_000_000)
@@ -209,7 +216,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the tables, or put them where they belong."""
+    """Print the tables, or write them into the page."""
     options = parse(sys.argv[1:])
     if options.write:
         PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), page(options)), encoding="utf-8")

@@ -9,7 +9,7 @@ from functools import partial
 import ours
 import peers
 import torch
-from harness import Call, Claim, alternate, options_of, peaks, report, settle
+from harness import Call, Claim, alternate, evaluate_claims, measure_peaks, parse_options, report
 from torch import Tensor
 
 OURS, PUBLISHED, DENSE, TRL, EXACT = (
@@ -25,8 +25,8 @@ SAME = {"kl": 1e-5, "gradient": 1e-4}
 
 
 def tensors(quick: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states of the policy, the head, hidden states of the reference."""
-    # The noise makes a KL of 0.02 nats per token in both: a relative error is worth what the KL is.
+    """Draw hidden states of the policy, the head, and hidden states of the reference."""
+    # The noise gives a KL of 0.02 nats per token in both: at a KL near zero, a relative error means nothing.
     tokens, width, vocabulary, noise = (64, 32, 1000, 0.6) if quick else (512, 576, 49152, 0.15)
     generator = torch.Generator().manual_seed(0)
     head = 0.06 * torch.randn(vocabulary, width, generator=generator)
@@ -35,7 +35,7 @@ def tensors(quick: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def build(quick: bool, name: str) -> Call:
-    """The named way to the KL."""
+    """Build the call of the named method."""
     hidden, head, reference = tensors(quick)
     if name == OURS:
         return lambda: ours.kl(hidden, head, reference)
@@ -45,15 +45,15 @@ def build(quick: bool, name: str) -> Call:
 
 
 def main() -> int:
-    """Parse, measure, report."""
-    options = options_of(__doc__)
+    """Parse the options, measure, and report the rows."""
+    options = parse_options(__doc__)
     build_named = partial(build, options.quick)
     costs, results = alternate({name: build_named(name) for name in (*PEERS, OURS)}, rounds=options.rounds)
     faster = [Claim(f"time / {name}", name, OURS, SPEED.get(name), SAME) for name in PEERS]
-    rows = settle(faster, costs, results)
-    memory, results = peaks(build_named, (*PEERS, OURS))
+    rows = evaluate_claims(faster, costs, results)
+    memory, results = measure_peaks(build_named, (*PEERS, OURS))
     smaller = [Claim(f"memory / {name}", name, OURS, MEMORY.get(name), SAME) for name in PEERS]
-    rows |= settle(smaller, memory, results, unit="MiB")
+    rows |= evaluate_claims(smaller, memory, results, unit="MiB")
     return report(rows, options)
 
 

@@ -1,7 +1,7 @@
-"""How right is every offline oracle? `python benchmarks/oracle_accuracy.py --data FOLDER [--write]`.
+"""The accuracy of every offline oracle: `python benchmarks/oracle_accuracy.py --data FOLDER [--write]`.
 
-Per data set, half of the prompts teach the classifiers and the other half test every oracle; the figures are
-of that half. Intervals resample its prompts. `--data` is a folder with `pku_safety/pairs.jsonl.gz` and
+Per data set, classifiers are trained on half of the prompts, and every oracle is tested on the other half.
+Intervals resample the prompts of that half. `--data` is a folder with `pku_safety/pairs.jsonl.gz` and
 `truthfulness/pairs.jsonl.gz` (pairs with chosen_complies and rejected_complies); without it only the embedded
 sample is measured. `local_lm`, and the vote and the cascade that it is part of, judge the same random part of
 the test pairs; `--verdicts FILE` keeps what it said, so that a command that was killed goes on where it was.
@@ -29,7 +29,7 @@ from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.loading import load_local_lm
 from realignment.oracles.rules import RulesOracle
-from realignment.oracles.train_classifier import teach
+from realignment.oracles.train_classifier import train_judge
 from realignment.oracles.vote import VoteOracle
 from realignment.parameters import CascadeParameters, ClassifierParameters, LocalLMParameters
 from realignment.policy import Policy, read_policy
@@ -64,41 +64,44 @@ class Row:
 
 
 class Constant:
-    """Says the same of everything: what an oracle has to beat."""
+    """Gives the same verdict on everything: the baseline of every oracle."""
 
     def __init__(self, complies: bool) -> None:
-        self.complies, self.name = complies, f"always {'complies' if complies else 'violates'}"
+        self.complies = complies
+        self.name = f"always {'complies' if complies else 'violates'}"
 
     def __call__(self, exchanges: list, policy: Policy) -> list:
-        """The same judgment for all."""
+        """Return the same judgment for all."""
         return [Judgment(self.complies, 1.0, oracle=self.name) for _ in exchanges]
 
 
 def read(data: DataSet) -> tuple[pd.DataFrame, pd.DataFrame, Policy]:
-    """Pairs to teach with, pairs to test on (no prompt in both), and the policy."""
+    """Return pairs to train on, pairs to test on (no prompt is in both), and the policy."""
     raw = read_table(str(data.file))
     pairs = intake.clean_pairs(raw, invalid="skip", max_prompt_chars=8000, long_prompts="drop").pairs
     prompts = pd.Series(pairs["prompt"].unique()).sample(frac=1, random_state=SEED)
-    taught = set(prompts.head(len(prompts) // 2))
-    known = pairs["prompt"].isin(taught)
+    training_prompts = set(prompts.head(len(prompts) // 2))
+    is_training = pairs["prompt"].isin(training_prompts)
     policy = read_policy(ROOT / f"conf/base/policies/{data.policy}.yml")
-    return pairs[known].reset_index(drop=True), pairs[~known].reset_index(drop=True), policy
+    return pairs[is_training].reset_index(drop=True), pairs[~is_training].reset_index(drop=True), policy
 
 
-def classifiers(teaching: pd.DataFrame, policy: Policy) -> Iterator[Oracle]:
-    """The classifier that is trained unless told otherwise, and one that reads the prompt too."""
-    exchanges, labels = labelled_exchanges(teaching.assign(correction=None))
+def train_classifiers(training: pd.DataFrame, policy: Policy) -> Iterator[Oracle]:
+    """Train the default classifier, and one that reads the prompt too."""
+    exchanges, labels = labelled_exchanges(training.assign(correction=None))
     templates = {
         "response": "topic_{domain} {response}",
         "prompt and response": "topic_{domain} {prompt} {response}",
     }
     for read, template in templates.items():
-        trained, _ = teach(exchanges, labels, policy, ClassifierParameters(template=template), seed=SEED)
+        trained, _ = train_judge(
+            exchanges, labels, policy, ClassifierParameters(template=template), seed=SEED
+        )
         yield replace(trained.oracle, name=f"classifier ({read}), {len(labels):,} labels")
 
 
 def measure(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, tuple[float, float, float]]:
-    """Every figure of one oracle, with a 95 % interval over resampled prompts."""
+    """Measure every figure of one oracle, with a 95 % interval over resampled prompts."""
     judgments = judging.judge_pairs(pairs.assign(correction=None), policy, oracle)
     triaged = triage.triage(pairs.assign(correction=None), judgments, min_confidence=0.0)
     both = {
@@ -110,7 +113,7 @@ def measure(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, tu
     )
     confidence = np.stack([both[r]["confidence"].to_numpy(float) for r in both], axis=1)
     truth = pairs[["chosen_complies", "rejected_complies"]].to_numpy(bool)
-    true = np.array([str(triage.disposition_of(bool(c), bool(r))) for c, r in truth])
+    true = np.array([str(triage.decide_disposition(bool(c), bool(r))) for c, r in truth])
     assigned = triaged["disposition"].to_numpy(str)
     groups = pd.factorize(pairs["prompt"])[0]
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
@@ -129,12 +132,30 @@ def measure(pairs: pd.DataFrame, policy: Policy, oracle: Oracle) -> dict[str, tu
 
 
 def figures(verdict, confidence, truth, assigned, true) -> dict[str, float]:
-    """Of responses: accuracy; precision, recall, F1 of violations; κ, ECE. Of pairs: right and misrouted."""
+    """Compute the figures of an oracle.
+
+    Args:
+        verdict: 1 complies, 0 violates, NaN unscored; shape (pairs, 2).
+        confidence: Of each verdict, shape (pairs, 2).
+        truth: Whether each response complies, shape (pairs, 2).
+        assigned: Disposition of each pair by the verdicts, shape (pairs,).
+        true: Disposition of each pair by the truth, shape (pairs,).
+
+    Returns:
+        Over responses: accuracy; precision, recall and F1 of violations; κ, ECE. Over pairs: share of right
+        dispositions, and share of wrong ones among pairs that do not go to review.
+    """
     scored = ~np.isnan(verdict)
-    said, is_true, sure = verdict[scored] == 1, truth[scored], confidence[scored]
-    right = said == is_true
-    hits, alarms, violations = (~said & ~is_true).sum(), (~said).sum(), (~is_true).sum()
-    chance = said.mean() * is_true.mean() + (~said).mean() * (~is_true).mean()
+    predicted = verdict[scored] == 1
+    actual = truth[scored]
+    sure = confidence[scored]
+    right = predicted == actual
+    hits = (~predicted & ~actual).sum()
+    alarms = (~predicted).sum()
+    violations = (~actual).sum()
+    # Agreement by chance, for κ.
+    chance = predicted.mean() * actual.mean() + (~predicted).mean() * (~actual).mean()
+    # Ten bins of confidence from 0.5 to 1, for ECE.
     bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
     routed = assigned != "REVIEW"
     return {
@@ -149,28 +170,30 @@ def figures(verdict, confidence, truth, assigned, true) -> dict[str, float]:
     }
 
 
-def rows_of(data: DataSet, *, local_lm_pairs: int, verdicts: Path) -> Iterator[Row]:
-    """Every oracle on one data set."""
-    teaching, test, policy = read(data)
+def measure_oracles(data: DataSet, *, local_lm_pairs: int, verdicts: Path) -> Iterator[Row]:
+    """Measure every oracle on one data set."""
+    training, test, policy = read(data)
     rules = [RulesOracle()] if policy.rules else []
-    trained = list(classifiers(teaching, policy))
+    trained = list(train_classifiers(training, policy))
     for oracle in (Constant(True), Constant(False), *rules, *trained):
         yield Row(data.name, oracle.name, len(test), measure(test, policy, oracle))
     if local_lm_pairs:
         part = test.sample(min(local_lm_pairs, len(test)), random_state=SEED).reset_index(drop=True)
-        for oracle, name in composed(trained, rules, load_judge(verdicts)):
-            found = measure(part, policy, oracle)
-            yield Row(data.name, name + passed_on(oracle), len(part), found)
+        for oracle, name in build_composed_oracles(trained, rules, load_judge(verdicts)):
+            measured = measure(part, policy, oracle)
+            yield Row(data.name, name + describe_passed_on(oracle), len(part), measured)
 
 
 def load_judge(verdicts: Path) -> Oracle:
-    """`local_lm` with the base model; what it has said before is read from the file."""
+    """Load `local_lm` with the base model; its earlier verdicts are read from the file."""
     settings = LocalLMParameters(source=BASE_MODEL, folder=str(ROOT / "data/01_raw/models"))
     return CachedOracle(load_local_lm(settings), VerdictStore(verdicts))
 
 
-def composed(trained: list[Oracle], rules: list[Oracle], judge: Oracle) -> Iterator[tuple[Oracle, str]]:
-    """What judges a part of the pairs: `local_lm`, what it is part of, and beside it the first classifier."""
+def build_composed_oracles(
+    trained: list[Oracle], rules: list[Oracle], judge: Oracle
+) -> Iterator[tuple[Oracle, str]]:
+    """Build the oracles for a sample of the pairs: `local_lm`, those with it as a member, one classifier."""
     by_response, by_both = trained
     other, name = (rules[0], "rules") if rules else (by_both, "classifier (prompt and response)")
     threshold = CascadeParameters.model_fields["min_confidence"].default
@@ -180,9 +203,13 @@ def composed(trained: list[Oracle], rules: list[Oracle], judge: Oracle) -> Itera
     yield CascadeOracle((by_response, judge), threshold), "cascade (classifier (response) → local_lm)"
 
 
-def passed_on(oracle: Oracle) -> str:
-    """Of a cascade that has judged, how many responses went on to its second oracle."""
-    return f", {oracle.asked[1]} of {oracle.asked[0]} passed on" if isinstance(oracle, CascadeOracle) else ""
+def describe_passed_on(oracle: Oracle) -> str:
+    """Describe how many responses a cascade passed on to its second oracle."""
+    return (
+        f", {oracle.exchange_counts[1]} of {oracle.exchange_counts[0]} passed on"
+        if isinstance(oracle, CascadeOracle)
+        else ""
+    )
 
 
 HEADINGS = {
@@ -192,18 +219,18 @@ HEADINGS = {
 
 
 def render(rows: list[Row]) -> str:
-    """One Markdown table per data set."""
+    """Format one Markdown table per data set."""
     lines: list[str] = []
     for name in dict.fromkeys(row.data for row in rows):
         lines += ["", f"### {name}", "", f"| oracle | test pairs | {' | '.join(HEADINGS.values())} |"]
         lines.append("|---|---|" + "---|" * len(HEADINGS))
         for row in (row for row in rows if row.data == name):
-            cells = [show(row.figures[key]) for key in HEADINGS]
+            cells = [format_figure(row.figures[key]) for key in HEADINGS]
             lines.append(f"| {row.oracle} | {row.pairs:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def show(figure: tuple[float, float, float]) -> str:
+def format_figure(figure: tuple[float, float, float]) -> str:
     value, low, high = figure
     return "–" if np.isnan(value) else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
@@ -215,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with pku_safety/ and truthfulness/")
     parser.add_argument("--local-lm-pairs", type=int, default=75, help="test pairs of local_lm; 0: none")
-    parser.add_argument("--verdicts", type=Path, help="SQLite file that keeps the verdicts of local_lm")
+    parser.add_argument("--verdicts", type=Path, help="SQLite file that caches the verdicts of local_lm")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
@@ -232,14 +259,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         verdicts = arguments.verdicts or Path(scratch) / "verdicts.sqlite"
         for data in sets:
-            for row in rows_of(data, local_lm_pairs=arguments.local_lm_pairs, verdicts=verdicts):
-                print(f"{row.data} · {row.oracle}: accuracy {show(row.figures['accuracy'])}", file=sys.stderr)
+            for row in measure_oracles(data, local_lm_pairs=arguments.local_lm_pairs, verdicts=verdicts):
+                print(
+                    f"{row.data} · {row.oracle}: accuracy {format_figure(row.figures['accuracy'])}",
+                    file=sys.stderr,
+                )
                 rows.append(row)
     table = render(rows)
     print(table)
     if arguments.json:
-        found = [{"data": row.data, "oracle": row.oracle, "pairs": row.pairs} | row.figures for row in rows]
-        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        content = [{"data": row.data, "oracle": row.oracle, "pairs": row.pairs} | row.figures for row in rows]
+        arguments.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     if arguments.write:
         head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         PAGE.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")

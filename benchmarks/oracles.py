@@ -1,12 +1,13 @@
-"""What the oracles save and how fast they are: `python benchmarks/oracles.py [ROW …] [--json FILE]`.
+"""The speed and memory of oracles: `python benchmarks/oracles.py [ROW …] [--json FILE]`.
 
 Every figure is a ratio of two measurements of one run, or a rate of one core. Rows:
 
 - `local_lm`: 200 pairs under a policy of 600 tokens, judged by the oracle, and every fifth response by
-  `generate` with a whole prompt; responses per second of both, with the same verdicts. Needs the base model.
+  `generate` with the whole prompt; the ratio of responses per second, with equal verdicts. It needs the base
+  model.
 - `rules`: responses a second that the policy of the sample judges, in seconds of processor time.
-- `streaming`: peak memory in GB of `kedro run --pipelines judge_stream` over a million pairs, beside a tenth.
-- `chat`: throughput against a local server that answers in 50 ms, at concurrency 64, against the ideal.
+- `streaming`: peak memory in GB of `kedro run --pipelines judge_stream` over a million pairs; also over a tenth.
+- `chat`: throughput with a local server that answers in 50 ms, at concurrency 64, over the ideal throughput.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from chat_server import ANSWER_S, serve, time_bare_client
 
 from realignment import intake
 from realignment.intake.readers import read_table
-from realignment.judging import exchanges_of
+from realignment.judging import list_exchanges
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy, read_policy
 from realignment.records import Exchange
@@ -41,7 +42,7 @@ LESS_IS_BETTER = {"streaming"}
 def sample_exchanges() -> list[Exchange]:
     raw = read_table(str(SAMPLE))
     pairs = intake.clean_pairs(raw, invalid="fail", max_prompt_chars=8000, long_prompts="fail").pairs
-    both = zip(exchanges_of(pairs, "chosen"), exchanges_of(pairs, "rejected"), strict=True)
+    both = zip(list_exchanges(pairs, "chosen"), list_exchanges(pairs, "rejected"), strict=True)
     return [exchange for pair in both for exchange in pair]
 
 
@@ -49,7 +50,7 @@ def sample_exchanges() -> list[Exchange]:
 
 
 def measure_local_lm(responses: int, policy_tokens: int) -> float:
-    """Responses per second of the oracle over those of `generate`, in seconds of processor time."""
+    """Measure the responses per second of processor time, of the oracle over those of `generate`."""
     import torch
     from transformers import logging
 
@@ -63,32 +64,33 @@ def measure_local_lm(responses: int, policy_tokens: int) -> float:
         sys.exit("No base model in data/01_raw/models: `kedro run --pipelines model` fetches it.")
     source = str(folders[0].parent)
     oracle = load_local_lm(LocalLMParameters(source=source, folder=source, dtype="float32", device="cpu"))
-    policy = policy_of(policy_tokens, oracle.tokenizer)
+    policy = build_policy(policy_tokens, oracle.tokenizer)
     exchanges = sample_exchanges()[:responses]
-    begun = time.process_time()
+    start = time.process_time()
     verdicts = [judgment.complies for judgment in oracle(exchanges, policy)]
-    ours = time.process_time() - begun
-    begun = time.process_time()
+    ours = time.process_time() - start
+    start = time.process_time()
     generated = [ask_by_generate(oracle, policy, exchange) for exchange in exchanges[::5]]
-    theirs = time.process_time() - begun
+    theirs = time.process_time() - start
     print(
         f"local_lm: {ours:.1f} s for {len(verdicts)} responses, generate: {theirs:.1f} s for "
         f"{len(generated)}; policy of {policy_tokens} tokens, {generated.count(True)} of these comply"
     )
-    if differ := sum(a != b for a, b in zip(verdicts[::5], generated, strict=True)):
-        sys.exit(f"{differ} verdicts differ")
+    differences = sum(a != b for a, b in zip(verdicts[::5], generated, strict=True))
+    if differences:
+        sys.exit(f"{differences} verdicts differ")
     return (theirs / len(generated)) / (ours / len(verdicts))
 
 
-def policy_of(tokens: int, tokenizer: Any) -> Policy:
-    """The policy of the sample, its text repeated and cut to so many tokens."""
+def build_policy(tokens: int, tokenizer: Any) -> Policy:
+    """Repeat the text of the sample's policy, and cut it to a number of tokens."""
     text = POLICY.text + "\n".join(rule.description for rule in POLICY.rules)
     ids = tokenizer(text * 10, add_special_tokens=False)["input_ids"][:tokens]
     return Policy(name="policy", version="1", text=tokenizer.decode(ids))
 
 
 def ask_by_generate(oracle: Any, policy: Policy, exchange: Exchange) -> bool:
-    """The verdict as it is usually asked for: one token generated after the whole prompt."""
+    """Return a verdict by the usual method: generate one token after the whole prompt."""
     text = oracle.question.render(policy, exchange)
     inputs = oracle.tokenizer(text, add_special_tokens=False, return_tensors="pt")
     answers = [oracle.tokenizer(a, add_special_tokens=False)["input_ids"][0] for a in ("Yes", "No")]
@@ -103,14 +105,15 @@ def ask_by_generate(oracle: Any, policy: Policy, exchange: Exchange) -> bool:
 
 
 def measure_rules() -> float:
-    """Responses a second, the median of five rounds over the sample ten times."""
-    exchanges, oracle = sample_exchanges() * 10, RulesOracle()
+    """Measure responses per second, the median of five rounds over ten times the sample."""
+    exchanges = sample_exchanges() * 10
+    oracle = RulesOracle()
     oracle(exchanges[:100], POLICY)
     rates = []
     for _ in range(5):
-        begun = time.process_time()
+        start = time.process_time()
         oracle(exchanges, POLICY)
-        rates.append(len(exchanges) / (time.process_time() - begun))
+        rates.append(len(exchanges) / (time.process_time() - start))
     return statistics.median(rates)
 
 
@@ -118,7 +121,7 @@ def measure_rules() -> float:
 
 
 def measure_streaming(pairs: int) -> float:
-    """Peak memory in GB of the whole command, in a process of its own."""
+    """Measure the peak memory in GB of the whole command, in its own process."""
     peaks = {}
     for count in (pairs // 10, pairs):
         with tempfile.TemporaryDirectory() as folder:
@@ -135,21 +138,21 @@ def measure_streaming(pairs: int) -> float:
 
 
 def run_judge_stream(source: Path, data: Path) -> tuple[float, float]:
-    """Seconds, and peak memory in GB."""
-    given = f"pairs={source},data_root={data},judging.oracle=rules"
-    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "judge_stream", "--params", given]
+    """Run the pipeline; return seconds, and peak memory in GB."""
+    params = f"pairs={source},data_root={data},judging.oracle=rules"
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "judge_stream", "--params", params]
     tracked = {"MLFLOW_TRACKING_URI": f"sqlite:///{data.parent}/mlflow.db", "DO_NOT_TRACK": "1"}
-    begun = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | tracked, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return time.perf_counter() - begun, used.ru_maxrss * 1024 / 1e9
+    return time.perf_counter() - start, used.ru_maxrss * 1024 / 1e9
 
 
 def many_pairs(count: int) -> Iterator[str]:
-    """The pairs of the sample again and again, each time with another number in prompt and id."""
+    """Yield the pairs of the sample repeatedly, each with its own number in prompt and id."""
     rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
     for number in range(count):
         row = rows[number % len(rows)]
@@ -161,10 +164,10 @@ def many_pairs(count: int) -> Iterator[str]:
 
 
 def measure_chat(requests: int, concurrency: int) -> float:
-    """Seconds that an ideal client needs (requests / concurrency · 50 ms) over those of the oracle.
+    """Measure the seconds of an ideal client (requests / concurrency · 50 ms) over those of the oracle.
 
-    The best of four rounds: other work on the machine can only add to its seconds. A bare client, which
-    reads nothing, goes before each: what it reaches is the limit that server and machine set.
+    The best of four rounds counts, since other work on the machine can only add seconds. Before each round a
+    client that parses nothing shows the limit that server and machine set.
     """
     from realignment.oracles.chat import ChatOracle
     from realignment.parameters import ChatParameters
@@ -193,16 +196,18 @@ def measure_chat(requests: int, concurrency: int) -> float:
 
 
 def time_call(oracle: Any, exchanges: list[Exchange]) -> tuple[float, float]:
-    """Seconds of one call by the clock, and of the processor."""
-    begun, used = time.perf_counter(), time.process_time()
+    """Measure one call in seconds of wall-clock time and of processor time."""
+    start = time.perf_counter()
+    process_start = time.process_time()
     judgments = oracle(exchanges, POLICY)
-    seconds = time.perf_counter() - begun, time.process_time() - used
+    seconds = time.perf_counter() - start
+    process_seconds = time.process_time() - process_start
     assert all(judgment.complies for judgment in judgments)
-    return seconds
+    return seconds, process_seconds
 
 
 def main() -> None:
-    """Measure the rows, print them, and write them where asked to."""
+    """Measure the rows, print them, and write them if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(GOALS)}; none: all")
     parser.add_argument("--json", type=Path, help="write {row: {ratio, goal, met}} to this file")
@@ -215,12 +220,14 @@ def main() -> None:
         "streaming": lambda: measure_streaming(options.pairs),
         "local_lm": lambda: measure_local_lm(options.responses, policy_tokens=600),
     }
-    wanted = options.rows or list(measures)
-    if unknown := set(wanted) - set(measures):
+    names = options.rows or list(measures)
+    unknown = set(names) - set(measures)
+    if unknown:
         parser.error(f"unknown rows {', '.join(sorted(unknown))}; known: {', '.join(measures)}")
     table = {}
-    for row in wanted:
-        ratio, goal = measures[row](), GOALS[row]
+    for row in names:
+        ratio = measures[row]()
+        goal = GOALS[row]
         met = ratio <= goal if row in LESS_IS_BETTER else ratio >= goal
         table[row] = {"ratio": ratio, "goal": goal, "met": met}
         print(f"{row}: {ratio:.3g}, goal {goal:g}: {'met' if met else 'not met'}", flush=True)

@@ -1,4 +1,4 @@
-"""The others: the published TRACE loop in our own words, the textbook ways, KLs; TRL is in `trl_peer`."""
+"""Other implementations: the published TRACE loop in our words, textbook methods, KLs; not TRL (`trl_peer`)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from harness import Result
-from ours import gradients
+from ours import collect_gradients
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
@@ -16,7 +16,7 @@ from realignment.objective.hybrid import Example, Treatment
 
 BETA = 0.1
 PUBLISHED_LENGTH = 256
-"""The published code pads every sequence to so many tokens."""
+"""Tokens that the published code pads every sequence to."""
 
 
 # The published loop: one sequence at a time, padded to 256 tokens, full logits, a second model as reference.
@@ -26,9 +26,9 @@ PUBLISHED_LENGTH = 256
 def _padded(prompt: list[int], response: list[int], device: Any) -> tuple[Tensor, Tensor, Tensor]:
     real = len(prompt) + len(response)
     total = max(PUBLISHED_LENGTH, real)
-    ids = torch.tensor([[*prompt, *response, *[0] * (total - real)]], device=device)
-    place = torch.arange(total, device=device)[None]
-    return ids, (place < real).long(), (place >= len(prompt)) & (place < real)
+    ids = torch.tensor([[*prompt, *response, *[0] * (total - real)]], device=device)  # (1, total)
+    position = torch.arange(total, device=device)[None]
+    return ids, (position < real).long(), (position >= len(prompt)) & (position < real)
 
 
 def _log_probability(model: Any, sequence: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -46,7 +46,7 @@ def _flat_gradient(model: nn.Module, value: Tensor) -> Tensor:
 def published_scores(
     model: Any, reference_model: Any, conflicts: Sequence[Example], direction: Gradient
 ) -> Result:
-    """Impact scores as the published code takes them.
+    """Compute impact scores as the published code does.
 
     INVERT: two passes of the policy and two of the reference without gradient give the coefficient, then each
     response is passed forward and backward; PUNISH: each response is passed by policy (with gradient) and
@@ -74,7 +74,7 @@ def published_scores(
 
 
 def published_step(model: Any, reference_model: Any, batch: Sequence[Example]) -> Result:
-    """A training step as the published code takes it: pair by pair, four passes each, then one backward."""
+    """Run a training step as the published code does: four passes for each pair, then one backward."""
     model.zero_grad()
     total = torch.zeros((), device=model.device)
     for example in batch:
@@ -84,21 +84,21 @@ def published_step(model: Any, reference_model: Any, batch: Sequence[Example]) -
             base_first, base_second = (_log_probability(reference_model, s) for s in sequences)
         total = total - F.logsigmoid(BETA * ((first - base_first) - (second - base_second))) / len(batch)
     total.backward()
-    return {"loss": [total], "gradient": gradients(model)}
+    return {"loss": [total], "gradient": collect_gradients(model)}
 
 
-# The textbook ways to an inner product per pair
+# Textbook methods for an inner product per pair
 
 
 def _pair_loss(log_probabilities: Tensor, is_preference: Tensor) -> Tensor:
-    """Loss at the reference: its value is a constant, its gradient is what is wanted."""
+    """Return the loss of a pair at the reference, for its gradient: the value is a constant there."""
     first, second = log_probabilities - log_probabilities.detach()
     suppress = -F.logsigmoid(-BETA * first) - F.logsigmoid(-BETA * second)
     return torch.where(is_preference, -F.logsigmoid(BETA * (first - second)), suppress)
 
 
 def per_sample_scores(model: Any, conflicts: Sequence[Example], direction: Gradient) -> Result:
-    """One forward and backward per pair, both responses in one padded batch, dense logits."""
+    """Compute scores by one forward and backward per pair: both responses padded, dense logits."""
     gold = torch.cat([g.reshape(-1) for g in direction.values()])
     scores = []
     for example in conflicts:
@@ -116,17 +116,20 @@ def _row_lengths(example: Example) -> list[int]:
 
 
 def _two_rows(example: Example, total: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
-    prompt, ends = len(example.tokens.prompt), _row_lengths(example)
+    prompt = len(example.tokens.prompt)
+    ends = _row_lengths(example)
     rows = [
         [*example.tokens.prompt, *response, *[0] * (total - end)]
         for response, end in zip(example.tokens.responses, ends, strict=True)
     ]
-    place, end = torch.arange(total, device=device), torch.tensor(ends, device=device)[:, None]
-    return torch.tensor(rows, device=device), (place < end).long(), (place >= prompt) & (place < end)
+    position = torch.arange(total, device=device)
+    end = torch.tensor(ends, device=device)[:, None]  # (2, 1)
+    is_response = (position >= prompt) & (position < end)
+    return torch.tensor(rows, device=device), (position < end).long(), is_response
 
 
 def vmap_scores(model: Any, conflicts: Sequence[Example], direction: Gradient) -> Result:
-    """All gradients at once by `vmap(grad)`, each of the size of the trained parameters."""
+    """Compute all gradients at once by `vmap(grad)`, each of the size of the trained parameters."""
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     total = max(end for example in conflicts for end in _row_lengths(example))
     rows = [_two_rows(example, total, model.device) for example in conflicts]
@@ -152,7 +155,7 @@ def vmap_scores(model: Any, conflicts: Sequence[Example], direction: Gradient) -
 def kl_of(
     value: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, head: Tensor, reference_hidden: Tensor
 ) -> Result:
-    """Value of a KL and its gradient by the hidden states."""
+    """Compute a KL and its gradient with respect to the hidden states."""
     hidden = hidden.clone().requires_grad_()
     result = value(hidden, head, reference_hidden)
     result.backward()
@@ -160,18 +163,18 @@ def kl_of(
 
 
 def published_kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Tensor:
-    """Both softmaxes in full, log(p + 10⁻¹²)."""
+    """Compute the KL from both full softmaxes, with log(p + 10⁻¹²)."""
     q, p = ((states @ head.t()).float().softmax(-1) for states in (hidden, reference_hidden))
     return (p * (torch.log(p + 1e-12) - torch.log(q + 1e-12))).sum(-1).mean()
 
 
 def dense_kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Tensor:
-    """`F.kl_div` of both log-softmaxes in full."""
+    """Compute the KL by `F.kl_div` of both full log-softmaxes."""
     log_q, log_p = ((states @ head.t()).log_softmax(-1) for states in (hidden, reference_hidden))
     return F.kl_div(log_q, log_p, log_target=True, reduction="sum") / len(hidden)
 
 
 def trl_kl(hidden: Tensor, head: Tensor, reference_hidden: Tensor) -> Tensor:
-    """TRL's tiled divergence, forward KL."""
+    """Compute the forward KL by TRL's tiled divergence."""
     divergence, _ = ChunkedDivergenceFunction.apply(hidden, head, None, reference_hidden, head, None, 0.0)
     return divergence.mean()

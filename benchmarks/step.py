@@ -1,7 +1,8 @@
 """A training step against TRL's and the published loop's: `python benchmarks/step.py [--json FILE]`.
 
-From a tokenised batch of 8 pairs to the gradients of unweighted DPO, without the optimizer. TRL scores every
-position on a CPU; "response tokens alone" forces what it does on a GPU, so that it is not made to look slow.
+From a tokenised batch of 8 pairs to the gradients of unweighted DPO, without the optimizer. TRL computes the
+head for every position on a CPU; "response tokens alone" forces what it does on a GPU, so that it is not at a
+disadvantage.
 """
 
 import sys
@@ -14,7 +15,7 @@ import cases
 import ours
 import peers
 import trl_peer
-from harness import Call, Claim, Row, alternate, options_of, report, settle
+from harness import Call, Claim, Row, alternate, evaluate_claims, parse_options, report
 
 from realignment.likelihood.tokenization import TokenizedPair
 
@@ -26,17 +27,17 @@ FRESH, FIXED = "fresh exact weights", "the same weights, static"
 SKIPPED = "the same weights, static, pairs of weight zero left out"
 RENEWAL = "the gold gradient"
 GOLD, EVERY = 36, 20
-"""Gold pairs of the embedded sample, and steps between two of their gradients."""
+"""Gold pairs of the embedded sample, and steps between two gold gradients."""
 RENEWED = f"fresh exact weights, {GOLD} gold pairs every {EVERY} steps"
 GOALS = {"PKU-like": 1.8, "long prompts": 3.0}
 FRESH_GOALS = {"PKU-like": 1.6, "long prompts": 2.8}
 OVERHEAD = {True: 1 / 1.05, False: 1 / 1.15}
-"""By whether adapters are trained."""
+"""Goals for online weights over the same static weights, by whether adapters are trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A batch and what is trained on it; `options` go to `cases.random_model`."""
+    """A batch and the model that is trained on it; `options` are those of `cases.random_model`."""
 
     pairs: list[TokenizedPair]
     size: str
@@ -45,44 +46,44 @@ class Case:
 
     @property
     def device(self) -> str:
-        """Where it is trained."""
+        """Where the model is trained."""
         return str(self.options.get("device", "cpu"))
 
 
 def build(case: Case, name: str) -> Call:
-    """The named side's step, with models of its own."""
-    policy = partial(cases.policy, case.size, lora=case.lora, **case.options)
+    """Build the step of the named side, with its own models."""
+    policy = partial(cases.build_trainable_model, case.size, lora=case.lora, **case.options)
     if name in (FRESH, FIXED, SKIPPED, RENEWAL):
         model = policy(attention="sdpa")
-        batch = ours.with_reference(model, ours.preferences(case.pairs))
-        gold = ours.preferences(
+        batch = ours.add_references(model, ours.build_preferences(case.pairs))
+        gold = ours.build_preferences(
             cases.random_pairs(
                 GOLD if name == RENEWAL else 4, cases.SHAPES[case.size][-1], cases.LENGTHS["PKU-like"], seed=2
             )
         )
         copied = None if case.lora else cases.random_model(case.size, attention="sdpa", **case.options)
-        trainer = ours.trainer(model, batch, device=case.device, fixed_weights=name == SKIPPED)
-        cases.move(model)
-        ours.with_fresh_weights(trainer, gold, reference_model=copied)
+        trainer = ours.build_trainer(model, batch, device=case.device, fixed_weights=name == SKIPPED)
+        cases.perturb_parameters(model)
+        ours.enable_online_weights(trainer, gold, reference_model=copied)
         if name == RENEWAL:
-            return lambda: ours.renew(trainer)
+            return lambda: ours.renew_gold_gradient(trainer)
         if name in (FIXED, SKIPPED):
-            batch = ours.weighted(trainer, batch)
-            trainer._fresh = None
+            batch = ours.add_weights(trainer, batch)
+            trainer._online_weights = None
         return lambda: {"weighted gradient": ours.step(trainer, batch)["gradient"]}
     if name == STATIC:
         model = policy(attention="sdpa")
-        batch = ours.with_reference(model, ours.preferences(case.pairs))
-        trainer = ours.trainer(model, batch, device=case.device)
-        cases.move(model)
+        batch = ours.add_references(model, ours.build_preferences(case.pairs))
+        trainer = ours.build_trainer(model, batch, device=case.device)
+        cases.perturb_parameters(model)
         return lambda: ours.step(trainer, batch)
     model = policy(attention="sdpa")
     needs_copy = name == PUBLISHED or not case.lora
     copy = cases.random_model(case.size, attention="sdpa", **case.options) if needs_copy else None
     if name == PUBLISHED:
-        cases.move(model)
-        return lambda: peers.published_step(model, copy, ours.preferences(case.pairs))
-    trainer = trl_peer.trainer(
+        cases.perturb_parameters(model)
+        return lambda: peers.published_step(model, copy, ours.build_preferences(case.pairs))
+    trainer = trl_peer.build_trainer(
         model,
         case.pairs,
         precomputed=name in (TRL, TRL_RESPONSES),
@@ -90,29 +91,29 @@ def build(case: Case, name: str) -> Call:
         reference_model=copy,
         device=case.device,
     )
-    cases.move(model)
-    rows = trl_peer.rows(trainer)
+    cases.perturb_parameters(model)
+    rows = trl_peer.list_rows(trainer)
     return lambda: trl_peer.step(trainer, rows, only_responses=name == TRL_RESPONSES)
 
 
 def compare(label: str, case: Case, names: list[str], goal: float | None, rounds: int) -> dict[str, Row]:
-    """Rows of one case: our step against each of the named ones; the goal is about TRL's fastest set-up."""
+    """Compare our step with each of the named ones; the goal is for TRL's fastest set-up."""
     calls = {name: build(case, name) for name in [*names, STATIC]}
     costs, results = alternate(calls, rounds=rounds)
     claims = [
         Claim(f"{label}: static weights / {name}", name, STATIC, goal if name == TRL else None, SAME)
         for name in names
     ]
-    return settle(claims, costs, results)
+    return evaluate_claims(claims, costs, results)
 
 
 def compare_fresh(label: str, case: Case, goal: float, rounds: int) -> dict[str, Row]:
-    """Rows of weights taken in the step: against TRL without any, and against the same weights given."""
+    """Compare online weights with TRL, which has no weights, and with the same weights, static."""
     names = (TRL, FRESH, FIXED, SKIPPED, RENEWAL)
     costs, results = alternate({name: build(case, name) for name in names}, rounds=rounds)
     costs[RENEWED] = [step + once / EVERY for step, once in zip(costs[FRESH], costs[RENEWAL], strict=True)]
     results[RENEWED] = results[FRESH]
-    # TRL has no weights: what its rival computes is held against the same step with the weights given.
+    # TRL has no weights: the results of online weights are compared with the same step and static weights.
     results[TRL] = results[FIXED]
     same = {"weighted gradient": 1e-4}
     overhead = OVERHEAD[case.lora]
@@ -122,13 +123,13 @@ def compare_fresh(label: str, case: Case, goal: float, rounds: int) -> dict[str,
         Claim(f"{label}: {RENEWED} / {FIXED}", FIXED, RENEWED, None, same),
         Claim(f"{label}: {SKIPPED} / computed", FIXED, SKIPPED, None, same),
     ]
-    return settle(claims, costs, results)
+    return evaluate_claims(claims, costs, results)
 
 
 def main() -> int:
-    """Parse, measure, report."""
+    """Parse the options, measure, and report the rows."""
     size = {"default": "t17", "choices": sorted(cases.SHAPES), "help": "shape of the random model"}
-    options = options_of(__doc__, size=size)
+    options = parse_options(__doc__, size=size)
     size, count = ("tiny", 6) if options.quick else (options.size, 8)
     vocabulary, every = cases.SHAPES[size][-1], [TRL, TRL_RESPONSES, TRL_ONLINE, TRL_DEFAULT, PUBLISHED]
     rows: dict[str, Row] = {}

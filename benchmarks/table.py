@@ -13,13 +13,13 @@ ALL = ("impact", "step", "kl", "memory", "judge", "growth")
 
 
 def section(name: str, output: str, options: Sequence[str]) -> str:
-    """What stands between a benchmark's markers."""
+    """Format a benchmark's section, with its markers."""
     command = f"```console\n{' '.join(['python', f'benchmarks/{name}.py', *options])}\n```"
     return f"<!-- begin {name} -->\n{command}\n\n{output.strip()}\n<!-- end {name} -->"
 
 
 def put(text: str, name: str, output: str, options: Sequence[str] = ()) -> str:
-    """The README with one section replaced.
+    """Return the README with one section replaced.
 
     Raises:
         ValueError: It has no section of that name.
@@ -32,7 +32,11 @@ def put(text: str, name: str, output: str, options: Sequence[str] = ()) -> str:
 
 
 def main() -> int:
-    """Run each, replace each section; a benchmark whose results differ is reported and its table is kept."""
+    """Run the benchmarks and replace their sections, also of one whose results differ, which fails.
+
+    Returns:
+        The exit status: not 0 where a benchmark failed.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="none: all but gpu")
     parser.add_argument("--rounds", type=int, help="alternating rounds; else as many as each has by itself")

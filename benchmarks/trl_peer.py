@@ -1,4 +1,4 @@
-"""TRL's DPO trainer, fed with the same token ids as our own."""
+"""TRL's DPO trainer, on the same token ids as our own."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from datasets import Dataset
 from harness import Result
-from ours import gradients
+from ours import collect_gradients
 from peers import BETA
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from realignment.likelihood.tokenization import TokenizedPair
 
 
-def trainer(
+def build_trainer(
     model: Any,
     pairs: Sequence[TokenizedPair],
     *,
@@ -28,15 +28,15 @@ def trainer(
     reference_model: nn.Module | None = None,
     device: str = "cpu",
 ) -> DPOTrainer:
-    """TRL's DPO trainer on the pairs, every first response preferred; all of them are one batch.
+    """Build TRL's DPO trainer on the pairs, every first response preferred; all pairs are one batch.
 
     Args:
-        model: At the reference. Whoever wants another policy moves the parameters afterwards.
-        pairs: What to train on.
-        precomputed: Reference log-probabilities once, now, instead of in every step (TRL's default).
-        checkpointing: Gradient checkpointing (TRL's default is on).
-        reference_model: For full fine-tuning; with an adapter TRL switches it off.
-        device: Where to.
+        model: The policy, at the reference; change its parameters afterwards for another policy.
+        pairs: The pairs to train on.
+        precomputed: Compute reference log-probabilities once, now, instead of in every step (TRL's default).
+        checkpointing: Use activation checkpointing (TRL's default is on).
+        reference_model: Needed for full fine-tuning; with an adapter TRL disables the adapter instead.
+        device: Where to train.
     """
     arguments = DPOConfig(
         tempfile.gettempdir(),
@@ -67,7 +67,7 @@ def trainer(
 
 
 def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Token i is the word `w{i}`."""
+    """Build a tokenizer for which token i is the word `w{i}`."""
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -90,29 +90,29 @@ def _as_text(pairs: Sequence[TokenizedPair]) -> Dataset:
 
 @contextmanager
 def _only_responses() -> Iterator[None]:
-    """TRL scores response tokens alone on devices with Triton; elsewhere every position. Force the former."""
+    """Make TRL compute the head for response tokens alone, as it does only on devices with Triton."""
     with mock.patch("trl.trainer.utils._use_triton", return_value=True):
         yield
 
 
-def rows(trainer: DPOTrainer) -> list[dict[str, Any]]:
-    """All pairs as TRL's collator takes them."""
+def list_rows(trainer: DPOTrainer) -> list[dict[str, Any]]:
+    """Return all pairs as TRL's collator takes them."""
     kept = ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps")
     return [{name: row[name] for name in kept if name in row} for row in trainer.train_dataset]
 
 
 def step(trainer: DPOTrainer, rows: list[dict[str, Any]], *, only_responses: bool = False) -> Result:
-    """One training step, from tokens to gradients."""
+    """Run one training step, from tokens to gradients."""
     trainer.model.zero_grad()
     with _only_responses() if only_responses else nullcontext():
         loss = trainer.training_step(trainer.model, trainer.data_collator(rows))
-    return {"loss": [loss], "gradient": gradients(trainer.model)}
+    return {"loss": [loss], "gradient": collect_gradients(trainer.model)}
 
 
-def references(
+def compute_references(
     trainer: DPOTrainer, rows: list[dict[str, Any]], *, batch_size: int = 8, only_responses: bool = False
 ) -> Result:
-    """Reference log-probabilities of all pairs, (chosen, rejected) of each; TRL's default batches of 8."""
+    """Compute reference log-probabilities of all pairs, chosen then rejected, in TRL's default batches of 8."""
     parts = []
     with _only_responses() if only_responses else nullcontext():
         for start in range(0, len(rows), batch_size):

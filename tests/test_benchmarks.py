@@ -33,15 +33,15 @@ def test_a_benchmark_gives_a_ratio_for_every_row_and_its_sides_agree(name, tmp_p
 
 def test_a_row_whose_results_differ_is_not_exact_and_misses_its_goal(benchmark_modules):
     import torch
-    from harness import Claim, settle
+    from harness import Claim, evaluate_claims
 
     claim = Claim("row", "peer", "ours", goal=2.0, tolerances={"loss": 1e-5})
     costs = {"peer": [4.0, 9.0, 6.0], "ours": [1.0, 1.0, 2.0]}
     results = {"peer": {"loss": [torch.tensor(1.0)]}, "ours": {"loss": [torch.tensor(1.0)]}}
-    row = settle([claim], costs, results)["row"]
+    row = evaluate_claims([claim], costs, results)["row"]
     assert (row.ratio, row.exact, row.met) == (4.0, True, True)
     results["ours"] = {"loss": [torch.tensor(1.0 + 1e-4)]}
-    row = settle([claim], costs, results)["row"]
+    row = evaluate_claims([claim], costs, results)["row"]
     assert (row.ratio, row.exact, row.met) == (4.0, False, False)
 
 

@@ -4,6 +4,7 @@ The project is looked at in processes of its own, so that it is not configured i
 """
 
 import graphlib
+import inspect
 import json
 import subprocess
 import sys
@@ -152,7 +153,10 @@ def test_every_parameter_is_typed(pipelines):
     untyped = []
     for node in {node for pipeline in pipelines.values() for node in pipeline.nodes}:
         hints = typing.get_type_hints(node.func)
-        names = [name for name in hints if name != "return"]
+        kinds = {name: argument.kind for name, argument in inspect.signature(node.func).parameters.items()}
+        names = [name for name, kind in kinds.items() if kind != inspect.Parameter.VAR_KEYWORD]
+        # What a node takes as **keywords has one hint for all.
+        names += [name for name in kinds if name not in names] * (len(node.inputs) - len(names))
         for argument, dataset in zip(names, node.inputs, strict=True):
             ours = isinstance(hints[argument], type) and issubclass(hints[argument], Parameters)
             if dataset.startswith("params:") and not ours and hints[argument] not in (int, str):

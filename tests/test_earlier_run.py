@@ -14,7 +14,7 @@ from command_line import saved
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.classifier import ClassifierError
-from realignment.oracles.trained_classifier import read_trained
+from realignment.oracles.trained_classifier import read_trained_classifier
 from realignment.parameters import ChatParameters
 from realignment.policy import read_policy
 from realignment.records import Exchange
@@ -47,7 +47,7 @@ def test_tables_of_today_have_the_digests_of_an_earlier_manifest(data_root, stag
     earlier = json.loads((EARLIER / f"manifests/{stage}_manifest.json").read_text())
     folder, names = TABLES[stage]
     tables = {name: pd.read_parquet(saved(data_root / folder / f"{name}.parquet")) for name in names}
-    lineage.check(earlier, tables)
+    lineage.check_tables(earlier, tables)
     lineage.check_policy(earlier, read_policy(POLICY).digest)
     today = json.loads(saved(data_root / folder / f"{stage}_manifest.json").read_text())
     assert {key: today[key] for key in earlier} == earlier
@@ -65,4 +65,4 @@ def test_verdicts_of_an_earlier_store_are_not_asked_for_again(tmp_path):
 
 def test_an_earlier_classifier_is_refused_with_what_to_do():
     with pytest.raises(ClassifierError, match=r"cannot be read as a classifier.*Train it again"):
-        read_trained(EARLIER / "classifier.joblib")
+        read_trained_classifier(EARLIER / "classifier.joblib")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from realignment.policy import read_policy
-from realignment.triage import disposition_of
+from realignment.triage import decide_disposition
 
 SAMPLE = Path(__file__).parents[1] / "data/01_raw/sample"
 MAX_COSINE = 0.45
@@ -53,7 +53,7 @@ def responses(pairs):
 
 def dispositions(pairs):
     truth = zip(pairs["chosen_complies"].tolist(), pairs["rejected_complies"].tolist(), strict=True)
-    return Counter(str(disposition_of(*verdicts)) for verdicts in truth)
+    return Counter(str(decide_disposition(*verdicts)) for verdicts in truth)
 
 
 def test_there_are_three_hundred_pairs_with_the_promised_columns(pairs):

@@ -1,4 +1,7 @@
-"""The pipelines by name. Explicit: under Kedro's selective loading `find_pipelines()` loses a composite."""
+"""Register the pipelines by name.
+
+They are listed, because under Kedro's selective loading `find_pipelines()` loses a composite pipeline.
+"""
 
 from kedro.pipeline import Pipeline
 
@@ -24,10 +27,10 @@ STAGES = (model, judging, triage, corrections, gold, impact, training, evaluatio
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Each stage by its own name; `realign` is all of them in order; the others stand beside it."""
+    """Return each stage by its own name, all of them in order as `realign`, and the pipelines beside it."""
     stages = {stage.__name__.rpartition(".")[2]: stage.create_pipeline() for stage in STAGES}
     realign = sum(stages.values(), start=Pipeline([]))
-    beside = {
+    others = {
         "align": align.create_pipeline(),
         "audit": audit.create_pipeline(),
         "judge_stream": judge_stream.create_pipeline(),
@@ -36,4 +39,4 @@ def register_pipelines() -> dict[str, Pipeline]:
         "review_export": review.create_export(),
         "review_import": review.create_import(),
     }
-    return stages | beside | {"realign": realign, "__default__": realign}
+    return stages | others | {"realign": realign, "__default__": realign}

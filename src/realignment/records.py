@@ -1,4 +1,4 @@
-"""The nouns everything speaks: exchanges, judgments, dispositions, and the columns of their tables."""
+"""The data types of the whole project: exchanges, judgments, dispositions, columns of their tables."""
 
 import hashlib
 import logging
@@ -11,21 +11,20 @@ from typing import Any, ClassVar
 import pandas as pd
 
 PAIR_COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "domain", "messages", "correction")
-"""Columns of every table of pairs. `domain`, `messages` and `correction` may be null; see `intake.py`."""
+"""Columns of every table of pairs. `domain`, `messages` and `correction` may be null; see `intake`."""
 
 TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
 """Optional truth under the new policy: it measures an oracle; only `oracle: labels` triages by it."""
 
-
 GRADE_COLUMNS = ("chosen_categories", "chosen_severity", "rejected_categories", "rejected_severity")
-"""Optional grades of harm; a policy with tiers makes verdicts of them (`policy.severity.grade`)."""
+"""Optional grades of harm; a policy with tiers makes verdicts of them (`policy.severity.grade_pairs`)."""
 
 Counts = Counter[tuple[str, ...]]
-"""Numbers by what they count; those of a table are the sums of those of its parts."""
+"""Counts by what they count; the counts of a table are the sum of those of its parts."""
 
 
 class Disposition(StrEnum):
-    """What the two judgments of a pair make of it (method.md, section 3)."""
+    """What is done with a pair, as its two judgments imply (method.md, section 3)."""
 
     INVERT = "INVERT"
     PUNISH = "PUNISH"
@@ -39,7 +38,7 @@ CONFLICTS = (Disposition.INVERT, Disposition.PUNISH)
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One prompt, one response, and the topic that the data gives it (None where it gives none)."""
+    """One prompt, one response, and the topic in the data (None where there is none)."""
 
     prompt: str
     response: str
@@ -48,9 +47,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What an oracle says of one exchange. Not knowing is a value: ``complies=None``, never a guess.
+    """An oracle's judgment of one exchange. Not knowing is a value: ``complies=None``, never a guess.
 
-    `fault` marks a verdict that is missing for a reason which may be gone when the oracle is asked again.
+    Attributes:
+        complies: Whether the response complies with the policy; None: not known.
+        confidence: In the verdict, in [0, 1].
+        rules_broken: Ids of the rules that the response violates.
+        reason: Of the verdict, or why there is none.
+        oracle: Name of the oracle.
+        fault: Whether the verdict is missing for a reason which may be gone when the oracle is asked again.
     """
 
     complies: bool | None
@@ -62,7 +67,7 @@ class Judgment:
 
 
 class RealignmentError(Exception):
-    """Base of every error this package raises on purpose: what was found, what was expected, what to do."""
+    """Base of all errors of this package; a message says what was found, what was expected, what to do."""
 
 
 class DataError(RealignmentError):
@@ -74,14 +79,14 @@ class HealthError(RealignmentError):
 
 
 class OracleError(RealignmentError):
-    """The oracle cannot judge at all: nothing is lost, and the next run continues."""
+    """The oracle cannot judge at all: no verdict is lost, and the next run continues."""
 
 
 class NothingToDo(SystemExit):
-    """The run ends here, and well: there is nothing to do. A `SystemExit` with status 0: a success."""
+    """The run ends here because there is nothing to do. A `SystemExit` with status 0: a success."""
 
     latest: "ClassVar[NothingToDo | None]" = None
-    """The one that ended the latest run: Kedro tells its hooks of no `SystemExit`, so they look here."""
+    """The one that ended the latest run: Kedro calls no hook at a `SystemExit`, so the hooks read it here."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(0)
@@ -91,7 +96,7 @@ class NothingToDo(SystemExit):
 
 
 def digest_table(table: pd.DataFrame) -> str:
-    """sha256 over columns and cells in order: equal tables, equal digests, on any machine."""
+    """Return the sha256 over columns and cells in order: equal tables, equal digests, on any machine."""
     if table.empty:
         return hashlib.sha256(b"empty table").hexdigest()
     text = table.reset_index(drop=True).to_json(orient="split", double_precision=15, date_format="iso")
@@ -99,13 +104,26 @@ def digest_table(table: pd.DataFrame) -> str:
 
 
 def digest_parts(parts: Iterable[pd.DataFrame], rows: int) -> str:
-    """`digest_table` of the table of so many rows that these parts make; one part is held at a time."""
+    """Return the `digest_table` of a table that comes in parts, of which one at a time is in memory.
+
+    Args:
+        parts: The rows in order; parts may be empty.
+        rows: Their number in all.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     if not rows:
         return hashlib.sha256(b"empty table").hexdigest()
-    digest, separator = hashlib.sha256(), b""
-    for part in (part for part in parts if len(part)):
+    # The text whose sha256 `digest_table` takes: {"columns":[…],"index":[0,1,…],"data":[[…],[…],…]}.
+    digest = hashlib.sha256()
+    separator = b""
+    for part in parts:
+        if not len(part):
+            continue
         if not separator:
-            _begin(digest, part, rows)
+            _add_head(digest, part, rows)
+        # Without the brackets around the rows: those of all parts make one list.
         cells = part.to_json(orient="values", double_precision=15, date_format="iso")[1:-1]
         digest.update(separator + cells.encode())
         separator = b","
@@ -113,11 +131,13 @@ def digest_parts(parts: Iterable[pd.DataFrame], rows: int) -> str:
     return digest.hexdigest()
 
 
-def _begin(digest: Any, part: pd.DataFrame, rows: int) -> None:
-    """What `to_json` writes before the cells: the columns, and the numbers of all rows."""
+def _add_head(digest: Any, part: pd.DataFrame, rows: int) -> None:
+    """Add what `to_json` writes before the cells: the columns, and the numbers of all rows."""
     columns = part.iloc[:0].to_json(orient="split").removesuffix('"index":[],"data":[]}')
     digest.update(f'{columns}"index":['.encode())
+    # So many numbers at a time: the list of all would take more memory than a part of the table.
     for start in range(0, rows, 100_000):
         numbers = ",".join(map(str, range(start, min(start + 100_000, rows))))
-        digest.update(("," if start else "").encode() + numbers.encode())
+        separator = "," if start else ""
+        digest.update(f"{separator}{numbers}".encode())
     digest.update(b'],"data":[')

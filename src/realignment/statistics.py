@@ -1,4 +1,4 @@
-"""Intervals and paired tests: every figure with its uncertainty, every difference with a paired test."""
+"""Compute intervals and paired tests: figures with their uncertainty, differences with a paired test."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ import scipy
 from realignment.records import DataError
 
 Z = 1.959963984540054
-"""Standard normal quantile of a two-sided 95 % interval: the one level that this project reports."""
+"""Standard normal quantile of a two-sided 95 % interval, the only level that this project reports."""
 
 RESAMPLES = 9999
-"""Bootstrap resamples (SciPy's default): some 250 of them then lie in each 2.5 % tail."""
+"""Bootstrap resamples (SciPy's default): about 250 of them lie in each 2.5 % tail."""
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval; both ends NaN where the data cannot give one."""
+    """A 95 % confidence interval; both ends are NaN where the data cannot give one."""
 
     low: float
     high: float
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 class Comparison:
     """One quantity before and after on the same n items. Every `low`, `high` pair is a 95 % interval.
 
-    `difference` is after − before. NaN says that the data cannot tell, never that nothing was found.
+    `difference` is after − before. NaN means that the data cannot tell, never that there is no effect.
     """
 
     n: int
@@ -48,9 +48,16 @@ class Comparison:
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
-    """Score interval of a proportion; sensible at 0 and at n, where the usual interval has no width.
+    """Compute the score interval of a proportion, which has a width at 0 and at n, unlike the usual interval.
 
     Wilson 1927; recommended as method 3 by Newcombe 1998, Statistics in Medicine 17:857-872.
+
+    Args:
+        successes: Items that have the property, 0 to n.
+        n: Items, > 0.
+
+    Returns:
+        The interval of the proportion, within 0..1.
 
     Raises:
         DataError: n is not positive, or successes lie outside 0..n.
@@ -64,32 +71,34 @@ def wilson_interval(successes: int, n: int) -> Interval:
     half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
     # At 0 and at n the formula gives the bound itself, up to rounding: keep the interval around the estimate.
-    return Interval(
-        max(0.0, min(share, (centre - half) / scale)), min(1.0, max(share, (centre + half) / scale))
-    )
+    low = max(0.0, min(share, (centre - half) / scale))
+    high = min(1.0, max(share, (centre + half) / scale))
+    return Interval(low, high)
 
 
 def newcombe_interval(both: int, only_before: int, only_after: int, neither: int) -> Interval:
-    """Interval of p_after − p_before for paired proportions, from the four cells of the 2 × 2 table.
+    """Compute the interval of p_after − p_before for paired proportions, from the cells of the 2 × 2 table.
 
     Squares and adds the two Wilson intervals, less their correlation φ, whose numerator is corrected for
     continuity when positive: method 10 of Newcombe 1998, Statistics in Medicine 17:2635-2650. Tango's score
     interval is as good a choice but has to be found iteratively; this one is a formula, and stays within ±1.
     """
     n = both + only_before + only_after + neither
-    before, after = (both + only_before) / n, (both + only_after) / n
+    before = (both + only_before) / n
+    after = (both + only_after) / n
     before_low, before_high = wilson_interval(both + only_before, n)
     after_low, after_high = wilson_interval(both + only_after, n)
     phi = _corrected_correlation(both, only_before, only_after, neither)
 
     def distance(one: float, other: float) -> float:
+        """Length of the difference of two steps whose correlation is φ (law of cosines)."""
         return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
 
+    # The difference is lowest where p_after is at its lower and p_before at its upper end, and vice versa.
     difference = (only_after - only_before) / n
-    return Interval(
-        difference - distance(after - after_low, before_high - before),
-        difference + distance(after_high - after, before - before_low),
-    )
+    low = difference - distance(after - after_low, before_high - before)
+    high = difference + distance(after_high - after, before - before_low)
+    return Interval(low, high)
 
 
 def _corrected_correlation(both: int, only_before: int, only_after: int, neither: int) -> float:
@@ -105,44 +114,48 @@ def _corrected_correlation(both: int, only_before: int, only_after: int, neither
 
 
 def mcnemar_p(only_before: int, only_after: int) -> float:
-    """Exact two-sided p of McNemar's test: the items that changed against a fair coin; 1 where none did."""
+    """Compute the exact two-sided p of McNemar's test: changed items against a fair coin; 1 without any."""
     discordant = only_before + only_after
-    return float(scipy.stats.binomtest(only_after, discordant, 0.5).pvalue) if discordant else 1.0
+    if discordant == 0:
+        return 1.0
+    return float(scipy.stats.binomtest(only_after, discordant, 0.5).pvalue)
 
 
 def compare_proportions(before: npt.ArrayLike, after: npt.ArrayLike) -> Comparison:
-    """A yes/no quantity before and after on the same items: Wilson and Newcombe intervals, exact McNemar p.
+    """Compare a yes/no quantity on the same items: Wilson and Newcombe intervals, exact McNemar p.
 
     Args:
         before: Whether each item has the property before, shape (n,), bool without nulls.
         after: The same items after, shape (n,).
 
+    Returns:
+        Shares before and after, and their difference.
+
     Raises:
         DataError: no items, different lengths, or values that are not yes or no.
     """
-    was, now = _flags(before, "before"), _flags(after, "after")
-    _check_same_items(was, now)
-    n, k_before, k_after = len(was), int(was.sum()), int(now.sum())
-    both = int((was & now).sum())
-    only_before, only_after = k_before - both, k_after - both
-    difference = newcombe_interval(both, only_before, only_after, n - both - only_before - only_after)
+    flags_before = _flags(before, "before")
+    flags_after = _flags(after, "after")
+    _check_same_items(flags_before, flags_after)
+    # The 2 × 2 table of the pairs.
+    n = len(flags_before)
+    both = int((flags_before & flags_after).sum())
+    only_before = int(flags_before.sum()) - both
+    only_after = int(flags_after.sum()) - both
+    neither = n - both - only_before - only_after
     return Comparison(
         n,
-        k_before / n,
-        *wilson_interval(k_before, n),
-        k_after / n,
-        *wilson_interval(k_after, n),
-        (only_after - only_before) / n,
-        *difference,
-        mcnemar_p(only_before, only_after),
-        "McNemar exact",
-    )
+        (both + only_before) / n, *wilson_interval(both + only_before, n),
+        (both + only_after) / n, *wilson_interval(both + only_after, n),
+        (only_after - only_before) / n, *newcombe_interval(both, only_before, only_after, neither),
+        mcnemar_p(only_before, only_after), "McNemar exact",
+    )  # fmt: skip
 
 
 def compare_means(before: npt.ArrayLike, after: npt.ArrayLike, rng: np.random.Generator) -> Comparison:
-    """A measured quantity before and after on the same items: bootstrap intervals, Wilcoxon signed-rank p.
+    """Compare a measured quantity on the same items: bootstrap intervals, Wilcoxon signed-rank p.
 
-    Bootstrap: bias-corrected and accelerated (Efron 1987), over items. NaN where there is nothing to go by:
+    Bootstrap: bias-corrected and accelerated (Efron 1987), over items. NaN where the data cannot tell:
     the interval of values that do not vary, the p of differences that are all zero, both for a single item.
 
     Args:
@@ -150,30 +163,31 @@ def compare_means(before: npt.ArrayLike, after: npt.ArrayLike, rng: np.random.Ge
         after: Values of the same items after, shape (n,).
         rng: Source of the resamples; the same state gives the same intervals.
 
+    Returns:
+        Means before and after, and their difference.
+
     Raises:
         DataError: no items, different lengths, or values that are not finite numbers.
     """
-    was, now = _numbers(before, "before"), _numbers(after, "after")
-    _check_same_items(was, now)
-    change = now - was
+    values_before = _numbers(before, "before")
+    values_after = _numbers(after, "after")
+    _check_same_items(values_before, values_after)
+    change = values_after - values_before
+    # The three bootstraps draw from `rng` in this order: another order gives other intervals.
     return Comparison(
-        len(was),
-        float(was.mean()),
-        *_bootstrap_mean(was, rng),
-        float(now.mean()),
-        *_bootstrap_mean(now, rng),
-        float(change.mean()),
-        *_bootstrap_mean(change, rng),
-        _wilcoxon_p(change),
-        "Wilcoxon signed-rank",
-    )
+        len(change),
+        float(values_before.mean()), *_bootstrap_mean(values_before, rng),
+        float(values_after.mean()), *_bootstrap_mean(values_after, rng),
+        float(change.mean()), *_bootstrap_mean(change, rng),
+        _wilcoxon_p(change), "Wilcoxon signed-rank",
+    )  # fmt: skip
 
 
 def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float:
-    """Agreement of two judges beyond chance (Cohen 1960), over the items that both have judged.
+    """Compute the agreement of two judges beyond chance (Cohen 1960), over the items that both judged.
 
-    NaN where no item is left, or where both judges say one and the same thing of everything: chance alone
-    then explains full agreement, and 0/0 is not 1.
+    Returns:
+        κ; NaN where no item is left, or where both give every item the same verdict: 0/0 is not 1.
 
     Raises:
         DataError: the judges saw different numbers of items.
@@ -184,13 +198,14 @@ def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float:
         raise DataError(
             f"Found {len(first)} and {len(second)} verdicts; expected one of each judge per item."
         )
-    judged = pd.DataFrame({"first": list(first), "second": list(second)}).dropna().astype(str)
-    if judged.empty or pd.unique(judged.to_numpy().ravel()).size == 1:
+    verdicts = pd.DataFrame({"first": list(first), "second": list(second)}).dropna().astype(str)
+    if verdicts.empty or pd.unique(verdicts.to_numpy().ravel()).size == 1:
         return math.nan
-    return float(cohen_kappa_score(judged["first"], judged["second"]))
+    return float(cohen_kappa_score(verdicts["first"], verdicts["second"]))
 
 
 def _bootstrap_mean(values: npt.NDArray[np.float64], rng: np.random.Generator) -> Interval:
+    # The acceleration of BCa is 0/0 for values that do not vary, up to rounding.
     if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return Interval(math.nan, math.nan)
     result = scipy.stats.bootstrap(
@@ -224,8 +239,9 @@ def _flags(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
 
 def _numbers(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
     numbers = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    if bad := int((~np.isfinite(numbers)).sum()):
+    n_invalid = int((~np.isfinite(numbers)).sum())
+    if n_invalid:
         raise DataError(
-            f"`{name}` holds {bad} of {len(numbers)} values that are not finite; leave such items out."
+            f"`{name}` holds {n_invalid} of {len(numbers)} values that are not finite; leave such items out."
         )
     return numbers

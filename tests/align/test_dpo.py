@@ -14,13 +14,13 @@ def read(entry):
 
 
 def test_a_reference_model_is_made_registered_and_found_by_its_alias(tmp_path, tiny_model):
-    made = kedro("--pipelines", "align", data_root=tmp_path, model_source=tiny_model)
-    assert made.exit_code == 0, made.output
+    alignment = kedro("--pipelines", "align", data_root=tmp_path, model_source=tiny_model)
+    assert alignment.exit_code == 0, alignment.output
     registered = read(tmp_path / "06_models/registered_reference.json")
     version = client().get_model_version_by_alias(registered["name"], "champion")
     assert version.tags["policy_version"] == "1"
     uri = f"models:/{registered['name']}@champion"
-    found = kedro("--pipelines", "model", data_root=tmp_path, model_source=uri)
-    assert found.exit_code == 0, found.output
+    loading = kedro("--pipelines", "model", data_root=tmp_path, model_source=uri)
+    assert loading.exit_code == 0, loading.output
     reference = read(tmp_path / "06_models/reference_model.json")
     assert registered["source"].endswith(reference["path"])

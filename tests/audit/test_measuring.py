@@ -31,8 +31,8 @@ def audited_pairs(wrong=3, n=30):
 def run_audit(*, size, wrong=3, seed=0):
     pairs, judgments, triaged = audited_pairs(wrong)
     sample = draw_sample(triaged, size=size, seed=seed)
-    known = truth.from_labels(pairs)
-    return measuring.measure(triaged, judgments, sample, known, seed=seed), triaged, judgments, sample
+    known = truth.truth_from_labels(pairs)
+    return measuring.audit_oracle(triaged, judgments, sample, known, seed=seed), triaged, judgments, sample
 
 
 def figure(audit, scope, metric, group):
@@ -74,12 +74,12 @@ def test_the_precision_of_a_rule_is_the_share_of_true_violations_among_its_alarm
 
 def test_where_the_truth_names_rules_they_have_recall_too():
     pairs, judgments, triaged = audited_pairs(wrong=0)
-    known = truth.from_labels(pairs)
+    known = truth.truth_from_labels(pairs)
     for response in ("chosen", "rejected"):
         violates = ~known[f"{response}_truth"].astype(bool)
         known[f"{response}_rules"] = ["rule-a" if v else "" for v in violates]
     sample = draw_sample(triaged, size=90, seed=0)
-    audit = measuring.measure(triaged, judgments, sample, known, seed=0)
+    audit = measuring.audit_oracle(triaged, judgments, sample, known, seed=0)
     assert figure(audit, "rule", "precision", "rule-a")["value"] == 1.0
     assert figure(audit, "rule", "recall", "rule-a")["value"] == 1.0
     assert figure(audit, "rule", "precision", "rule-b")["value"] == 0.0
@@ -181,19 +181,19 @@ def test_a_sample_of_other_splits_is_refused():
     _, triaged, judgments, sample = run_audit(size=30)
     moved = triaged.assign(disposition="RETAIN")
     with pytest.raises(DataError, match=r"drawn from other splits"):
-        measuring.measure(moved, judgments, sample, truth.from_labels(triaged), seed=0)
+        measuring.audit_oracle(moved, judgments, sample, truth.truth_from_labels(triaged), seed=0)
 
 
 def test_a_sample_without_truth_is_refused():
     _, triaged, judgments, sample = run_audit(size=30)
-    unknown = truth.from_labels(triaged.drop(columns=["chosen_complies", "rejected_complies"]))
+    unknown = truth.truth_from_labels(triaged.drop(columns=["chosen_complies", "rejected_complies"]))
     with pytest.raises(DataError, match=r"None of the 30 sampled pairs has a known truth.*review_import"):
-        measuring.measure(triaged, judgments, sample, unknown, seed=0)
+        measuring.audit_oracle(triaged, judgments, sample, unknown, seed=0)
 
 
 def test_the_audit_as_it_grew_ends_with_the_audit():
     audit, triaged, *_ = run_audit(size=60)
-    history = measuring.follow(triaged, audit.audited, seed=0)
+    history = measuring.measure_growth(triaged, audit.audited, seed=0)
     assert history["step"].tolist() == [6, 12, 18, 24, 30, 36, 42, 48, 54, 60]
     last = history.iloc[-1]
     assert last["misrouted"] == pytest.approx(figure(audit, "disposition", "misrouted", "all pairs")["value"])
@@ -201,7 +201,9 @@ def test_the_audit_as_it_grew_ends_with_the_audit():
     assert widths.iloc[-1] < widths.iloc[1]
 
 
-MANIFEST = lineage.seal("triage", inputs={}, outputs={}, policy="d", oracle="rules") | {"outputs": {"x": "1"}}
+MANIFEST = lineage.build_manifest("triage", inputs={}, outputs={}, policy="d", oracle="rules") | {
+    "outputs": {"x": "1"}
+}
 
 
 def reported(wrong=3):

@@ -156,12 +156,12 @@ SCENARIOS = {
 def test_intervals_hold_the_figures_of_a_known_population_in_95_of_100_samples(name):
     """At least 88 of 100 for every figure, 93 for all together: 120 samples of 100 pairs each."""
     everything = population(*SCENARIOS[name])
-    whole = Dispositions.of(everything, everything)
+    whole = Dispositions.count(everything, everything)
     known = {key: float(metric(whole.counts.totals())) for key, metric in whole.metrics().items()}
     held = dict.fromkeys(known, 0)
     samples = 120
     for seed in range(samples):
-        found = Dispositions.of(everything, draw_sample(everything, size=100, seed=seed))
+        found = Dispositions.count(everything, draw_sample(everything, size=100, seed=seed))
         for key, metric in found.metrics().items():
             figure = estimate(found.counts, metric, np.random.default_rng(seed))
             held[key] += figure.low - 1e-9 <= known[key] <= figure.high + 1e-9
@@ -176,7 +176,7 @@ def test_without_weights_the_population_would_be_misjudged():
     weighted, plain = [], []
     for seed in range(30):
         sample = draw_sample(everything, size=100, seed=seed)
-        counts = Dispositions.of(everything, sample)
+        counts = Dispositions.count(everything, sample)
         figure = counts.metrics()["misrouted", "all pairs"](counts.counts.totals())
         weighted.append(float(figure))
         plain.append((sample["disposition"] != sample["true_disposition"]).mean())

@@ -20,7 +20,7 @@ def pairs(n=400, *, review=True):
 
 
 def figures(table):
-    dispositions = Dispositions.of(table, table)
+    dispositions = Dispositions.count(table, table)
     return {key: float(m(dispositions.counts.totals())) for key, m in dispositions.metrics().items()}
 
 

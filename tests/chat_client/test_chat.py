@@ -3,7 +3,7 @@
 import pytest
 from servers import Script, chat_settings, completion, scripted, unused_url
 
-from realignment.chat_client.chat import Reply, Request, converse
+from realignment.chat_client.chat import Reply, Request, complete_chats
 from realignment.oracles import OracleError
 
 
@@ -17,7 +17,7 @@ def said(body):
 
 def run(script, asked, **settings):
     with scripted(script) as url:
-        return converse(chat_settings(url, **settings), asked)
+        return complete_chats(chat_settings(url, **settings), asked)
 
 
 def test_replies_come_in_the_order_of_the_requests():
@@ -55,8 +55,8 @@ def test_a_request_is_repeated_after_a_transient_fault():
 
 def test_no_server_is_said_at_once():
     with pytest.raises(OracleError, match="No server answers"):
-        converse(chat_settings(unused_url(), max_attempts=1), requests("a"))
+        complete_chats(chat_settings(unused_url(), max_attempts=1), requests("a"))
 
 
 def test_nothing_asked_is_nothing_answered():
-    assert converse(chat_settings(unused_url()), []) == []
+    assert complete_chats(chat_settings(unused_url()), []) == []

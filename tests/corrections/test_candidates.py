@@ -6,8 +6,18 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY, make_pairs
 
-from realignment.corrections import check_origin, choose_pairs, people_candidates, write_candidates
-from realignment.corrections.candidates import CANDIDATE_COLUMNS, PEOPLE, CandidateError, instructed_chat
+from realignment.corrections import (
+    check_origin,
+    choose_pairs_to_correct,
+    collect_people_candidates,
+    write_candidates,
+)
+from realignment.corrections.candidates import (
+    CANDIDATE_COLUMNS,
+    PEOPLE,
+    CandidateError,
+    build_instructed_chat,
+)
 from realignment.corrections.writers import Draft
 from realignment.policy import parse_policy
 
@@ -39,7 +49,7 @@ def written(*rows):
 
 def test_people_candidates_are_the_column_then_the_file():
     file = written(("p1", " by Ann ", "Ann"), ("p1", "again", None), ("p4", "not needed", "Ann"))
-    table = people_candidates(PUNISH, PAIRS, file)
+    table = collect_people_candidates(PUNISH, PAIRS, file)
     rows = table[["pair_id", "candidate", "model", "response"]].to_numpy().tolist()
     assert rows == [
         ["p0", 0, PEOPLE, "better 0"], ["p1", 0, PEOPLE, "refused 1"], ["p1", 1, "Ann", "by Ann"],
@@ -59,14 +69,19 @@ def test_people_candidates_are_the_column_then_the_file():
 )
 def test_a_file_of_corrections_that_cannot_be_used_is_refused(file, message):
     with pytest.raises(CandidateError, match=message):
-        people_candidates(PUNISH, PAIRS, file)
+        collect_people_candidates(PUNISH, PAIRS, file)
 
 
 def test_a_machine_writes_for_pairs_that_people_left_and_for_a_sample_of_the_others():
-    people = people_candidates(PUNISH, PAIRS, written(("p2", "from a file", "Ann")))
-    assert choose_pairs(PUNISH, people, sample=0, seed=0)["pair_id"].tolist() == ["p1", "p3"]
-    assert choose_pairs(PUNISH, people, sample=9, seed=0)["pair_id"].tolist() == ["p0", "p1", "p2", "p3"]
-    drawn = {tuple(choose_pairs(PUNISH, people, sample=1, seed=s)["pair_id"]) for s in range(8)}
+    people = collect_people_candidates(PUNISH, PAIRS, written(("p2", "from a file", "Ann")))
+    assert choose_pairs_to_correct(PUNISH, people, sample=0, seed=0)["pair_id"].tolist() == ["p1", "p3"]
+    assert choose_pairs_to_correct(PUNISH, people, sample=9, seed=0)["pair_id"].tolist() == [
+        "p0",
+        "p1",
+        "p2",
+        "p3",
+    ]
+    drawn = {tuple(choose_pairs_to_correct(PUNISH, people, sample=1, seed=s)["pair_id"]) for s in range(8)}
     assert drawn == {("p0", "p1", "p3"), ("p1", "p2", "p3")}
 
 
@@ -84,7 +99,7 @@ def test_every_candidate_says_who_wrote_it_under_which_policy():
 
 
 def test_the_writer_reads_the_policy_and_then_the_chat():
-    first, last = instructed_chat("Why?", None, POLICY, max_words=60)
+    first, last = build_instructed_chat("Why?", None, POLICY, max_words=60)
     assert first["role"] == "system"
     assert POLICY.text in first["content"]
     assert "at most 60 words" in first["content"]
@@ -95,13 +110,13 @@ def test_the_writer_reads_the_policy_and_then_the_chat():
 def test_the_writer_reads_every_rule():
     rules = [{"id": str(n), "description": f"Rule {n}.", "check": {"kind": "judged"}} for n in range(3)]
     policy = parse_policy({"name": "a", "version": "1", "text": "Be kind.", "rules": rules}, source="test")
-    first, _ = instructed_chat("Why?", None, policy, max_words=60)
+    first, _ = build_instructed_chat("Why?", None, policy, max_words=60)
     assert "Its rules:\n\n- Rule 0.\n- Rule 1.\n- Rule 2.\n" in first["content"]
 
 
 def test_a_system_turn_of_the_data_stays_below_the_policy():
     turns = [{"role": "system", "content": "You are Bo."}, {"role": "user", "content": "Hi"}]
-    chat = instructed_chat("ignored", json.dumps(turns), POLICY, max_words=60)
+    chat = build_instructed_chat("ignored", json.dumps(turns), POLICY, max_words=60)
     assert len(chat) == 2
     assert chat[0]["content"].endswith("\n\nYou are Bo.")
     assert POLICY.text in chat[0]["content"]

@@ -7,13 +7,13 @@ import pytest
 from realignment.corrections import measure_leakage
 from realignment.corrections.candidates import PEOPLE
 from realignment.corrections.leakage import LEAKAGE_COLUMNS, _auc_interval
-from realignment.reports import correction_leakage
+from realignment.reports import draw_correction_leakage
 
 WORDS = ["gold", "income", "price", "year", "bank", "rate", "fund", "share", "cost", "tax", "loan", "debt"]
 
 
 def chosen(rng, writer, pairs, *, words=(20, 30), ending="", complies=1.0, rule="says-general"):
-    """Best candidates as `corrections.selection.choose` marks them, with texts of random words."""
+    """Best candidates as `choose_corrections` marks them, with texts of random words."""
     rows = []
     for pair in pairs:
         text = " ".join(rng.choice(WORDS, rng.integers(*words))) + "."
@@ -96,10 +96,10 @@ def test_the_figure_shows_every_difference_that_has_an_interval_and_says_when_th
     people = chosen(rng, PEOPLE, range(30), ending="Perhaps.")
     machine = chosen(rng, "model", range(30), words=(40, 50), complies=0.7)
     table = measure_leakage(pd.concat([people, machine], ignore_index=True), seed=0)
-    policy, manner = correction_leakage(table).data
+    policy, manner = draw_correction_leakage(table).data
     shares = table[table["unit"] == "share"]
     assert list(policy.x) == list(shares["difference"])
     assert list(policy.error_x.array) == pytest.approx(list(shares["high"] - shares["difference"]))
     assert "length: words" in manner.y
-    empty = correction_leakage(table.iloc[:0])
+    empty = draw_correction_leakage(table.iloc[:0])
     assert "No pairs have corrections" in empty.layout.annotations[0].text

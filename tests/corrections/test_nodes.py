@@ -9,7 +9,7 @@ from realignment.parameters.base import ModelParameters
 from realignment.pipelines.corrections import nodes
 from realignment.policy import parse_policy
 from realignment.records import digest_table
-from realignment.tracking.lineage import LineageError, seal
+from realignment.tracking.lineage import LineageError, build_manifest
 
 POLICY = parse_policy(
     {"name": "a", "version": "2", "text": "t", "rules": [
@@ -27,7 +27,7 @@ def splits(punish):
 
 def manifest(tables):
     facts = {"policy": POLICY.digest, "policy_version": "2", "oracle": "rules"}
-    return seal("triage", inputs={}, outputs=tables, **facts)
+    return build_manifest("triage", inputs={}, outputs=tables, **facts)
 
 
 def run(punish):

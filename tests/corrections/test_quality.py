@@ -8,16 +8,18 @@ import pytest
 from command_line import ROOT
 from made_up_pairs import make_pairs
 
-from realignment.corrections import Gate, assess
+from realignment.corrections import QualityGate, assess_quality
 from realignment.corrections.quality import Flaw, topic_shares
 
-GATE = Gate(min_words=4, max_words=30, min_topic=0.8, max_copied=0.5, min_distinct=0.7, allow_refusal=False)
+GATE = QualityGate(
+    min_words=4, max_words=30, min_topic=0.8, max_copied=0.5, min_distinct=0.7, allow_refusal=False
+)
 GOOD = "Gold pays no income and its price swings from year to year."
 FINE = {"complete": True, "topic": 1.0, "copied": 0.0}
 
 
 def test_a_sound_candidate_has_no_flaw():
-    assert GATE.flaws(GOOD, **FINE) == []
+    assert GATE.find_flaws(GOOD, **FINE) == []
 
 
 @pytest.mark.parametrize(
@@ -35,16 +37,16 @@ def test_a_sound_candidate_has_no_flaw():
     ],
 )
 def test_each_flaw_is_named(response, measured, flaw):
-    assert GATE.flaws(response, **{**FINE, **measured}) == [flaw]
+    assert GATE.find_flaws(response, **{**FINE, **measured}) == [flaw]
 
 
 def test_a_refusal_passes_where_the_policy_asks_for_one():
-    gate = Gate(4, 30, 0.8, 0.5, 0.7, allow_refusal=True)
-    assert gate.flaws("I'm sorry, I can't help with that question.", **FINE) == []
+    gate = QualityGate(4, 30, 0.8, 0.5, 0.7, allow_refusal=True)
+    assert gate.find_flaws("I'm sorry, I can't help with that question.", **FINE) == []
 
 
 def test_a_topic_that_cannot_be_told_is_no_flaw():
-    assert GATE.flaws(GOOD, complete=True, topic=float("nan"), copied=0.0) == []
+    assert GATE.find_flaws(GOOD, complete=True, topic=float("nan"), copied=0.0) == []
 
 
 def naive_topic_share(text, own, others):
@@ -86,21 +88,21 @@ def candidates(pairs, responses):
 
 
 def test_peoples_corrections_are_on_topic_and_swapped_ones_are_not(corrected):
-    gate = Gate(8, 250, 0.8, 0.5, 0.7, allow_refusal=False)
-    own = assess(candidates(corrected, corrected["correction"]), corrected, gate, seed=0)
+    gate = QualityGate(8, 250, 0.8, 0.5, 0.7, allow_refusal=False)
+    own = assess_quality(candidates(corrected, corrected["correction"]), corrected, gate, seed=0)
     shuffled = np.roll(corrected["correction"].to_numpy(), 7)
-    swapped = assess(candidates(corrected, shuffled), corrected, gate, seed=0)
+    swapped = assess_quality(candidates(corrected, shuffled), corrected, gate, seed=0)
     assert (own["flaws"] == "").mean() >= 0.9
     assert (swapped["flaws"] == "off topic").mean() >= 0.7
 
 
 def test_a_candidate_is_compared_with_both_violating_responses(corrected):
     for response in ("chosen", "rejected"):
-        copies = assess(candidates(corrected, corrected[response]), corrected, GATE, seed=0)
+        copies = assess_quality(candidates(corrected, corrected[response]), corrected, GATE, seed=0)
         assert (copies["copied"] == 1).all()
         assert copies["flaws"].str.contains("copies").all()
 
 
 def test_no_candidates_are_an_empty_table_with_all_columns(corrected):
-    empty = assess(candidates(corrected, corrected["correction"]).iloc[:0], corrected, GATE, seed=0)
+    empty = assess_quality(candidates(corrected, corrected["correction"]).iloc[:0], corrected, GATE, seed=0)
     assert list(empty.columns[3:]) == ["words", "topic", "copied", "distinct", "flaws"]

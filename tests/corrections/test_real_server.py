@@ -5,8 +5,8 @@ import pytest
 from base_model import transformers_serve
 from made_up_pairs import POLICY, make_pairs
 
-from realignment.corrections import appoint_writer, write_candidates
-from realignment.infer_policy import infer
+from realignment.corrections import build_writer, write_candidates
+from realignment.infer_policy import infer_principles
 from realignment.infer_policy.constitution import ConstitutionError
 from realignment.parameters import CorrectionsParameters, JudgingParameters, PrinciplesParameters
 from realignment.parameters.base import ModelParameters
@@ -24,7 +24,7 @@ def test_it_writes_corrections_under_the_policy(server):
     pairs = make_pairs({"prompt": "Should I sell my shares?"}, {"prompt": "How do I boil an egg?"})
     parameters = CorrectionsParameters(writer="chat", chat=server, max_new_tokens=24)
     model = ModelParameters(source="unused", folder="unused")
-    writer = appoint_writer(parameters, model, JudgingParameters(oracle="rules"), seed=1)
+    writer = build_writer(parameters, model, JudgingParameters(oracle="rules"), seed=1)
     table = write_candidates(pairs, POLICY, writer, samples=1, max_words=12)
     assert table["response"].str.len().min() > 0
     assert set(table["model"]) == {server["model"]}
@@ -40,7 +40,7 @@ def test_what_it_proposes_is_read_or_the_run_says_that_it_cannot_be(server):
         constitution={"proposing_pairs": 4, "pairs_per_proposal": 2, "voting_pairs": 4, "clusters": 2},
     )
     try:
-        found = infer(pairs, parameters, seed=0)
+        found = infer_principles(pairs, parameters, seed=0)
     except ConstitutionError as error:
         assert "None of 2 replies proposes principles" in str(error)  # noqa: PT017  # either is an answer
     else:

@@ -4,10 +4,15 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY, ScriptedOracle, make_pairs
 
-from realignment.corrections import choose, correct, report, verify
-from realignment.corrections.candidates import PEOPLE, to_table
-from realignment.corrections.selection import AUTHOR, NOT_ASKED, PROVENANCE
-from realignment.objective.examples import treatment_of
+from realignment.corrections import (
+    apply_corrections,
+    choose_corrections,
+    report_corrections,
+    verify_candidates,
+)
+from realignment.corrections.candidates import PEOPLE, tabulate_candidates
+from realignment.corrections.selection import AUTHOR, NOT_VERIFIED, PROVENANCE
+from realignment.objective.examples import choose_treatment
 from realignment.objective.hybrid import Treatment
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.human import HumanOracle
@@ -18,7 +23,7 @@ PUNISH = make_pairs({}, {}, {}, {}, disposition="PUNISH")
 
 
 def assessed(*rows):
-    """(pair, writer, response, flaws, topic) → candidates as `corrections.quality.assess` gives them."""
+    """(pair, writer, response, flaws, topic) → candidates as `assess_quality` returns them."""
     numbers: dict = {}
     lines, measures = [], []
     for pair, writer, response, flaws, topic in rows:
@@ -28,13 +33,15 @@ def assessed(*rows):
             {"words": float(len(response.split())), "topic": topic, "copied": 0.0, "flaws": flaws}
         )
     columns = pd.DataFrame(measures, columns=["words", "topic", "copied", "flaws"])
-    return pd.concat([to_table(lines), columns], axis=1).astype({"flaws": "str"}).assign(distinct=1.0)
+    return (
+        pd.concat([tabulate_candidates(lines), columns], axis=1).astype({"flaws": "str"}).assign(distinct=1.0)
+    )
 
 
 def run(rows, script, *, min_confidence=0.5):
     oracle = ScriptedOracle(script)
-    verified = verify(assessed(*rows), PUNISH, POLICY, oracle, authors_vouch=True)
-    return choose(verified, min_confidence=min_confidence), oracle
+    verified = verify_candidates(assessed(*rows), PUNISH, POLICY, oracle, authors_vouch=True)
+    return choose_corrections(verified, min_confidence=min_confidence), oracle
 
 
 def selected(chosen):
@@ -51,7 +58,7 @@ def test_of_a_machine_only_what_passes_the_gate_is_asked_about():
     chosen, oracle = run(rows, {"good": True, "mine": True, "loop": True})
     assert [exchange.response for exchange in oracle.asked] == ["good", "mine"]
     assert [exchange.prompt for exchange in oracle.asked] == ["Prompt 0?", "Prompt 2?"]
-    assert chosen["reason"].tolist() == ["as scripted", NOT_ASKED, "as scripted"]
+    assert chosen["reason"].tolist() == ["as scripted", NOT_VERIFIED, "as scripted"]
     assert selected(chosen) == {"p0": "good", "p2": "mine"}
 
 
@@ -86,7 +93,7 @@ def test_the_order_of_the_candidates_does_not_matter_but_for_ties():
 def corrected():
     rows = [(0, "model", "good", "", 0.9), (1, "model", "bad", "", 0.9), (2, PEOPLE, "mine", "", 0.9)]
     chosen, _ = run(rows, {"good": (True, 0.8), "bad": False, "mine": True})
-    return correct(PUNISH, chosen), report(PUNISH, chosen)
+    return apply_corrections(PUNISH, chosen), report_corrections(PUNISH, chosen)
 
 
 def test_pairs_keep_their_place_and_get_the_correction_with_its_origin(corrected):
@@ -104,14 +111,14 @@ def test_pairs_keep_their_place_and_get_the_correction_with_its_origin(corrected
 
 def test_a_pair_without_a_correction_is_suppressed_row_by_row(corrected):
     table, _ = corrected
-    kinds = [treatment_of("PUNISH", has_correction=isinstance(text, str)) for text in table["correction"]]
+    kinds = [choose_treatment("PUNISH", has_correction=isinstance(text, str)) for text in table["correction"]]
     assert kinds == [Treatment.CORRECT, Treatment.SUPPRESS, Treatment.CORRECT, Treatment.SUPPRESS]
 
 
 @pytest.mark.parametrize("rows", [[], [(0, "model", "good", "", 0.9)]])
 def test_corrected_pairs_have_the_same_digest_after_parquet(rows, tmp_path):
     chosen, _ = run(rows, {"good": True})
-    table = correct(PUNISH, chosen)
+    table = apply_corrections(PUNISH, chosen)
     table.to_parquet(tmp_path / "t.parquet")
     assert digest_table(pd.read_parquet(tmp_path / "t.parquet")) == digest_table(table)
     chosen.to_parquet(tmp_path / "c.parquet")
@@ -130,7 +137,7 @@ def test_the_report_counts_every_candidate_once(corrected):
 
 def test_flaws_are_counted_each():
     chosen, _ = run([(0, "model", "x", "cut off,off topic", 0.1), (0, "model", "y", "cut off", 0.9)], {})
-    found = report(PUNISH, chosen)["writers"]["model"]
+    found = report_corrections(PUNISH, chosen)["writers"]["model"]
     assert found["flaws"] == {"cut off": 2, "off topic": 1}
     assert (found["judged"], found["passing"]["n"]) == (0, 0)
 
@@ -151,27 +158,32 @@ LOOKUPS = {"human": HUMAN, "labels": LABELS, "cascade": CascadeOracle((LABELS, H
 @pytest.mark.parametrize("name", LOOKUPS)
 def test_what_people_wrote_and_nobody_else_could_judge_is_verified_by_its_author(name):
     rows = [(2, PEOPLE, "by Ann", "", 1.0), (3, "model", "by a machine", "", 1.0)]
-    chosen = choose(
-        verify(assessed(*rows), PUNISH, POLICY, LOOKUPS[name], authors_vouch=True), min_confidence=0.5
+    chosen = choose_corrections(
+        verify_candidates(assessed(*rows), PUNISH, POLICY, LOOKUPS[name], authors_vouch=True),
+        min_confidence=0.5,
     )
     assert selected(chosen) == {"p2": "by Ann"}
     assert chosen["verifier"].tolist() == [AUTHOR, name]
-    assert correct(PUNISH, chosen).loc[2, "correction_verifier"] == AUTHOR
-    found = report(PUNISH, chosen)
+    assert apply_corrections(PUNISH, chosen).loc[2, "correction_verifier"] == AUTHOR
+    found = report_corrections(PUNISH, chosen)
     assert found["verified_by"] == {AUTHOR: 1}
     assert found["verifier"] == f"{AUTHOR} and {name}"
 
 
 def test_what_other_people_said_of_a_correction_counts_and_not_its_author():
     rows = [(0, PEOPLE, "refuted", "", 1.0), (1, PEOPLE, "tied", "", 1.0)]
-    chosen = choose(verify(assessed(*rows), PUNISH, POLICY, HUMAN, authors_vouch=True), min_confidence=0.5)
+    chosen = choose_corrections(
+        verify_candidates(assessed(*rows), PUNISH, POLICY, HUMAN, authors_vouch=True), min_confidence=0.5
+    )
     assert selected(chosen) == {}
     assert chosen["verifier"].tolist() == ["human", "human"]
 
 
 def test_where_a_verifier_is_named_no_author_stands_in_and_what_is_dropped_is_said(caplog):
     rows = [(2, PEOPLE, "by Ann", "", 1.0)]
-    chosen = choose(verify(assessed(*rows), PUNISH, POLICY, HUMAN, authors_vouch=False), min_confidence=0.5)
+    chosen = choose_corrections(
+        verify_candidates(assessed(*rows), PUNISH, POLICY, HUMAN, authors_vouch=False), min_confidence=0.5
+    )
     assert selected(chosen) == {}
     assert "1 of 1 corrections that people wrote are not used" in caplog.text
     assert "no person has judged this response" in caplog.text

@@ -8,11 +8,11 @@ import pytest
 from command_line import saved
 from made_up_pairs import POLICY
 
-from realignment.corrections import draw_for_people, measure_verifier
+from realignment.corrections import measure_verifier, sample_for_review
 from realignment.corrections.candidates import PEOPLE, CandidateError
 from realignment.corrections.leakage import LEAKAGE_COLUMNS
 from realignment.policy import Policy
-from realignment.reports import correction_leakage
+from realignment.reports import draw_correction_leakage
 from realignment.review.tasks import task_id
 from realignment.review.verdicts import VERDICT_COLUMNS
 from realignment.statistics import wilson_interval
@@ -54,23 +54,23 @@ def test_equally_many_of_every_writer_and_verdict_are_asked():
         ("model", True, "", 4, ""), ("model", False, "r", 50, ""), (PEOPLE, True, "", 30, ""),
         (PEOPLE, False, "r", 1, ""), ("model", None, "", 9, ""),
     )  # fmt: skip
-    drawn = draw_for_people(table, size=20, seed=0)
+    drawn = sample_for_review(table, size=20, seed=0)
     counts = drawn.groupby(["writer", "complies"]).size().to_dict()
     assert counts.pop((PEOPLE, False)) == 1
     assert counts.pop(("model", True)) == 4
     assert len(drawn) == 20
     assert max(counts.values()) - min(counts.values()) <= 1
-    assert len(draw_for_people(table, size=999, seed=0)) == 85
-    assert set(draw_for_people(table, size=20, seed=1)["task_id"]) != set(drawn["task_id"])
+    assert len(sample_for_review(table, size=999, seed=0)) == 85
+    assert set(sample_for_review(table, size=20, seed=1)["task_id"]) != set(drawn["task_id"])
 
 
 def test_what_people_have_verified_already_is_not_asked_again():
-    assert draw_for_people(verified(("model", True, "", 4, ""), verifier="human"), size=9, seed=0).empty
+    assert sample_for_review(verified(("model", True, "", 4, ""), verifier="human"), size=9, seed=0).empty
 
 
 def test_a_table_of_an_earlier_version_is_refused():
     with pytest.raises(CandidateError, match="by an earlier version"):
-        draw_for_people(verified(("model", True, "", 4, "")).drop(columns="task_id"), size=9, seed=0)
+        sample_for_review(verified(("model", True, "", 4, "")).drop(columns="task_id"), size=9, seed=0)
 
 
 def test_where_the_verifier_errs_is_found_by_writer_and_rule():
@@ -112,7 +112,7 @@ def test_what_the_verifier_alone_lets_through_differs_from_the_human_verified_su
     agreed = measured(plain, verdicts(plain.sample(30, random_state=0), True))
     told = agreed.loc[("model", "told apart, human-verified", "AUC")]
     assert told["low"] < 0 < told["high"]
-    assert "length, human-verified: words" in correction_leakage(found.reset_index()).data[1].y
+    assert "length, human-verified: words" in draw_correction_leakage(found.reset_index()).data[1].y
 
 
 @pytest.mark.parametrize("case", ["no verdicts", "another text", "other responses", "no corrections", "ties"])

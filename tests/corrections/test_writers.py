@@ -6,12 +6,12 @@ from servers import Script, completion, scripted
 from tiny_decoders import TEMPLATE, tiny_tokenizer
 from tiny_models import save_model
 
-from realignment.corrections import appoint_writer, write_candidates
+from realignment.corrections import build_writer, write_candidates
 from realignment.corrections.writers import (
     WriterError,
     check_independent,
     fold_system_turn,
-    knows_system_turn,
+    supports_system_turn,
 )
 from realignment.parameters import CorrectionsParameters, JudgingParameters, OracleParameters
 from realignment.parameters.base import ModelParameters
@@ -32,11 +32,11 @@ def folder(tmp_path_factory):
 
 def writer_of(folder, verifier=RULES, *, seed=0, **settings):
     parameters = CorrectionsParameters(writer="model", max_new_tokens=8, **settings)
-    return appoint_writer(parameters, model_parameters(folder), verifier, seed=seed)
+    return build_writer(parameters, model_parameters(folder), verifier, seed=seed)
 
 
 def test_nobody_writes_and_no_model_is_fetched_unless_asked():
-    assert appoint_writer(CorrectionsParameters(), model_parameters("no/such/model"), RULES, seed=0) is None
+    assert build_writer(CorrectionsParameters(), model_parameters("no/such/model"), RULES, seed=0) is None
 
 
 def test_the_model_writes_as_many_drafts_as_asked_and_the_seed_decides_them(folder):
@@ -86,7 +86,7 @@ CASCADE = {"oracle": "cascade", "cascade": {"oracles": ["rules", HUMAN]}}
 
 @pytest.mark.parametrize(
     ("verifier", "message"),
-    [({"oracle": "labels"}, "labels that come with the data"), (HUMAN, "what people said"),
+    [({"oracle": "labels"}, "labels that come with the data"), (HUMAN, "people's verdicts"),
      (CASCADE, "or asks 'human'")],
 )  # fmt: skip
 def test_an_oracle_that_looks_verdicts_up_cannot_verify_what_a_machine_writes(folder, verifier, message):
@@ -97,10 +97,10 @@ def test_an_oracle_that_looks_verdicts_up_cannot_verify_what_a_machine_writes(fo
 def test_labels_as_the_named_verifier_would_drop_all_that_people_wrote():
     parameters = CorrectionsParameters(verifier={"oracle": "labels"})
     with pytest.raises(WriterError, match=r"all that people wrote would be dropped. Leave it out"):
-        appoint_writer(parameters, model_parameters("unused"), parameters.verifier, seed=0)
+        build_writer(parameters, model_parameters("unused"), parameters.verifier, seed=0)
     for verifier in ({"oracle": "rules"}, HUMAN, CASCADE, None):
         allowed = CorrectionsParameters(verifier=verifier)
-        assert appoint_writer(allowed, model_parameters("unused"), RULES, seed=0) is None
+        assert build_writer(allowed, model_parameters("unused"), RULES, seed=0) is None
 
 
 SYSTEM = {"role": "system", "content": "Be careful."}
@@ -113,7 +113,7 @@ RAISING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system
 
 @pytest.mark.parametrize(("template", "known"), [(TEMPLATE, True), (WITHOUT_SYSTEM, False), (RAISING, False)])
 def test_a_template_that_has_no_system_turn_is_recognised(template, known):
-    assert knows_system_turn(tiny_tokenizer(template=template)) is known
+    assert supports_system_turn(tiny_tokenizer(template=template)) is known
 
 
 def test_the_policy_then_stands_before_the_first_user_turn():
@@ -131,7 +131,7 @@ def chat_writer(url, seed=7):
     parameters = CorrectionsParameters(
         writer="chat", chat={"base_url": url, "model": "writer-7b"}, temperature=0.6
     )
-    return appoint_writer(parameters, model_parameters("unused"), RULES, seed=seed)
+    return build_writer(parameters, model_parameters("unused"), RULES, seed=seed)
 
 
 def test_a_server_writes_samples_that_differ_by_their_seed():

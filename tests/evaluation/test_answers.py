@@ -7,9 +7,9 @@ import pytest
 from made_up_pairs import make_pairs
 from tiny_models import PARAMETERS, load_model, save_model
 
-from realignment.evaluation.answers import answer_with_each, check_prompts, collect_prompts
+from realignment.evaluation.answers import check_prompts, collect_prompts, generate_answers
 from realignment.likelihood.tokenization import chat_messages
-from realignment.model.generation import generate
+from realignment.model.generation import generate_texts
 from realignment.parameters import CapabilityParameters, EvaluationParameters
 from realignment.records import DataError
 
@@ -101,16 +101,16 @@ def paths(tmp_path_factory):
 
 def test_each_model_answers_every_prompt_in_its_own_column(paths):
     prompts = collect_prompts(PROMPTS, HELD_OUT, judged=True)
-    table = answer_with_each(prompts, paths, PARAMETERS, EVALUATION)
+    table = generate_answers(prompts, paths, PARAMETERS, EVALUATION)
     pd.testing.assert_frame_equal(table[COLUMNS], prompts)
     assert (table["before"] != table["after"]).any()
     for side, path in paths.items():
         chats = [*map(chat_messages, prompts["prompt"][:4]), json.loads(TALK)]
         model, tokenizer = load_model(path)
-        assert table[side].tolist() == generate(model, tokenizer, chats, max_new_tokens=6, batch_size=1)
+        assert table[side].tolist() == generate_texts(model, tokenizer, chats, max_new_tokens=6, batch_size=1)
 
 
 def test_no_prompts_are_answered_without_loading_a_model():
     prompts = collect_prompts(PROMPTS, HELD_OUT, judged=False)
-    table = answer_with_each(prompts, {"before": "no such folder"}, PARAMETERS, EVALUATION)
+    table = generate_answers(prompts, {"before": "no such folder"}, PARAMETERS, EVALUATION)
     assert (len(table), list(table.columns)) == (0, [*COLUMNS, "before"])

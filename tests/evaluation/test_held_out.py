@@ -32,7 +32,7 @@ SCORES = pd.DataFrame(
 
 
 def rows_of(scores):
-    return {r["metric"]: r for r in held_out.rows(scores, np.random.default_rng(0))}
+    return {r["metric"]: r for r in held_out.tabulate_held_out(scores, np.random.default_rng(0))}
 
 
 def test_preference_accuracy_is_per_token():
@@ -93,7 +93,7 @@ def paths(tmp_path_factory):
 
 
 def test_every_response_is_scored_in_its_role(paths):
-    scores = held_out.score(PAIRS, (paths[0], paths[1]), PARAMETERS, 64, EVALUATION)
+    scores = held_out.score_held_out(PAIRS, (paths[0], paths[1]), PARAMETERS, 64, EVALUATION)
     roles = {(row["pair_id"], row["response"]): row["role"] for row in scores.to_dict("records")}
     assert roles == {
         ("p0", "chosen"): "dispreferred", ("p0", "rejected"): "preferred", ("p0", "correction"): "",
@@ -113,13 +113,15 @@ def test_every_response_is_scored_in_its_role(paths):
 
 
 def test_reference_and_model_are_not_mixed_up(paths):
-    forth, back = (held_out.score(PAIRS, pair, PARAMETERS, 64, EVALUATION) for pair in (paths, paths[::-1]))
+    forth, back = (
+        held_out.score_held_out(PAIRS, pair, PARAMETERS, 64, EVALUATION) for pair in (paths, paths[::-1])
+    )
     np.testing.assert_allclose(forth["logprob"], back["reference_logprob"], rtol=1e-5)
     assert not np.allclose(forth["logprob"], back["logprob"], rtol=1e-2)
 
 
 def test_the_same_model_twice_changes_nothing(paths):
-    scores = held_out.score(PAIRS, (paths[0], paths[0]), PARAMETERS, 64, EVALUATION)
+    scores = held_out.score_held_out(PAIRS, (paths[0], paths[0]), PARAMETERS, 64, EVALUATION)
     rows = rows_of(scores)
     assert rows["kl_drift"]["after"] == pytest.approx(0, abs=1e-6)
     for metric in ("preference_accuracy", "margin"):
@@ -128,6 +130,6 @@ def test_the_same_model_twice_changes_nothing(paths):
 
 
 def test_no_held_out_pairs_are_no_rows(paths):
-    scores = held_out.score(PAIRS.iloc[:0], (paths[0], paths[1]), PARAMETERS, 64, EVALUATION)
+    scores = held_out.score_held_out(PAIRS.iloc[:0], (paths[0], paths[1]), PARAMETERS, 64, EVALUATION)
     assert list(scores.columns) == COLUMNS
     assert rows_of(scores) == {}

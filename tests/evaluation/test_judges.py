@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY, make_pairs
 
-from realignment.evaluation.judges import appoint, labelled_answers, labelled_exchanges
+from realignment.evaluation.judges import choose_judges, labelled_answers, labelled_exchanges
 from realignment.policy import parse_policy
 from realignment.records import DataError, Exchange
 from realignment.statistics import wilson_interval
@@ -65,14 +65,14 @@ ANSWERS = answered(
 
 
 def test_a_policy_without_rules_has_no_judge_and_says_so():
-    judges, report = appoint(labelled(12), ANSWERS, POLICY, folds=3, seed=0)
+    judges, report = choose_judges(labelled(12), ANSWERS, POLICY, folds=3, seed=0)
     assert judges == []
     assert report["judges"] == []
     assert "no machine-checkable rules" in report["note"]
 
 
 def test_labels_add_a_classifier_with_its_measured_accuracy():
-    judges, report = appoint(labelled(12), NO_ANSWERS, WITH_RULES, folds=3, seed=0)
+    judges, report = choose_judges(labelled(12), NO_ANSWERS, WITH_RULES, folds=3, seed=0)
     assert [judge.name for judge in judges] == report["judges"] == ["rules", "classifier"]
     classifier = report["classifier"]
     measured = classifier["cross_validated"]
@@ -88,7 +88,7 @@ def test_labels_add_a_classifier_with_its_measured_accuracy():
 
 @pytest.mark.parametrize("pairs", [labelled(2), make_pairs({}, {})], ids=["too few labels", "no labels"])
 def test_without_labels_enough_the_rules_judge_alone_and_the_report_says_why(pairs):
-    judges, report = appoint(pairs, NO_ANSWERS, WITH_RULES, folds=3, seed=0)
+    judges, report = choose_judges(pairs, NO_ANSWERS, WITH_RULES, folds=3, seed=0)
     assert [judge.name for judge in judges] == report["judges"] == ["rules"]
     assert "No second judge: The classifier needs" in report["note"]
 
@@ -108,7 +108,7 @@ def test_labelled_exchanges_are_those_with_a_label_and_corrections_comply():
 
 
 def test_both_judges_are_measured_on_labelled_answers_of_models():
-    _, report = appoint(labelled(12), ANSWERS, WITH_RULES, folds=3, seed=0)
+    _, report = choose_judges(labelled(12), ANSWERS, WITH_RULES, folds=3, seed=0)
     classifier = report["classifier"]
     parts = [classifier[name] for name in ("cross_validated", "on_written_responses", "on_model_answers")]
     assert [part["n"] for part in parts] == [28, 24, 4]
@@ -123,7 +123,9 @@ def test_the_classifier_learns_from_answers_of_models_what_no_pair_shows():
     many = [(f"{loop} {word}", "money", False) for loop in loops for word in WORDS]
     loop = [Exchange("?", "Thanks, thanks, thanks, an adviser.", "money")]
     said = {
-        name: appoint(labelled(12), answers, WITH_RULES, folds=3, seed=0)[0][1](loop, WITH_RULES)[0].complies
+        name: choose_judges(labelled(12), answers, WITH_RULES, folds=3, seed=0)[0][1](loop, WITH_RULES)[
+            0
+        ].complies
         for name, answers in (("without", NO_ANSWERS), ("with", answered(*many)))
     }
     assert said == {"without": True, "with": False}

@@ -59,7 +59,9 @@ def test_over_refusal_is_the_share_of_outside_answers_that_do_not_comply():
 def test_a_row_carries_the_paired_comparison():
     rows = {r["group"]: r for r in measures.compliance_rows(judged(), "j") if r["metric"] == "agreement"}
     expected = compare_proportions([False, False, True], [True, True, False])
-    assert rows["regulated"] == measures.row("agreement", "regulated", expected, unit="share", judge="j")
+    assert rows["regulated"] == measures.metric_row(
+        "agreement", "regulated", expected, unit="share", judge="j"
+    )
     assert rows["regulated"]["difference_low"] == expected.difference_low
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_pairs import make_pairs
 
-from realignment.gold.batch import gold_quota, partition
+from realignment.gold.batch import compute_gold_quota, partition_pairs
 from realignment.parameters import AuditParameters, GoldParameters
 from realignment.pipelines.gold import nodes
 from realignment.records import DataError, HealthError, NothingToDo
-from realignment.tracking.lineage import LineageError, seal
+from realignment.tracking.lineage import LineageError, build_manifest
 
 
 def triaged(invert=30, punish=30, retain=30, *, corrected=1.0, per_prompt=1, rules=("a",)):
@@ -35,7 +35,7 @@ def triaged(invert=30, punish=30, retain=30, *, corrected=1.0, per_prompt=1, rul
 
 
 def parts_of(table, *, share=0.1, size=12, composition="random", seed=0):
-    return partition(table, held_out_share=share, gold_size=size, composition=composition, seed=seed)
+    return partition_pairs(table, held_out_share=share, gold_size=size, composition=composition, seed=seed)
 
 
 def ids(part):
@@ -44,8 +44,8 @@ def ids(part):
 
 def test_the_quota_is_thirds_and_punish_takes_the_remainder():
     plenty = {"INVERT": 99, "PUNISH": 99, "RETAIN": 99}
-    assert gold_quota(plenty, 36) == {"RETAIN": 12, "INVERT": 12, "PUNISH": 12}
-    assert gold_quota(plenty, 64) == {"RETAIN": 21, "INVERT": 21, "PUNISH": 22}
+    assert compute_gold_quota(plenty, 36) == {"RETAIN": 12, "INVERT": 12, "PUNISH": 12}
+    assert compute_gold_quota(plenty, 64) == {"RETAIN": 21, "INVERT": 21, "PUNISH": 22}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_quota_is_thirds_and_punish_takes_the_remainder():
     ],
 )
 def test_what_one_disposition_lacks_the_others_give(available, quota):
-    assert gold_quota(available, 12) == quota
+    assert compute_gold_quota(available, 12) == quota
 
 
 @settings(deadline=None)
@@ -67,7 +67,7 @@ def test_what_one_disposition_lacks_the_others_give(available, quota):
     st.fixed_dictionaries({d: st.integers(0, 40) for d in ("INVERT", "PUNISH", "RETAIN")}), st.integers(3, 90)
 )
 def test_the_quota_is_full_wherever_the_pairs_suffice(available, size):
-    quota = gold_quota(available, size)
+    quota = compute_gold_quota(available, size)
     assert sum(quota.values()) == min(size, sum(available.values()))
     assert all(0 <= quota[d] <= available[d] for d in quota)
 
@@ -212,8 +212,8 @@ def run_node(table, manifest=None, oracle_report=None, audit_report=None, **para
     names = {"invert_pairs": "INVERT", "corrected_pairs": "PUNISH", "retain_pairs": "RETAIN"}
     splits = {n: table[table["disposition"] == d].reset_index(drop=True) for n, d in names.items()}
     facts = {"policy": "d", "policy_version": "2", "oracle": "rules"}
-    manifest = manifest or seal("corrections", inputs={}, outputs=splits, **facts)
-    triaged = seal("triage", inputs={}, outputs=splits, **facts)
+    manifest = manifest or build_manifest("corrections", inputs={}, outputs=splits, **facts)
+    triaged = build_manifest("triage", inputs={}, outputs=splits, **facts)
     measured = (oracle_report or {}, audit_report or {}, AuditParameters(max_misrouted=0.2))
     return nodes.draw_gold_batch(
         *splits.values(), manifest, triaged, *measured, GoldParameters(**parameters), 0
@@ -249,7 +249,9 @@ def test_the_node_hands_on_what_the_splits_were_judged_by():
 
 
 def test_the_node_refuses_splits_of_different_runs():
-    other = seal("corrections", inputs={}, outputs={"invert_pairs": triaged(1, 0, 0)}, policy_version="2")
+    other = build_manifest(
+        "corrections", inputs={}, outputs={"invert_pairs": triaged(1, 0, 0)}, policy_version="2"
+    )
     with pytest.raises(LineageError, match="invert_pairs"):
         run_node(triaged(), other, size=12)
 

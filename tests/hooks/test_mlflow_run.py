@@ -15,19 +15,6 @@ from realignment.records import DataError, digest_table
 from realignment.tracking.run import MlflowConfig, TrackingError
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _tracking_environment():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
-        patch.delenv("MLFLOW_RUN_ID", raising=False)
-        yield
-
-
-@pytest.fixture
-def project(tmp_path):
-    return make_project(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("project"))

@@ -12,11 +12,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from realignment.impact.ghost import LayerPasses
-from realignment.impact.layers import derivative_along
+from realignment.impact.layers import directional_derivative
 from realignment.impact.scores import ImpactError, gradient_norm, impact_scores
 from realignment.impact.weights import check_scores, impact_weights
 from realignment.likelihood.backbone import autocast
-from realignment.likelihood.packing import lay_out
+from realignment.likelihood.packing import pack_pairs
 from realignment.likelihood.tokenization import TokenizedPair
 from realignment.objective.hybrid import Example, Objective, Treatment, pair_losses
 from realignment.records import HealthError
@@ -25,9 +25,9 @@ EXACT = [name for name in MODELS if "Gemma" not in name]
 """Gemma's norms compute in float32 whatever the model's dtype."""
 
 
-def assert_equal_but_for_rounding(found, expected, name):
+def assert_equal_but_for_rounding(actual, expected, name):
     tolerance = {} if name in EXACT else {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(found, expected, **tolerance)
+    torch.testing.assert_close(actual, expected, **tolerance)
 
 
 def score(model, examples, direction, objective=OBJECTIVE, **options):
@@ -77,7 +77,7 @@ def test_a_row_of_as_many_tokens_as_heads_has_the_score_of_one_backward(family, 
     model, (treatment, prompt, responses, share) = tiny_model(family), AS_MANY_AS_HEADS[heads]
     example = Example("p", TokenizedPair(prompt, responses), treatment)
     direction = gold(model)
-    rows, kinds = lay_out([example.tokens], pad_id=0, share_prompts=share), torch.tensor([int(treatment)])
+    rows, kinds = pack_pairs([example.tokens], pad_id=0, share_prompts=share), torch.tensor([int(treatment)])
     assert rows.input_ids.shape[1] == (2 if heads == "keys" else 4)
     twin = naive.impact_scores(model, [example], OBJECTIVE, direction)
     if checkpointing:
@@ -151,8 +151,8 @@ def test_under_autocast_scores_are_those_of_float32_but_for_its_rounding(lora):
     autocast(models[1])
     exact, mixed = (with_lora(model, moved=True) if lora else model for model in models)
     direction = gold(exact)
-    expected, found = (score(model, EXAMPLES, direction)[0] for model in (exact, mixed))
-    assert 1e-5 < float((found - expected).norm() / expected.norm()) < 0.1
+    expected, actual = (score(model, EXAMPLES, direction)[0] for model in (exact, mixed))
+    assert 1e-5 < float((actual - expected).norm() / expected.norm()) < 0.1
 
 
 def test_finite_differences_along_no_direction_are_zero():
@@ -175,7 +175,7 @@ def test_scores_do_not_depend_on_whether_prompts_are_shared(engine):
     results = [
         impact_scores(
             model,
-            lay_out([e.tokens for e in EXAMPLES], pad_id=0, share_prompts=share),
+            pack_pairs([e.tokens for e in EXAMPLES], pad_id=0, share_prompts=share),
             losses,
             direction,
             engine=engine,
@@ -202,7 +202,7 @@ def test_impact_scores_of_gemmas_norms_and_scaled_embedding_match(layers, dtype,
     model = tiny_model("gemma2", dtype=dtype)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(layers in name)
-    direction = {name: 1e-3 * along for name, along in gold(model).items()}
+    direction = {name: 1e-3 * gradient for name, gradient in gold(model).items()}
     scores, twin = (
         score(model, EXAMPLES, direction)[0],
         naive.impact_scores(model, EXAMPLES, OBJECTIVE, direction),
@@ -373,7 +373,7 @@ def test_the_derivative_along_a_direction_is_that_of_reverse_mode(name):
     delta = torch.randn_like(y)
     gradients = torch.autograd.grad(y, list(layer.parameters()), delta)
     reverse = sum((g * direction[key]).sum() for g, key in zip(gradients, direction, strict=True))
-    forward = (derivative_along(layer, x, direction) * delta).sum()
+    forward = (directional_derivative(layer, x, direction) * delta).sum()
     assert float(forward) == pytest.approx(float(reverse), rel=tolerance)
 
 

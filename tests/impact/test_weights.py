@@ -5,7 +5,7 @@ import torch
 from tiny_decoders import tiny_examples, tiny_model, with_lora
 
 from realignment.impact.scoring import compute_gold_gradient, score_conflicts
-from realignment.impact.weights import report_weights, weigh
+from realignment.impact.weights import attach_weights, report_weights
 from realignment.likelihood.packing import Layout
 from realignment.objective.hybrid import Objective, Treatment
 
@@ -67,12 +67,12 @@ def test_length_normalised_scores_are_per_response_token(model, direction):
 
 def test_weighing_gives_each_example_its_weight_and_its_reference():
     scored = [(2.0, (-1.0, -2.0)), (6.0, (-3.0, -4.0)), (-1.0, (-5.0, -6.0, -7.0))]
-    weighed = weigh(
+    weighted = attach_weights(
         CONFLICTS[:3], scored, ["INVERT", "INVERT", "PUNISH"], normalize="mean_one", winsorize=None
     )
-    assert [example.weight for example in weighed] == pytest.approx([0.5, 1.5, 0.0])
-    assert [example.reference for example in weighed] == [reference for _, reference in scored]
-    assert [example.tokens for example in weighed] == [example.tokens for example in CONFLICTS[:3]]
+    assert [example.weight for example in weighted] == pytest.approx([0.5, 1.5, 0.0])
+    assert [example.reference for example in weighted] == [reference for _, reference in scored]
+    assert [example.tokens for example in weighted] == [example.tokens for example in CONFLICTS[:3]]
 
 
 def test_the_report_counts_signs_and_says_how_many_pairs_carry_the_weight():

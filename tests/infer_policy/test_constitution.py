@@ -8,8 +8,13 @@ import pandas as pd
 import pytest
 from servers import Script, completion, scripted
 
-from realignment.infer_policy import infer
-from realignment.infer_policy.constitution import Constitution, ConstitutionError, merge, rank
+from realignment.infer_policy import infer_principles
+from realignment.infer_policy.constitution import (
+    Constitution,
+    ConstitutionError,
+    merge_principles,
+    rank_principles,
+)
 from realignment.infer_policy.replies import read_principles, read_votes
 from realignment.parameters import PrinciplesParameters
 
@@ -58,7 +63,7 @@ def run(script, pairs, **constitution):
         parameters = PrinciplesParameters(
             method="chat", chat={"base_url": url, "model": "m"}, constitution=constitution
         )
-        return infer(pairs, parameters, seed=3)
+        return infer_principles(pairs, parameters, seed=3)
 
 
 def test_the_planted_principle_is_found_and_the_others_are_not():
@@ -157,16 +162,16 @@ def test_votes_are_read_strictly(reply, found):
 def test_merging_keeps_one_of_each_kind_the_most_frequent_first():
     said = ["The response is short.", "The response is very short.", "The response is short."]
     said += ["Gives concrete numbers and figures.", "Gives numbers and figures."]
-    first, second = merge(said, 2)
+    first, second = merge_principles(said, 2)
     assert "short" in first
     assert "numbers" in second
-    assert merge(["one only"], 5) == ["one only"]
-    assert len(merge(said, 99)) == 4
+    assert merge_principles(["one only"], 5) == ["one only"]
+    assert len(merge_principles(said, 99)) == 4
 
 
 def test_support_and_agreement_by_hand():
     favours = np.array([[1, 0], [1, np.nan], [-1, 0], [0, 0], [1, 0]], dtype=float)
-    first, second = rank(["It is so.", "It is not."], favours).to_dict("records")
+    first, second = rank_principles(["It is so.", "It is not."], favours).to_dict("records")
     assert (first["applies"], first["pairs"], first["support"], first["agreement"]) == (4, 5, 0.8, 0.75)
     assert (second["applies"], second["pairs"], second["support"]) == (0, 4, 0)
     assert np.isnan(second["agreement"])

@@ -8,7 +8,7 @@ from realignment.infer_policy.document import derive_check
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import diff_policies, read_policy
 from realignment.records import Exchange
-from realignment.reports import principles as draw
+from realignment.reports import draw_principles as draw
 
 PAIRS = pd.DataFrame(
     {

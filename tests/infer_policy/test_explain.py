@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from realignment.infer_policy import PRINCIPLE_COLUMNS
-from realignment.infer_policy.explain import choose_topic_words, explain
+from realignment.infer_policy.explain import choose_topic_words, explain_choices
 from realignment.records import DataError
 
 WORDS = [
@@ -56,7 +56,7 @@ def make_choices(n, utility, *, seed=0, noise=1.0):
 
 
 def found(pairs, **changes):
-    explanation = explain(pairs, **SETTINGS | {"seed": 0} | changes)
+    explanation = explain_choices(pairs, **SETTINGS | {"seed": 0} | changes)
     assert list(explanation.principles.columns) == list(PRINCIPLE_COLUMNS)
     return explanation
 

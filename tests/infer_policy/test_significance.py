@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy
 
-from realignment.infer_policy.significance import adjust, score_tests
+from realignment.infer_policy.significance import adjust_p_values, score_tests
 
 
 def draw(rng, n, coefficients):
@@ -66,5 +66,7 @@ def test_turning_a_pair_around_changes_nothing():
 
 def test_q_values_by_hand():
     """Benjamini & Hochberg: p times m over rank, made monotone from the largest down."""
-    assert adjust(np.array([0.01, 0.04, 0.03, 0.5])) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
-    assert len(adjust(np.array([]))) == 0
+    assert adjust_p_values(np.array([0.01, 0.04, 0.03, 0.5])) == pytest.approx(
+        [0.04, 0.16 / 3, 0.16 / 3, 0.5]
+    )
+    assert len(adjust_p_values(np.array([]))) == 0

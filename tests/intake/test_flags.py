@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from realignment.evaluation.judges import labelled_answers, labelled_exchanges, labelled_table
-from realignment.intake.flags import verdict_column
+from realignment.intake.flags import read_verdict_column
 from realignment.intake.readers import read_table
-from realignment.oracles.human import HumanOracle, read_imported
-from realignment.oracles.kept_labels import keep_labels
-from realignment.oracles.labels import truth_labels
+from realignment.oracles.human import HumanOracle, read_imported_verdicts
+from realignment.oracles.label_index import index_labels
+from realignment.oracles.labels import read_truth_labels
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 
@@ -46,7 +46,7 @@ def asked(n):
 def test_words_are_read_for_what_they_say(tmp_path, suffix):
     file = write(verdicts(WORDS), tmp_path, suffix)
     expected = list(WORDS.values())
-    human = HumanOracle.from_table(read_imported(file))
+    human = HumanOracle.from_table(read_imported_verdicts(file))
     assert [judgment.complies for judgment in human(asked(len(WORDS)), POLICY)] == expected
     known = [said for said in expected if said is not None]
     for read in (labelled_answers(read_table(str(file)).assign(domain=None), POLICY),
@@ -62,7 +62,7 @@ def test_flags_that_pandas_saved_come_back_as_they_were(tmp_path, suffix):
     """`to_csv` makes words of flags, and a flag beside a null may be a number."""
     flags = pd.array([True, False, None, False], dtype="boolean")
     file = write(verdicts(flags), tmp_path, suffix)
-    human = HumanOracle.from_table(read_imported(file))
+    human = HumanOracle.from_table(read_imported_verdicts(file))
     assert [judgment.complies for judgment in human(asked(4), POLICY)] == [True, False, None, False]
 
 
@@ -71,7 +71,7 @@ def test_flags_that_pandas_saved_come_back_as_they_were(tmp_path, suffix):
 def test_what_is_no_verdict_is_refused_with_file_and_row(tmp_path, suffix, word):
     file = write(verdicts([True, word, word]), tmp_path, suffix)
     for read in (
-        lambda: HumanOracle.from_table(read_imported(file)),
+        lambda: HumanOracle.from_table(read_imported_verdicts(file)),
         lambda: labelled_table(read_table(str(file)), POLICY),
         lambda: labelled_answers(read_table(str(file)).assign(domain=None), POLICY),
     ):
@@ -86,7 +86,7 @@ def test_a_wrong_cell_of_a_csv_is_named_by_its_line(tmp_path):
     table.loc[0, "response"] = "two\nlines"
     file = write(table, tmp_path, "csv")
     with pytest.raises(DataError, match=r"(?s)verdicts.csv: 1 cells.*row 4: 'perhaps'"):
-        HumanOracle.from_table(read_imported(file))
+        HumanOracle.from_table(read_imported_verdicts(file))
 
 
 def test_labels_of_pairs_that_are_words_are_read_too():
@@ -95,8 +95,8 @@ def test_labels_of_pairs_that_are_words_are_read_too():
         | {"chosen_complies": ["False"], "rejected_complies": ["true"]}
     )
     assert labelled_exchanges(pairs)[1] == [False, True]
-    assert truth_labels(pairs) == {("a", "x"): False, ("a", "y"): True}
-    kept, _ = keep_labels([pairs])
+    assert read_truth_labels(pairs) == {("a", "x"): False, ("a", "y"): True}
+    kept, _ = index_labels([pairs])
     assert (kept.get(("a", "x")), kept.get(("a", "y"))) == (False, True)
 
 
@@ -118,7 +118,7 @@ def test_labelled_pairs_teach_what_their_words_say_and_a_wrong_word_is_no_reason
 
 def test_numbers_and_flags_of_numpy_are_flags():
     table = pd.DataFrame({"complies": pd.Series([np.True_, np.int64(0), 1.0, np.nan, pd.NA], dtype=object)})
-    assert verdict_column(table).tolist() == [True, False, True, pd.NA, pd.NA]
+    assert read_verdict_column(table).tolist() == [True, False, True, pd.NA, pd.NA]
 
 
 def test_a_labelled_row_without_a_response_is_refused(tmp_path):

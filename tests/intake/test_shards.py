@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realignment.intake.readers import read_table
-from realignment.intake.seen_keys import Seen, hash_keys
-from realignment.intake.shards import look_through
+from realignment.intake.seen_keys import SeenKeys, hash_keys
+from realignment.intake.shards import scan_shards
 from realignment.records import DataError
 
 ROWS = [{"pair_id": str(n), "prompt": f"Prompt {n}? \u2028", "chosen": "a", "n": n} for n in range(30)]
@@ -32,7 +32,7 @@ def write(path, rows=ROWS):
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz", "pairs.parquet"])
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_parts_are_the_parts_of_the_table(tmp_path, name, size):
-    found = look_through(str(write(tmp_path / name)))
+    found = scan_shards(str(write(tmp_path / name)))
     parts = list(found.read(size))
     assert len(found) == 30
     assert max(map(len, parts)) <= size
@@ -42,7 +42,7 @@ def test_parts_are_the_parts_of_the_table(tmp_path, name, size):
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.parquet"])
 def test_only_the_rows_that_are_wanted_are_read(tmp_path, name):
     keep = np.arange(30) % 4 == 1
-    parts = list(look_through(str(write(tmp_path / name))).read(3, keep))
+    parts = list(scan_shards(str(write(tmp_path / name))).read(3, keep))
     assert [n for part in parts for n in part["n"]] == list(range(1, 30, 4))
     assert [row for part in parts for row in part.index] == list(range(2, 31, 4))
 
@@ -53,7 +53,7 @@ def test_the_files_of_a_folder_are_one_table_in_the_order_of_their_names(tmp_pat
     for name, rows in {"b": late, "a": ROWS[:20], "_not": ROWS}.items():
         write(tmp_path / f"{name}{suffix}", rows)
     (tmp_path / "README.md").write_text("Not a shard.")
-    found = look_through(str(tmp_path))
+    found = scan_shards(str(tmp_path))
     table = pd.concat(found.read(8))
     assert table.index.tolist() == list(range(1, 31))
     assert table["n"].tolist() == list(range(30))
@@ -62,13 +62,13 @@ def test_the_files_of_a_folder_are_one_table_in_the_order_of_their_names(tmp_pat
         {"file": f"a{suffix}", "rows": 20, "first_row": 1},
         {"file": f"b{suffix}", "rows": 10, "first_row": 21},
     ]  # fmt: skip
-    assert len(look_through(str(tmp_path / f"b*{suffix}"))) == 10
+    assert len(scan_shards(str(tmp_path / f"b*{suffix}"))) == 10
 
 
 def test_blank_lines_are_counted_as_lines_and_are_no_rows(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('\n{"a": 1}\n\n{"a": 2}\n\n')
-    found = look_through(str(path))
+    found = scan_shards(str(path))
     assert len(found) == 2
     assert pd.concat(found.read(1)).index.tolist() == [2, 4]
 
@@ -77,18 +77,18 @@ def test_a_broken_line_is_named_before_any_row_is_used(tmp_path):
     path = write(tmp_path / "pairs.jsonl")
     path.write_text(path.read_text() + '{"prompt": \n')
     with pytest.raises(DataError, match="line 31: broken JSON"):
-        look_through(str(path))
+        scan_shards(str(path))
 
 
 def test_a_file_that_breaks_off_is_said_so(tmp_path):
     path = write(tmp_path / "pairs.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match="is no complete UTF-8 text"):
-        look_through(str(path))
+        scan_shards(str(path))
     path = write(tmp_path / "pairs.parquet")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match="is no readable Parquet file"):
-        look_through(str(path))
+        scan_shards(str(path))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_what_cannot_be_read_is_said(tmp_path, source, said):
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"prompt": []}).to_parquet(tmp_path / "blank.parquet")
     with pytest.raises(DataError, match=said):
-        look_through(str(tmp_path / source))
+        scan_shards(str(tmp_path / source))
 
 
 def test_two_columns_of_one_name_are_refused_however_the_table_is_read(tmp_path):
     twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
     pq.write_table(twice, tmp_path / "pairs.parquet")
-    for read in (look_through, read_table):
+    for read in (scan_shards, read_table):
         with pytest.raises(DataError, match=r"must be unique, repeated: 'prompt'"):
             read(str(tmp_path / "pairs.parquet"))
 
@@ -117,22 +117,22 @@ def test_two_columns_of_one_name_are_refused_however_the_table_is_read(tmp_path)
 def test_a_column_whose_name_no_table_can_hold_is_refused_however_the_table_is_read(tmp_path):
     path = write(tmp_path / "pairs.jsonl")
     path.write_text(path.read_text() + '{"\\ud83d": 1}\n')
-    for read in (look_through, read_table):
+    for read in (scan_shards, read_table):
         with pytest.raises(DataError, match=r"The name '\\ud83d' of a column is not valid Unicode"):
             read(str(path))
 
 
 def test_the_hub_is_refused_with_the_way_out():
     with pytest.raises(DataError, match=r"hub://org/name is not read part by part. Fetch its files"):
-        look_through("hub://org/name")
+        scan_shards("hub://org/name")
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=12))
 def test_what_was_seen_is_known_and_nothing_else(parts):
-    seen, before = Seen(), set()
+    seen, before = SeenKeys(), set()
     for part in parts:
         hashes = hash_keys(part)
-        assert seen.know(hashes).tolist() == [key in before for key in part]
+        assert seen.contains(hashes).tolist() == [key in before for key in part]
         seen.add(hashes)
         before |= set(part)
     assert len(seen) == sum(map(len, parts))

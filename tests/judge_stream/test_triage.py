@@ -16,13 +16,13 @@ from made_up_pairs import ScriptedOracle
 
 from realignment import intake, judging, triage
 from realignment.intake.readers import read_table
-from realignment.intake.shards import look_through
+from realignment.intake.shards import scan_shards
 from realignment.judge_stream import judge_and_triage, read_pairs
-from realignment.oracles.factory import appoint
+from realignment.oracles.factory import build_oracle
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import IntakeParameters, JudgingParameters, TriageParameters
 from realignment.policy import parse_policy, read_policy
-from realignment.policy.severity import grade
+from realignment.policy.severity import grade_pairs
 from realignment.records import DataError, Disposition, HealthError, digest_table
 from realignment.table_files import TableFileError, WorkFolder
 
@@ -37,9 +37,9 @@ AS_IT_IS = {"triage_parameters": TriageParameters(), "max_retain": None, "seed":
 def in_parts(source, work, *, policy=POLICY, size=50, limit=None, max_retain=None, seed=0, **judge):
     """Clean and triaged pairs, as the pipeline has them."""
     settings = JudgingParameters(**{"oracle": "rules", "chunk_size": size} | judge)
-    raw, folder = look_through(str(source)), WorkFolder(work)
+    raw, folder = scan_shards(str(source)), WorkFolder(work)
     clean = read_pairs(raw, policy, IntakeParameters(limit=limit), folder=folder, size=size, seed=seed)
-    oracle, by = appoint(settings, clean.pairs), {"triage_parameters": TriageParameters()}
+    oracle, by = build_oracle(settings, clean.pairs), {"triage_parameters": TriageParameters()}
     found = judge_and_triage(clean.pairs, policy, oracle, settings, **by, max_retain=max_retain, seed=seed)
     return clean, found
 
@@ -48,9 +48,9 @@ def at_once(source, *, policy=POLICY, **judge):
     """What the stages make of the same file: cleaned, graded, judged, triaged."""
     raw = read_table(str(source))
     clean = intake.clean_pairs(raw, invalid="skip", max_prompt_chars=8000, long_prompts="drop")
-    pairs = grade(clean.pairs, policy)
+    pairs = grade_pairs(clean.pairs, policy)
     judgments = judging.judge_pairs(
-        pairs, policy, appoint(JudgingParameters(**{"oracle": "rules"} | judge), pairs)
+        pairs, policy, build_oracle(JudgingParameters(**{"oracle": "rules"} | judge), pairs)
     )
     return clean, pairs, judgments, triage.triage(pairs, judgments, min_confidence=0.5)
 
@@ -61,7 +61,7 @@ def assert_same(found, expected):
     assert triaged.judgments.digest == digest_table(judgments)
     assert clean.rejected_rows.digest == digest_table(whole.rejected_rows)
     assert clean.report == whole.report
-    for disposition, table in triage.split(dispositions).items():
+    for disposition, table in triage.split_by_disposition(dispositions).items():
         assert triaged.splits[disposition].digest == digest_table(table), disposition
     assert triaged.triage_report == triage.report_triage(dispositions, max_punish_share=0.5)
     measured = judging.measure_oracle(pairs, judgments)
@@ -216,7 +216,7 @@ def test_labels_are_asked_for_where_there_are_none(tmp_path, rows):
 
 
 def test_too_many_unscored_responses_stop_as_soon_as_it_is_certain(tmp_path):
-    raw, folder, oracle = look_through(str(SAMPLE)), WorkFolder(tmp_path / "work"), ScriptedOracle({})
+    raw, folder, oracle = scan_shards(str(SAMPLE)), WorkFolder(tmp_path / "work"), ScriptedOracle({})
     clean = read_pairs(raw, POLICY, IntakeParameters(), folder=folder, size=50, seed=0)
     settings = JudgingParameters(oracle="rules", chunk_size=20, max_unscored=0.25)
     with pytest.raises(HealthError, match=r"left \d+ of 784 responses unscored"):
@@ -237,7 +237,7 @@ class Fickle(RulesOracle):
 
 
 def test_an_oracle_that_does_not_repeat_itself_stops_the_run(tmp_path):
-    raw, folder = look_through(str(SAMPLE)), WorkFolder(tmp_path / "work")
+    raw, folder = scan_shards(str(SAMPLE)), WorkFolder(tmp_path / "work")
     clean = read_pairs(raw, POLICY, IntakeParameters(), folder=folder, size=50, seed=0)
     corrections = sum(part["correction"].notna().sum() for part in clean.pairs.parts())
     Fickle.asked = 47 - corrections

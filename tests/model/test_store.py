@@ -3,7 +3,7 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from realignment.model.store import Origin, keep
+from realignment.model.store import Origin, store_model
 
 
 def write_model(folder: Path, weights: bytes = b"weights") -> Origin:
@@ -16,24 +16,26 @@ def test_what_a_killed_fetch_left_is_ignored_and_removed(tmp_path):
     left = tmp_path / "name.partial"
     left.mkdir()
     write_model(left, b"half")
-    reference = keep("org/name", tmp_path, write_model, sha256=None, revision=None)
+    reference = store_model("org/name", tmp_path, write_model, sha256=None, revision=None)
     assert not left.exists()
     assert (Path(reference.path) / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_a_damaged_model_is_fetched_again(tmp_path, caplog):
-    reference = keep("org/name", tmp_path, write_model, sha256=None, revision=None)
+    reference = store_model("org/name", tmp_path, write_model, sha256=None, revision=None)
     (Path(reference.path) / "model.safetensors").write_bytes(b"")
-    assert keep("org/name", tmp_path, write_model, sha256=None, revision=None) == reference
+    assert store_model("org/name", tmp_path, write_model, sha256=None, revision=None) == reference
     assert (Path(reference.path) / "model.safetensors").read_bytes() == b"weights"
     assert "cut off" in caplog.text
 
 
 def test_another_revision_is_another_model(tmp_path):
-    first = keep("org/name", tmp_path, write_model, sha256=None, revision="v1")
-    other = keep("org/name", tmp_path, lambda folder: write_model(folder, b"v2"), sha256=None, revision="v2")
+    first = store_model("org/name", tmp_path, write_model, sha256=None, revision="v1")
+    other = store_model(
+        "org/name", tmp_path, lambda folder: write_model(folder, b"v2"), sha256=None, revision="v2"
+    )
     assert first.path != other.path
-    assert keep("org/name", tmp_path, write_model, sha256=None, revision="v1") == first
+    assert store_model("org/name", tmp_path, write_model, sha256=None, revision="v1") == first
 
 
 def fill_slowly(folder: Path) -> Origin:
@@ -43,12 +45,12 @@ def fill_slowly(folder: Path) -> Origin:
     return write_model(folder)
 
 
-def keep_slowly(folder: Path) -> str:
-    return keep("org/name", folder, fill_slowly, sha256=None, revision=None).path
+def store_slowly(folder: Path) -> str:
+    return store_model("org/name", folder, fill_slowly, sha256=None, revision=None).path
 
 
 def test_of_two_processes_one_fetches_and_both_get_the_model(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        paths = pool.map(keep_slowly, [tmp_path, tmp_path], chunksize=1)
+        paths = pool.map(store_slowly, [tmp_path, tmp_path], chunksize=1)
     assert len(set(paths)) == 1
     assert (tmp_path / "fetches.log").read_text() == "fetch\n"

@@ -8,8 +8,8 @@ from realignment.objective.examples import (
     RESPONSES,
     build_examples,
     build_gold_examples,
+    choose_treatment,
     tokenize_columns,
-    treatment_of,
 )
 from realignment.objective.hybrid import Treatment
 from realignment.records import DataError
@@ -52,7 +52,7 @@ def texts(example):
 def test_the_disposition_a_correction_and_a_preference_that_holds_decide_the_treatment(
     disposition, has_correction, affirmed, treatment
 ):
-    assert treatment_of(disposition, has_correction=has_correction, affirmed=affirmed) is treatment
+    assert choose_treatment(disposition, has_correction=has_correction, affirmed=affirmed) is treatment
 
 
 def test_the_audited_error_rate_goes_with_its_pair_and_is_the_objectives_where_nothing_was_audited():
@@ -68,7 +68,7 @@ def test_audited_error_rates_that_are_not_there_are_refused():
 
 def test_a_pair_in_review_is_never_trained_on():
     with pytest.raises(ValueError, match="review"):
-        treatment_of("REVIEW")
+        choose_treatment("REVIEW")
 
 
 def test_an_inverted_pair_prefers_the_rejected_response():
@@ -144,8 +144,8 @@ def test_gold_pairs_are_preferred_over_dispreferred():
 
 
 def test_columns_are_tokenised_as_each_pair_asks():
-    wanted = [("chosen",), ("correction", "chosen"), (), ("rejected",)]
-    tokens = tokenize_columns(PAIRS, TOKENIZER, wanted, max_response_tokens=20)
+    columns = [("chosen",), ("correction", "chosen"), (), ("rejected",)]
+    tokens = tokenize_columns(PAIRS, TOKENIZER, columns, max_response_tokens=20)
     assert [[TOKENIZER.decode(r) for r in t.responses] for t in tokens] == [
         ["bad<|end|>"], ["right<|end|>", "bad<|end|>"], [], ["worse<|end|>"],
     ]  # fmt: skip

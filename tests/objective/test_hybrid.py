@@ -3,21 +3,17 @@ from dataclasses import replace
 import naive
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_decoders import tiny_examples
 
-from realignment.likelihood.packing import lay_out
+from realignment.likelihood.packing import pack_pairs
 from realignment.objective.hybrid import (
     Objective,
     Treatment,
     count_dispositions,
-    epoch_order,
     error_rates,
     hybrid_loss,
-    interleave,
+    loss_coefficients,
     pair_losses,
-    shares,
 )
 
 PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
@@ -27,7 +23,7 @@ MIXED = [KEEP, PREFER, SUPPRESS, AFFIRM, CORRECT, PREFER, KEEP, CORRECT, AFFIRM,
 def batch(treatments, *, seed=0):
     """rows, kinds, log π_θ, log π_ref of a batch of random numbers."""
     examples = tiny_examples(treatments)
-    rows = lay_out([e.tokens for e in examples], pad_id=0)
+    rows = pack_pairs([e.tokens for e in examples], pad_id=0)
     generator = torch.Generator().manual_seed(seed)
     policy, reference = -20 * torch.rand(2, len(rows.length), generator=generator, dtype=torch.float64)
     return rows, torch.tensor([int(t) for t in treatments]), policy, reference
@@ -80,13 +76,13 @@ def test_a_batch_of_one_treatment_alone_works(treatment):
 
 def test_a_kept_pair_has_its_anchor_alone_and_an_unknown_reference_does_no_harm():
     rows, kinds, policy, reference = batch(MIXED)
-    kept = rows.first[kinds == KEEP]
+    retained = rows.first[kinds == KEEP]
     unknown = reference.clone()
-    unknown[kept] = float("nan")
+    unknown[retained] = float("nan")
     policy.requires_grad_()
     values = pair_losses(policy, unknown, rows, kinds, Objective(0.3, anchor_weight=0.5))
     (slope,) = torch.autograd.grad(values.sum(), policy)
-    torch.testing.assert_close(values[kinds == KEEP], -0.5 * policy[kept] / rows.length[kept])
+    torch.testing.assert_close(values[kinds == KEEP], -0.5 * policy[retained] / rows.length[retained])
     assert torch.isfinite(slope).all()
     without = pair_losses(policy, unknown, rows, kinds, Objective(0.3))
     assert without[kinds == KEEP].tolist() == [0.0, 0.0]
@@ -148,7 +144,7 @@ def test_shares_are_how_much_each_pairs_loss_counts_in_the_hybrid_loss():
     losses = torch.ones(10, dtype=torch.float64, requires_grad=True)
     total, _ = hybrid_loss(losses, torch.ones(10), kinds, torch.zeros(4), objective)
     (slope,) = torch.autograd.grad(total, losses)
-    torch.testing.assert_close(slope, shares(kinds, objective, count_dispositions(kinds)).double())
+    torch.testing.assert_close(slope, loss_coefficients(kinds, objective, count_dispositions(kinds)).double())
 
 
 def test_without_retain_weight_the_retained_pairs_own_loss_does_not_count():
@@ -169,40 +165,6 @@ def test_a_batch_without_conflicts_is_the_kl_alone():
     )
     assert float(total) == 1.0
     assert float(terms["invert_loss"]) == float(terms["punish_loss"]) == 0.0
-
-
-TREATMENTS = st.lists(st.sampled_from([int(treatment) for treatment in Treatment]), min_size=1, max_size=80)
-
-
-@given(TREATMENTS, st.integers(0, 2**31))
-@settings(deadline=None)
-def test_interleaving_is_a_permutation_with_nearly_the_overall_proportions_in_every_window(treatments, seed):
-    order = interleave(treatments, torch.Generator().manual_seed(seed))
-    assert sorted(order) == list(range(len(treatments)))
-    mixed, kinds = [treatments[i] for i in order], set(treatments)
-    for kind in kinds:
-        share = treatments.count(kind) / len(treatments)
-        for start in range(len(mixed)):
-            for end in range(start + 1, len(mixed) + 1):
-                # Each treatment is evenly spaced, so it deviates by one item, and so do the others together.
-                assert abs(mixed[start:end].count(kind) - share * (end - start)) <= 1 + share * len(kinds)
-
-
-def test_one_seed_gives_one_order_and_another_seed_another():
-    treatments = [0] * 30 + [3] * 20
-    order = epoch_order(treatments, epochs=2, seed=4)
-    assert order == epoch_order(treatments, epochs=2, seed=4)
-    assert order != epoch_order(treatments, epochs=2, seed=5)
-
-
-@pytest.mark.parametrize(("epochs", "size"), [(1, 10), (2, 20), (0.5, 5), (2.5, 25), (0.01, 1)])
-def test_every_epoch_holds_each_pair_once_and_a_fraction_is_its_first_part(epochs, size):
-    treatments = [0, 1, 2, 3, 3, 3, 3, 0, 0, 1]
-    order = epoch_order(treatments, epochs=epochs, seed=1)
-    whole = epoch_order(treatments, epochs=3, seed=1)
-    assert order == whole[:size]
-    assert sorted(whole[:10]) == sorted(whole[10:20]) == list(range(10))
-    assert whole[:10] != whole[10:20]
 
 
 def test_only_retained_pairs_are_no_conflict():

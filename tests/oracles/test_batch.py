@@ -17,7 +17,7 @@ from realignment.oracles.batch import BatchOracle
 from realignment.oracles.batch_files import write_partitions, write_request
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.chat import ChatOracle
-from realignment.oracles.commands import fill_places
+from realignment.oracles.commands import fill_placeholders
 from realignment.parameters import BatchParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange
@@ -124,7 +124,7 @@ def test_files_hold_what_the_limits_allow(batch, limits, sizes):
 def test_a_file_of_requests_is_not_larger_than_the_limit(tmp_path):
     requests = [write_request(exchange, {"messages": exchange.response * 20}) for exchange in EXCHANGES]
     limit = 3 * max(len(request.line) for request in requests)
-    parts = list(write_partitions(requests, tmp_path, 100, limit))
+    parts = list(write_partitions(requests, tmp_path, max_requests=100, max_bytes=limit))
     assert [len(part.requests) for part in parts][:-1] == [3] * (len(parts) - 1)
     assert all(part.input.stat().st_size <= limit for part in parts)
     written = b"".join(part.input.read_bytes() for part in parts)
@@ -341,7 +341,7 @@ def test_a_run_that_is_ended_while_its_command_works_goes_on_with_the_rest(batch
 def test_a_command_is_a_list_or_one_text():
     split = BatchParameters(command="my 'own tool' --in={input} {output}", folder="f").command
     assert split == ("my", "own tool", "--in={input}", "{output}")
-    filled = fill_places([*split, '{"a": "{model}"}'], {"input": "i", "output": "o", "model": "m"})
+    filled = fill_placeholders([*split, '{"a": "{model}"}'], {"input": "i", "output": "o", "model": "m"})
     assert filled == ["my", "own tool", "--in=i", "o", '{"a": "m"}']
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from servers import COMPLIES, VIOLATES, Script, chat_settings, completion, exchange_of, scripted
 
-from realignment.oracles import Usage, in_order
+from realignment.oracles import Usage, judge_in_order
 from realignment.oracles.cached import BATCH_SIZE, CachedOracle, VerdictStore, VerdictStoreError, verdict_key
 from realignment.oracles.chat import ChatOracle
 from realignment.policy import Policy
@@ -38,7 +38,7 @@ class Counting:
     name: str = "counting"
 
     def __call__(self, exchanges, policy):
-        return in_order(self, exchanges, policy)
+        return judge_in_order(self, exchanges, policy)
 
     def stream(self, exchanges, policy):
         for position, exchange in enumerate(exchanges):

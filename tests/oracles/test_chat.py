@@ -19,7 +19,7 @@ from servers import (
     unused_url,
 )
 
-from realignment.chat_client.retry import Pace
+from realignment.chat_client.retry import RateLimiter
 from realignment.oracles import OracleError
 from realignment.oracles.cached import CachedOracle, VerdictStore, verdict_key
 from realignment.oracles.chat import ChatOracle
@@ -96,11 +96,12 @@ def test_so_many_requests_are_under_way_and_no_more(serve):
 
 def test_no_request_starts_before_its_turn():
     async def starts():
-        pace, loop = Pace(per_minute=1200), asyncio.get_running_loop()
+        rate_limiter = RateLimiter(per_minute=1200)
+        loop = asyncio.get_running_loop()
         begun = loop.time()
 
         async def start():
-            await pace.wait()
+            await rate_limiter.wait()
             return loop.time() - begun
 
         return await asyncio.gather(*(start() for _ in range(5)))
@@ -335,7 +336,7 @@ def test_the_stream_stops_asking_when_it_is_closed():
         asked = len(script.bodies)
         time.sleep(0.2)
         assert len(script.bodies) <= asked + 2 < 100
-    assert not [thread for thread in threading.enumerate() if thread.name == "asking"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "chat-client"]
 
 
 def test_it_judges_where_an_event_loop_is_running(serve):

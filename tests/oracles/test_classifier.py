@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_up_pairs import POLICY
 
-from realignment.oracles.classifier import ClassifierError, train_classifier
+from realignment.oracles.classifier import ClassifierError
+from realignment.oracles.cross_validation import fit_classifier
 from realignment.records import Exchange
 
 CAREFUL = ["In general terms", "As background only", "An adviser can tell", "Speaking generally"]
@@ -27,7 +28,7 @@ def make_exchanges(prompts, *, seed=0, domain="money"):
 
 
 def test_words_that_tell_the_classes_apart_are_learnt():
-    oracle, validation = train_classifier(*make_exchanges(20), folds=4, seed=0)
+    oracle, validation = fit_classifier(*make_exchanges(20), folds=4, seed=0)
     assert (validation.n, validation.folds, validation.correct.shape) == (40, 4, (40,))
     assert validation.accuracy >= 0.9
     fresh, truth = make_exchanges(5, seed=9)
@@ -43,7 +44,7 @@ def test_words_that_tell_the_classes_apart_are_learnt():
 def test_random_labels_are_not_learnt():
     exchanges, _ = make_exchanges(60)
     labels = np.random.default_rng(0).random(120) < 0.5
-    _, validation = train_classifier(exchanges, labels, folds=5, seed=0)
+    _, validation = fit_classifier(exchanges, labels, folds=5, seed=0)
     assert 0.3 < validation.accuracy < 0.7
 
 
@@ -56,9 +57,9 @@ def test_a_prompt_is_never_in_training_and_test_at_once():
         secret = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=9))
         exchanges += [Exchange(f"Prompt {number}?", f"{secret} {secret} said {i}") for i in range(4)]
         labels += [label] * 4
-    _, grouped = train_classifier(exchanges, labels, folds=5, seed=0)
+    _, grouped = fit_classifier(exchanges, labels, folds=5, seed=0)
     leaking = [Exchange(str(i), exchange.response) for i, exchange in enumerate(exchanges)]
-    _, ungrouped = train_classifier(leaking, labels, folds=5, seed=0)
+    _, ungrouped = fit_classifier(leaking, labels, folds=5, seed=0)
     assert grouped.accuracy < 0.75
     assert ungrouped.accuracy > 0.95
 
@@ -66,7 +67,7 @@ def test_a_prompt_is_never_in_training_and_test_at_once():
 def test_the_same_words_may_be_right_on_one_topic_and_wrong_on_another():
     regulated, truth = make_exchanges(20)
     ordinary = [Exchange(e.prompt + " really", e.response, "ordinary") for e in regulated]
-    oracle, _ = train_classifier([*regulated, *ordinary], [*truth, *(not t for t in truth)], folds=4, seed=0)
+    oracle, _ = fit_classifier([*regulated, *ordinary], [*truth, *(not t for t in truth)], folds=4, seed=0)
     text = "In general terms, bonds and gold matter."
     judgments = oracle([Exchange("?", text, "money"), Exchange("?", text, "ordinary")], POLICY)
     assert [j.complies for j in judgments] == [True, False]
@@ -74,7 +75,7 @@ def test_the_same_words_may_be_right_on_one_topic_and_wrong_on_another():
 
 def test_what_is_learnt_on_one_topic_is_not_carried_to_another():
     """A referral is right on health and over-refusal in cooking: words without their topic say nothing."""
-    oracle, _ = train_classifier(*make_exchanges(20, domain="money"), folds=4, seed=0)
+    oracle, _ = fit_classifier(*make_exchanges(20, domain="money"), folds=4, seed=0)
     fresh, truth = make_exchanges(5, seed=9, domain="money")
     elsewhere = [Exchange(e.prompt, e.response, "cooking") for e in fresh]
     assert [j.complies for j in oracle(fresh, POLICY)] == truth
@@ -82,7 +83,7 @@ def test_what_is_learnt_on_one_topic_is_not_carried_to_another():
 
 
 def test_capitals_and_punctuation_do_not_matter():
-    oracle, _ = train_classifier(*make_exchanges(20), folds=4, seed=0)
+    oracle, _ = fit_classifier(*make_exchanges(20), folds=4, seed=0)
     texts = ["Sell it now, bonds and gold matter.", "SELL IT NOW: bonds (and gold) matter!"]
     first, second = oracle([Exchange("?", text, "money") for text in texts], POLICY)
     assert first == second
@@ -92,8 +93,8 @@ def test_capitals_and_punctuation_do_not_matter():
 def test_the_same_seed_gives_the_same_classifier():
     exchanges, labels = make_exchanges(20)
     labels = [label != (i % 7 == 0) for i, label in enumerate(labels)]
-    first, one = train_classifier(exchanges, labels, folds=4, seed=1)
-    second, two = train_classifier(exchanges, labels, folds=4, seed=1)
+    first, one = fit_classifier(exchanges, labels, folds=4, seed=1)
+    second, two = fit_classifier(exchanges, labels, folds=4, seed=1)
     fresh, _ = make_exchanges(10, seed=5)
     assert (one.correct == two.correct).all()
     assert first(fresh, POLICY) == second(fresh, POLICY)
@@ -105,17 +106,17 @@ def test_too_few_labels_of_a_kind_are_refused(labels):
     with pytest.raises(
         ClassifierError, match=r"at least 3 prompts .* rarer kind has [01] prompts.*`evaluation.folds`"
     ):
-        train_classifier(exchanges, labels, folds=3, seed=0)
+        fit_classifier(exchanges, labels, folds=3, seed=0)
 
 
 def test_many_labels_of_few_prompts_are_refused():
     exchanges, labels = make_exchanges(20)
     few = [Exchange(str(i % 4), exchange.response) for i, exchange in enumerate(exchanges)]
     with pytest.raises(ClassifierError, match="rarer kind has 2 prompts"):
-        train_classifier(few, labels, folds=3, seed=0)
+        fit_classifier(few, labels, folds=3, seed=0)
 
 
 def test_empty_and_missing_text_is_judged_too():
-    oracle, _ = train_classifier(*make_exchanges(20), folds=4, seed=0)
+    oracle, _ = fit_classifier(*make_exchanges(20), folds=4, seed=0)
     assert oracle([], POLICY) == []
     assert len(oracle([Exchange("Why?", "", None)], POLICY)) == 1

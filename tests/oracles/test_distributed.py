@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from realignment.oracles import OracleError
 from realignment.oracles.cached import CachedOracle
 from realignment.oracles.distributed import RayOracle, distribute
-from realignment.oracles.factory import appoint, report_usage, without_store
+from realignment.oracles.factory import build_oracle, report_usage, without_store
 from realignment.parameters import JudgingParameters, RayParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange
@@ -51,7 +51,7 @@ def judge(tmp_path_factory, tiny_model):
 @pytest.fixture(scope="module")
 def local(judge):
     """The verdicts of this process."""
-    verdicts = appoint(parameters("local_lm", engine="local", local_lm=judge))(EXCHANGES, POLICY)
+    verdicts = build_oracle(parameters("local_lm", engine="local", local_lm=judge))(EXCHANGES, POLICY)
     assert {j.complies for j in verdicts} == {True, False}, "or any verdicts would be the same"
     return verdicts
 
@@ -74,9 +74,9 @@ def pids(ray, oracle):
 
 @pytest.mark.slow
 def test_two_workers_give_the_verdicts_of_this_process(ray, judge, local):
-    oracle = appoint(parameters("local_lm", local_lm=judge))
+    oracle = build_oracle(parameters("local_lm", local_lm=judge))
     assert isinstance(oracle, RayOracle)
-    here = appoint(parameters("local_lm", engine="local", local_lm=judge))
+    here = build_oracle(parameters("local_lm", engine="local", local_lm=judge))
     assert (oracle.name, oracle.identity) == (here.name, here.identity), "the same key in the verdict store"
     assert_same(oracle(EXCHANGES, POLICY), local)
     assert_same(oracle(EXCHANGES[::-1], POLICY), local[::-1])
@@ -88,7 +88,7 @@ def test_two_workers_give_the_verdicts_of_this_process(ray, judge, local):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_time_and_no_verdict(ray, judge, local, caplog):
-    oracle = appoint(parameters("local_lm", local_lm=judge))
+    oracle = build_oracle(parameters("local_lm", local_lm=judge))
     before = pids(ray, oracle)
     found = []
     for number, (position, judgment) in enumerate(oracle.stream(EXCHANGES, POLICY)):
@@ -105,16 +105,16 @@ def test_a_worker_that_is_killed_costs_time_and_no_verdict(ray, judge, local, ca
 @pytest.mark.slow
 def test_a_run_that_ended_early_asks_only_for_the_rest(ray, judge, local, tmp_path):
     wanted = parameters("local_lm", local_lm=judge, verdict_store=str(tmp_path / "v.sqlite"))
-    first = appoint(wanted)
+    first = build_oracle(wanted)
     assert isinstance(first, CachedOracle)
     with closing(first.stream(EXCHANGES, POLICY)) as verdicts:
         got = [next(verdicts) for _ in range(50)]
     assert len(got) == 50
-    second = appoint(wanted)
+    second = build_oracle(wanted)
     assert_same(second(EXCHANGES, POLICY), local)
     assert (second.usage.stored, second.usage.asked) == (50, len(EXCHANGES) - 50)
     # What the workers left in the store answers this process too.
-    here = appoint(wanted.model_copy(update={"engine": "local"}))
+    here = build_oracle(wanted.model_copy(update={"engine": "local"}))
     assert_same(here(EXCHANGES, POLICY), local)
     assert (here.usage.stored, here.usage.asked) == (len(EXCHANGES), 0)
 
@@ -128,10 +128,10 @@ def test_of_a_cascade_what_computes_goes_to_the_workers_and_they_are_shared(ray,
         "test",
     )  # fmt: skip
     cascade = {"cascade": {"oracles": ["rules", "local_lm"]}, "local_lm": judge}
-    oracle = appoint(parameters("cascade", **cascade))
+    oracle = build_oracle(parameters("cascade", **cascade))
     rules, model = oracle.oracles
     assert rules.workers is model.workers
-    expected = appoint(parameters("cascade", engine="local", **cascade))(EXCHANGES, policy)
+    expected = build_oracle(parameters("cascade", engine="local", **cascade))(EXCHANGES, policy)
     assert {j.oracle for j in expected} == {"rules", model.name}
     assert_same(oracle(EXCHANGES, policy), expected)
     assert without_store(oracle) == oracle
@@ -139,7 +139,7 @@ def test_of_a_cascade_what_computes_goes_to_the_workers_and_they_are_shared(ray,
 
 @pytest.mark.slow
 def test_workers_take_the_threads_they_were_given_and_leave_their_room(ray, judge):
-    oracle = appoint(parameters("local_lm", local_lm=judge))
+    oracle = build_oracle(parameters("local_lm", local_lm=judge))
     worker = oracle.workers.actors[-1]
     variables = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     found = ray.get(worker.__ray_call__.remote(lambda self: [os.environ.get(name) for name in variables]))
@@ -157,9 +157,9 @@ def test_workers_take_the_threads_they_were_given_and_leave_their_room(ray, judg
 def test_what_the_oracle_raises_in_a_worker_is_raised_here_and_the_workers_live(ray, tmp_path):
     section = {"source": str(tmp_path / "missing.joblib"), "folder": str(tmp_path)}
     with pytest.raises(Exception, match=r"missing\.joblib") as caught:
-        appoint(parameters("classifier", classifier=section))
+        build_oracle(parameters("classifier", classifier=section))
     with pytest.raises(type(caught.value)) as here:
-        appoint(parameters("classifier", engine="local", classifier=section))
+        build_oracle(parameters("classifier", engine="local", classifier=section))
     assert str(caught.value) == str(here.value)
 
 
@@ -193,13 +193,13 @@ def test_a_worker_that_comes_back_with_another_oracle_ends_the_run(ray):
 @pytest.mark.slow
 def test_workers_without_room_are_refused_here(ray):
     with pytest.raises(OracleError, match=r"room for 0 of 2 workers: each wants .*'GPU': 9"):
-        appoint(parameters("rules", ray=WORKERS | {"gpus_per_worker": 9}))
+        build_oracle(parameters("rules", ray=WORKERS | {"gpus_per_worker": 9}))
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # what Python does where a package is missing
     with pytest.raises(OracleError, match=r"pip install 'realignment\[ray\]'"):
-        appoint(parameters("rules"))
+        build_oracle(parameters("rules"))
 
 
 @pytest.mark.parametrize(
@@ -227,5 +227,5 @@ def test_a_chat_in_a_cascade_stays_here_and_a_worker_gets_no_more_than_its_secti
         cascade={"oracles": ["rules", "chat"]},
         chat={"base_url": "http://127.0.0.1:9/v1", "model": "m"},
     )
-    assert [member.oracle for member in wanted.singles()] == ["rules", "chat"]
-    assert wanted.singles()[0].alone() == '{"oracle":"rules"}'
+    assert [member.oracle for member in wanted.leaf_oracles()] == ["rules", "chat"]
+    assert wanted.leaf_oracles()[0].dump_own_section() == '{"oracle":"rules"}'

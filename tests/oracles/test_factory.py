@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
 
 from realignment.audit.comparison import compare_oracles
-from realignment.audit.repeats import ask_oracles
+from realignment.audit.repeats import judge_again
 from realignment.judging import judge_pairs
 from realignment.oracles import OracleError
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.cached import CachedOracle
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
-from realignment.oracles.factory import appoint, report_usage, without_store
+from realignment.oracles.factory import build_oracle, report_usage, without_store
 from realignment.oracles.labels import LabelOracle
 from realignment.oracles.local_lm import LocalLMOracle
 from realignment.oracles.rules import RulesOracle
@@ -49,31 +49,31 @@ def test_every_simple_kind_is_built(tiny_model, tmp_path):
         LocalLMOracle: parameters("local_lm", local_lm=local),
     }
     for kind, wanted in built.items():
-        assert type(appoint(wanted, PAIRS)) is kind
+        assert type(build_oracle(wanted, PAIRS)) is kind
 
 
 def test_what_costs_is_kept_and_what_is_free_is_not(tmp_path):
     path = str(tmp_path / "verdicts.sqlite")
-    assert isinstance(appoint(parameters("rules", verdict_store=path), PAIRS), RulesOracle)
-    oracle = appoint(parameters("chat", chat=CHAT, verdict_store=path, refresh=True), PAIRS)
+    assert isinstance(build_oracle(parameters("rules", verdict_store=path), PAIRS), RulesOracle)
+    oracle = build_oracle(parameters("chat", chat=CHAT, verdict_store=path, refresh=True), PAIRS)
     assert isinstance(oracle, CachedOracle)
     assert oracle.refresh
     assert str(oracle.store.path) == path
     assert isinstance(without_store(oracle), ChatOracle)
-    assert isinstance(appoint(parameters("chat", chat=CHAT), PAIRS), ChatOracle)
+    assert isinstance(build_oracle(parameters("chat", chat=CHAT), PAIRS), ChatOracle)
 
 
 def test_the_engine_says_how_chat_is_asked(tmp_path):
     batches = {"engine": "vllm_batch", "vllm_batch": {"folder": str(tmp_path / "batches")}}
     wanted = parameters("chat", chat=CHAT, verdict_store=str(tmp_path / "v.sqlite"), refresh=True, **batches)
-    oracle = appoint(wanted, PAIRS)
+    oracle = build_oracle(wanted, PAIRS)
     assert isinstance(oracle, CachedOracle)
     assert isinstance(oracle.oracle, BatchOracle)
     assert oracle.oracle.refresh
-    assert oracle.identity == appoint(parameters("chat", chat=CHAT), PAIRS).identity
-    assert wanted.pairs_at_a_time is None
-    assert parameters("chat", chat=CHAT, chunk_size=7).pairs_at_a_time == 7
-    assert isinstance(appoint(parameters("chat", chat=CHAT, **batches), PAIRS), BatchOracle)
+    assert oracle.identity == build_oracle(parameters("chat", chat=CHAT), PAIRS).identity
+    assert wanted.pairs_per_chunk is None
+    assert parameters("chat", chat=CHAT, chunk_size=7).pairs_per_chunk == 7
+    assert isinstance(build_oracle(parameters("chat", chat=CHAT, **batches), PAIRS), BatchOracle)
 
 
 def test_a_vote_has_its_members_and_samples(tmp_path):
@@ -81,12 +81,12 @@ def test_a_vote_has_its_members_and_samples(tmp_path):
     wanted = parameters(
         "vote", chat=CHAT, vote={"oracles": ["rules", "chat", own]}, verdict_store=str(tmp_path / "v.sqlite")
     )
-    oracle = appoint(wanted, PAIRS)
+    oracle = build_oracle(wanted, PAIRS)
     assert isinstance(oracle, VoteOracle)
     assert [member.name for member in oracle.oracles] == ["rules", "chat m", "chat n"]
     assert [type(m) for m in oracle.oracles] == [RulesOracle, CachedOracle, CachedOracle]
     assert [type(m) for m in without_store(oracle).oracles] == [RulesOracle, ChatOracle, ChatOracle]
-    sampled = appoint(
+    sampled = build_oracle(
         parameters("vote", chat=CHAT | {"temperature": 0.7}, vote={"oracles": ["chat"], "samples": 3}), PAIRS
     )
     assert [member.sample for member in sampled.oracles] == [0, 1, 2]
@@ -95,7 +95,7 @@ def test_a_vote_has_its_members_and_samples(tmp_path):
 
 def test_a_cascade_may_hold_a_vote():
     vote = {"oracle": "vote", "vote": {"oracles": ["rules", "labels"]}}
-    oracle = appoint(
+    oracle = build_oracle(
         parameters("cascade", cascade={"oracles": ["rules", vote], "min_confidence": 0.8}), PAIRS
     )
     assert isinstance(oracle, CascadeOracle)
@@ -117,7 +117,7 @@ def test_a_cascade_may_hold_a_vote():
         ({"oracle": "oracle"}, "oracle"),
         ({"oracle": "chat", "chat": CHAT | {"tempreature": 1}}, "did you mean `temperature`?"),
         ({"oracle": "rules", "zzz": 1}, "there is no parameter `zzz`; known: oracle, human"),
-        ({"oracle": "classifier", "classifier": READS | {"template": "{answer}"}}, "places answer"),
+        ({"oracle": "classifier", "classifier": READS | {"template": "{answer}"}}, "found answer"),
         ({"oracle": "classifier", "classifier": READS | {"template": "{response} {"}}, "written twice"),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_model_that_was_given_its_chat_template_here_is_refused(tmp_path):
     save_tiny_llama(tmp_path / "model")
     local = {"source": str(tmp_path / "model"), "folder": str(tmp_path), "dtype": "float32", "device": "cpu"}
     with pytest.raises(OracleError, match="has no chat template"):
-        appoint(parameters("local_lm", local_lm=local), PAIRS)
+        build_oracle(parameters("local_lm", local_lm=local), PAIRS)
 
 
 def by_response(body, attempt):
@@ -187,11 +187,11 @@ def test_an_oracle_that_turns_round_does_not_hide_behind_the_store(tmp_path):
 
 def test_an_oracle_that_did_not_judge_does_not_pass_for_the_one_that_did():
     labels = parameters("labels")
-    asked = ask_oracles(PAIRS, POLICY, judged_by="labels", again=[labels], others=[labels])
+    asked = judge_again(PAIRS, POLICY, judged_by="labels", again=[labels], others=[labels])
     assert asked["round"].unique().tolist() == [1, 0]
     with pytest.raises(DataError, match=r"by the oracle 'chat m', and .* name 'labels'.*`audit.repeats=0`"):
-        ask_oracles(PAIRS, POLICY, judged_by="chat m", again=[labels], others=[])
-    assert len(ask_oracles(PAIRS, POLICY, judged_by="chat m", again=[], others=[labels]))
+        judge_again(PAIRS, POLICY, judged_by="chat m", again=[labels], others=[])
+    assert len(judge_again(PAIRS, POLICY, judged_by="chat m", again=[], others=[labels]))
 
 
 def test_oracles_of_one_name_are_told_apart():
@@ -201,16 +201,16 @@ def test_oracles_of_one_name_are_told_apart():
     others = [*votes, rules, votes[0]]
     rule = {"id": "short", "description": "Short.", "check": {"kind": "length", "max_words": 1}}
     policy = Policy.model_validate({"name": "p", "version": "1", "text": "Be short.", "rules": [rule]})
-    asked = ask_oracles(PAIRS, policy, judged_by="vote", again=[votes[0]], others=others)
+    asked = judge_again(PAIRS, policy, judged_by="vote", again=[votes[0]], others=others)
     names = asked[["oracle", "round"]].drop_duplicates().to_numpy().tolist()
     assert names == [["vote", 1], ["vote (2)", 0], ["vote (3)", 0], ["rules", 0], ["vote (4)", 0]]
-    judged = judge_pairs(PAIRS, policy, appoint(votes[0], PAIRS))
+    judged = judge_pairs(PAIRS, policy, build_oracle(votes[0], PAIRS))
     rows = compare_oracles(triage(PAIRS, judged, min_confidence=0.5), judged, asked, seed=0)
     agreement = {group: found.value for scope, metric, group, found in rows if metric == "agreement"}
     assert len(agreement) == 1 + 10, "the repetition, and every two of five oracles"
     assert agreement["vote and vote (4)"] == agreement["vote (2) and vote (4)"] == 1.0
     assert agreement["vote (3) and rules"] == 1.0
-    alone = ask_oracles(PAIRS, policy, judged_by="vote", again=[], others=[labels])
+    alone = judge_again(PAIRS, policy, judged_by="vote", again=[], others=[labels])
     assert alone["oracle"].unique().tolist() == ["labels"]
 
 
@@ -219,7 +219,7 @@ def test_usage_adds_up_samples_and_counts_what_a_cascade_asked():
     with scripted(script) as url:
         chat = CHAT | {"base_url": url, "temperature": 0.5}
         vote = {"oracle": "vote", "vote": {"oracles": ["chat"], "samples": 2}, "chat": chat}
-        oracle = appoint(parameters("cascade", cascade={"oracles": ["labels", vote]}), PAIRS)
+        oracle = build_oracle(parameters("cascade", cascade={"oracles": ["labels", vote]}), PAIRS)
         judge_pairs(PAIRS, POLICY, oracle)
     usage = report_usage(oracle)
     assert usage["cascade"] == {"labels": 4, "vote": 1}
@@ -238,8 +238,8 @@ def test_another_model_template_or_precision_is_another_oracle_to_the_store(tiny
     local = {"source": str(tiny_model), "folder": str(tmp_path), "dtype": "float32", "device": "cpu"}
     changes = [{}, {"source": other}, {"template": "shieldgemma"}, {"dtype": "bfloat16"}]
     identities = {
-        appoint(parameters("local_lm", local_lm=local | change), PAIRS).identity for change in changes
+        build_oracle(parameters("local_lm", local_lm=local | change), PAIRS).identity for change in changes
     }
     assert len(identities) == len(changes)
     quicker = parameters("local_lm", local_lm=local | {"token_budget": 7})
-    assert appoint(quicker, PAIRS).identity in identities
+    assert build_oracle(quicker, PAIRS).identity in identities

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from made_up_pairs import POLICY
 
-from realignment.oracles.human import HumanOracle, read_imported
+from realignment.oracles.human import HumanOracle, read_imported_verdicts
 from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 
@@ -91,9 +91,9 @@ def test_the_newest_version_of_the_imported_verdicts_is_read(tmp_path):
         folder = tmp_path / "verdicts.parquet" / version
         folder.mkdir(parents=True)
         table.to_parquet(folder / "verdicts.parquet")
-    assert len(read_imported(tmp_path / "verdicts.parquet")) == len(SAID)
+    assert len(read_imported_verdicts(tmp_path / "verdicts.parquet")) == len(SAID)
     with pytest.raises(DataError, match="No people's verdicts at"):
-        read_imported(tmp_path / "nothing.parquet")
+        read_imported_verdicts(tmp_path / "nothing.parquet")
     (tmp_path / "no_version.parquet").mkdir()
     with pytest.raises(DataError, match="No people's verdicts at"):
-        read_imported(tmp_path / "no_version.parquet")
+        read_imported_verdicts(tmp_path / "no_version.parquet")

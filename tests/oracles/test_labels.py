@@ -2,7 +2,7 @@
 
 from made_up_pairs import POLICY, make_pairs
 
-from realignment.oracles.labels import LabelOracle, truth_labels
+from realignment.oracles.labels import LabelOracle, read_truth_labels
 from realignment.records import Exchange
 
 ORACLE = LabelOracle({("Why?", "Because."): True, ("Why?", "No."): False, ("Why?", "Hm."): None})
@@ -32,7 +32,7 @@ TRUTH = make_pairs(
 
 
 def test_truth_labels_are_found_by_prompt_and_response():
-    labels = truth_labels(TRUTH)
+    labels = read_truth_labels(TRUTH)
     assert labels[("Prompt 0?", "chosen 0")] is True
     assert labels[("Prompt 0?", "rejected 0")] is False
     assert labels[("Prompt 4?", "chosen 4")] is None
@@ -43,11 +43,11 @@ def test_a_label_given_in_one_pair_holds_in_the_other():
     shared = {"prompt": "Same?", "chosen": "The answer."}
     first, second = {"chosen_complies": True}, {"chosen_complies": None}
     for rows in ([first, second], [second, first]):
-        labels = truth_labels(make_pairs(*(shared | row for row in rows), rejected_complies=None))
+        labels = read_truth_labels(make_pairs(*(shared | row for row in rows), rejected_complies=None))
         assert labels[("Same?", "The answer.")] is True
 
 
 def test_labels_that_contradict_leave_the_response_unknown():
     shared = {"prompt": "Same?", "chosen": "The answer."}
     rows = [shared | {"chosen_complies": value} for value in (True, False, True)]
-    assert truth_labels(make_pairs(*rows))[("Same?", "The answer.")] is None
+    assert read_truth_labels(make_pairs(*rows))[("Same?", "The answer.")] is None

@@ -9,10 +9,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from realignment.oracles import OracleError, in_order, local_lm
+from realignment.oracles import OracleError, judge_in_order, local_lm
 from realignment.oracles.local_lm import LocalLMOracle
 from realignment.oracles.prompts import GUARD_FORMATS
-from realignment.oracles.questions import Question, chat_question, guard_question
+from realignment.oracles.questions import Question, build_chat_question, build_guard_question
 from realignment.policy import Policy
 from realignment.records import Exchange
 
@@ -116,7 +116,7 @@ def test_exchanges_in_any_order_and_number_have_the_same_confidence(monkeypatch)
     expected = [j.confidence for j in oracle(exchanges, POLICY)]
     alone = [oracle([exchange], POLICY)[0].confidence for exchange in exchanges]
     backwards = [j.confidence for j in oracle(exchanges[::-1], POLICY)][::-1]
-    monkeypatch.setattr(local_lm, "_AT_A_TIME", 2)
+    monkeypatch.setattr(local_lm, "_EXCHANGES_IN_MEMORY", 2)
     in_parts = [j.confidence for j in oracle(exchanges, POLICY)]
     for found in (alone, backwards, in_parts):
         assert found == pytest.approx(expected, abs=1e-12)
@@ -147,7 +147,7 @@ def test_a_model_that_scales_its_logits_in_an_unknown_way_is_refused():
         return output
 
     model.forward = scaled
-    with pytest.raises(OracleError, match=r"LlamaForCausalLM makes its logits.*`judging.oracle: chat`"):
+    with pytest.raises(OracleError, match=r"LlamaForCausalLM computes its logits.*`judging.oracle: chat`"):
         oracle_of(model)(EXCHANGES, POLICY)
 
 
@@ -160,7 +160,7 @@ def test_answers_with_the_same_first_token_are_refused():
 def test_every_exchange_is_judged_once_and_in_order():
     oracle = oracle_of(tiny_model("llama"), token_budget=30)
     assert sorted(p for p, _ in oracle.stream(EXCHANGES, POLICY)) == list(range(len(EXCHANGES)))
-    assert in_order(oracle, EXCHANGES, POLICY)[1] == oracle(EXCHANGES, POLICY)[1]
+    assert judge_in_order(oracle, EXCHANGES, POLICY)[1] == oracle(EXCHANGES, POLICY)[1]
 
 
 def with_template(template):
@@ -178,11 +178,11 @@ CHATML = (
 
 def test_a_model_without_a_chat_template_is_refused():
     with pytest.raises(OracleError, match=r"has no chat template.*`judging.local_lm.template`"):
-        chat_question(with_template(None))
+        build_chat_question(with_template(None))
 
 
 def test_the_question_has_the_policy_as_system_message():
-    text = chat_question(with_template(CHATML)).render(POLICY, EXCHANGES[0])
+    text = build_chat_question(with_template(CHATML)).render(POLICY, EXCHANGES[0])
     system, user = text.index("<|im_start|>system"), text.index("<|im_start|>user")
     assert system < text.index(POLICY.text) < user < text.index('{"prompt": "ab", "response": "c"}')
     assert text.endswith("Answer with one word, Yes or No.<|im_end|>\n<|im_start|>assistant\n")
@@ -197,27 +197,27 @@ def test_the_question_has_the_policy_as_system_message():
     ],
 )
 def test_a_template_without_a_system_role_has_the_policy_in_the_users_turn(template):
-    text = chat_question(with_template(template)).render(POLICY, EXCHANGES[0])
+    text = build_chat_question(with_template(template)).render(POLICY, EXCHANGES[0])
     assert text.count(POLICY.text) == 1
     assert text.count("[") == 1
 
 
 def test_another_wording_is_another_question():
-    digests = {chat_question(with_template(template)).digest for template in (CHATML, CHATML + " ")}
-    digests |= {guard_question(with_template(CHATML), family).digest for family in GUARD_FORMATS}
+    digests = {build_chat_question(with_template(template)).digest for template in (CHATML, CHATML + " ")}
+    digests |= {build_guard_question(with_template(CHATML), family).digest for family in GUARD_FORMATS}
     assert len(digests) == 5
 
 
 def test_the_day_is_no_part_of_the_question():
     """Templates may name it: every verdict that is kept would be of its day, and asked again on the next."""
-    question = chat_question(with_template("{{ strftime_now('%d %b %Y') }}" + CHATML))
+    question = build_chat_question(with_template("{{ strftime_now('%d %b %Y') }}" + CHATML))
     assert question.render(POLICY, EXCHANGES[0]).startswith("26 Jul 2024<|im_start|>")
 
 
 def test_an_added_word_stays_a_word():
     tokenizer = with_template(CHATML)
     tokenizer.add_tokens(["aspirin", "[dose]"])
-    text = chat_question(tokenizer).render(POLICY, Exchange("ab", "aspirin [dose]"))
+    text = build_chat_question(tokenizer).render(POLICY, Exchange("ab", "aspirin [dose]"))
     assert '"aspirin \\u005bdose]"' in text
 
 
@@ -256,7 +256,9 @@ def special_tokenizer():
 def test_no_special_token_comes_from_a_response(special_tokenizer, family):
     special = set(special_tokenizer.convert_tokens_to_ids(SPECIAL))
     question = (
-        chat_question(special_tokenizer) if family == "chat" else guard_question(special_tokenizer, family)
+        build_chat_question(special_tokenizer)
+        if family == "chat"
+        else build_guard_question(special_tokenizer, family)
     )
 
     def special_ids(response):

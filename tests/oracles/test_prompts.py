@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from realignment.chat_client.client import fill_in
+from realignment.chat_client.client import build_request_body
 from realignment.oracles import chat, prompts, questions
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.chat import ChatOracle
@@ -21,14 +21,14 @@ from realignment.oracles.prompts import (
     GUARD_FORMATS,
     INSTRUCTION,
     ONE_WORD,
-    ask,
     break_marks,
+    build_system_message,
+    build_user_message,
+    compile_escapes,
     encode_exchange,
-    escaping,
-    instruct,
-    probes,
+    list_probes,
 )
-from realignment.oracles.questions import chat_question, guard_question
+from realignment.oracles.questions import build_chat_question, build_guard_question
 from realignment.parameters import BatchParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange
@@ -65,7 +65,7 @@ def test_a_chat_request_holds_an_injection_as_one_json_string(injection, field):
 
 @given(st.text(), st.none() | st.text(), st.lists(st.text(min_size=1, max_size=3), max_size=3))
 def test_any_exchange_is_read_as_what_was_said(text, domain, special):
-    line = encode_exchange(Exchange(text, text, domain), escaping(special))
+    line = encode_exchange(Exchange(text, text, domain), compile_escapes(special))
     found = json.loads(line)
     assert (found["prompt"], found["response"], found.get("topic")) == (text, text, domain)
     assert len(line.splitlines()) == len(("-" + line + "-").splitlines())
@@ -76,7 +76,7 @@ SIGNS = st.text('[]{}<>|"\\gMASK_1 ☃🙂\n', max_size=12)
 
 @given(SIGNS, st.lists(st.sampled_from(["[gMASK]", "[1]", '"}', "☃", "🙂", "|]", "g|", "{{", "\\M"])))
 def test_no_special_token_is_left_in_the_data(text, special):
-    line = encode_exchange(Exchange("", text), escaping(special))
+    line = encode_exchange(Exchange("", text), compile_escapes(special))
     said = line.removeprefix('{"prompt": "", "response": "').removesuffix('"}')
     assert not [token for token in special if token in said]
 
@@ -94,8 +94,8 @@ def test_brackets_of_plain_text_stay(text):
 @pytest.mark.parametrize("question", [ONE_WORD, AS_JSON])
 @pytest.mark.parametrize("injection", INJECTIONS)
 def test_a_chat_request_differs_from_a_harmless_one_only_in_its_data_line(injection, question):
-    harmless = ask(HARMLESS, question).splitlines()
-    attacked = ask(Exchange("Should I?", injection, "money"), question).splitlines()
+    harmless = build_user_message(HARMLESS, question).splitlines()
+    attacked = build_user_message(Exchange("Should I?", injection, "money"), question).splitlines()
     assert len(attacked) == len(harmless)
     assert [line for line in attacked if line not in harmless] == [attacked[1]]
 
@@ -133,7 +133,7 @@ def test_a_mark_without_an_inside_is_replaced(marks):
 
 
 def test_the_instruction_holds_the_policy_with_the_topics_of_its_rules():
-    text = instruct(POLICY)
+    text = build_system_message(POLICY)
     assert "# Policy advice, version 2" in text
     assert "Be careful." in text
     assert "- no-sell (high severity, only on the topics money, law): Gives no order to sell." in text
@@ -154,7 +154,9 @@ def tokenizer():
 
 def asked_by_chat(policy, exchange):
     settings = chat_settings("http://a/v1")
-    return [fill_in(body, settings) for body in ChatOracle(settings).bodies([exchange], policy)]
+    return [
+        build_request_body(body, settings) for body in ChatOracle(settings).build_bodies([exchange], policy)
+    ]
 
 
 def asked_by(question):
@@ -168,11 +170,11 @@ ASKED = {
         lambda: BatchOracle(ChatOracle(chat_settings("http://a/v1")), BATCH).identity,
         asked_by_chat,
     ),
-    "local_lm": (lambda: chat_question(tokenizer()).digest, asked_by(chat_question)),
+    "local_lm": (lambda: build_chat_question(tokenizer()).digest, asked_by(build_chat_question)),
 } | {
     family: (
-        lambda family=family: guard_question(tokenizer(), family).digest,
-        asked_by(lambda t, family=family: guard_question(t, family)),
+        lambda family=family: build_guard_question(tokenizer(), family).digest,
+        asked_by(lambda t, family=family: build_guard_question(t, family)),
     )
     for family in GUARD_FORMATS
 }  # fmt: skip
@@ -194,9 +196,9 @@ CHANGES = {
         prompts, "_describe_rule",
         lambda rule, was=prompts._describe_rule: was(rule).replace("only on the topics", "on"),
     ),
-    "the request": (chat, "ask", more(ask)),
-    "the request of a model here": (questions, "ask", more(ask)),
-    "the system message": (questions, "instruct", more(instruct)),
+    "the request": (chat, "build_user_message", more(build_user_message)),
+    "the request of a model here": (questions, "build_user_message", more(build_user_message)),
+    "the system message": (questions, "build_system_message", more(build_system_message)),
     "the exchange": (prompts, "encode_exchange", more(encode_exchange)),
     "how a character is escaped": (prompts, "_escape", lambda found: f"\\u{ord(found[0]):04X}"),
     "the schema": (chat, "reply_schema", lambda rules: {"type": "object"}),
@@ -252,7 +254,7 @@ def test_every_change_is_one_to_some_oracle(monkeypatch):
 
 
 def test_the_probes_hold_every_character_that_is_escaped():
-    data = next(exchange.response + exchange.prompt for _, exchange in probes())
+    data = next(exchange.response + exchange.prompt for _, exchange in list_probes())
     assert set(map(chr, range(128))) | set("\u2028\u2029") <= set(data)
-    assert {bool(policy.rules) for policy, _ in probes()} == {True, False}
-    assert {exchange.domain is None for _, exchange in probes()} == {True, False}
+    assert {bool(policy.rules) for policy, _ in list_probes()} == {True, False}
+    assert {exchange.domain is None for _, exchange in list_probes()} == {True, False}

@@ -18,14 +18,8 @@ from realignment.likelihood.backbone import backbone
 from realignment.likelihood.tokenization import TokenizedPair
 from realignment.oracles import branching
 from realignment.oracles.branching import BRANCHING
-from realignment.oracles.reading import (
-    Reader,
-    can_branch,
-    read_in_one_row,
-    read_padded,
-    read_prefix,
-    shared_prefix,
-)
+from realignment.oracles.forward import can_branch, read_in_one_row, read_padded, read_prefix
+from realignment.oracles.reading import Reader, find_shared_prefix
 
 # Gemma 2's and 3's norms compute in float32 in any dtype.
 EXACT = {"gemma2": 1e-6, "gemma3": 1e-6}
@@ -158,14 +152,14 @@ def test_a_mixture_of_experts_is_read_in_one_row():
 
 
 def test_the_shared_prefix_leaves_each_request_a_token():
-    assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == [1, 2]
-    assert shared_prefix([[1, 2], [1, 2]]) == [1]
-    assert shared_prefix([[1], [2]]) == []
-    assert shared_prefix([[1, 2, 3], [1, 2]]) == [1]
-    assert shared_prefix([]) == []
+    assert find_shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == [1, 2]
+    assert find_shared_prefix([[1, 2], [1, 2]]) == [1]
+    assert find_shared_prefix([[1], [2]]) == []
+    assert find_shared_prefix([[1, 2, 3], [1, 2]]) == [1]
+    assert find_shared_prefix([]) == []
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         requests = [torch.randint(VOCABULARY, (4,), generator=generator).remainder(2).tolist() for _ in "abc"]
-        shared = shared_prefix(requests)
+        shared = find_shared_prefix(requests)
         assert all(request[: len(shared)] == shared for request in requests)
         assert len(shared) == 3 or len({request[len(shared)] for request in requests}) > 1

@@ -8,7 +8,7 @@ from base_model import ROOT, configured
 
 from realignment.intake.readers import read_table
 from realignment.oracles.loading import load_local_lm
-from realignment.oracles.prompts import ONE_WORD, ask, instruct
+from realignment.oracles.prompts import ONE_WORD, build_system_message, build_user_message
 from realignment.parameters import LocalLMParameters
 from realignment.policy import read_policy
 from realignment.records import Exchange
@@ -27,8 +27,8 @@ def sample_exchanges(pairs):
 def naive_probability(model, tokenizer, policy, exchange):
     """P(Yes) of Yes and No, by a pass over the whole request: no cache, every position, the whole head."""
     turns = [
-        {"role": "system", "content": instruct(policy)},
-        {"role": "user", "content": ask(exchange, ONE_WORD)},
+        {"role": "system", "content": build_system_message(policy)},
+        {"role": "user", "content": build_user_message(exchange, ONE_WORD)},
     ]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]

@@ -11,7 +11,7 @@ from servers import chat_settings
 
 from realignment.oracles.batch import BatchOracle
 from realignment.oracles.chat import ChatOracle
-from realignment.oracles.prompts import AS_JSON, ask, instruct
+from realignment.oracles.prompts import AS_JSON, build_system_message, build_user_message
 from realignment.parameters import BatchParameters
 from realignment.policy import Policy
 from realignment.records import Exchange
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 def messages(exchange):
     return [
-        {"role": "system", "content": instruct(POLICY)},
-        {"role": "user", "content": ask(exchange, AS_JSON)},
+        {"role": "system", "content": build_system_message(POLICY)},
+        {"role": "user", "content": build_user_message(exchange, AS_JSON)},
     ]
 
 

@@ -12,7 +12,7 @@ from injections import INJECTIONS
 
 from realignment.chat_client.client import Failure
 from realignment.chat_client.completions import MalformedReplyError, parse_completion
-from realignment.chat_client.retry import StatusError, message_of
+from realignment.chat_client.retry import StatusError, error_message
 from realignment.infer_policy.replies import read_principles, read_votes
 from realignment.oracles.batch_files import read_replies
 from realignment.oracles.cached import VerdictStore
@@ -44,7 +44,7 @@ def test_half_a_surrogate_pair_in_a_reason_does_not_end_the_run(tmp_path):
     store = VerdictStore(tmp_path / "verdicts.sqlite")
     store.write({b"key": judgment})
     assert store.look_up([b"key"]) == {b"key": judgment}
-    assert "cut ?" in message_of(b'{"error": {"message": "cut \\ud83d"}}')
+    assert "cut ?" in error_message(b'{"error": {"message": "cut \\ud83d"}}')
 
 
 def test_a_code_fence_around_the_whole_reply_is_read():

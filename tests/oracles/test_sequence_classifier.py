@@ -7,8 +7,8 @@ from made_up_pairs import POLICY
 from tiny_checkpoints import VOCABULARY, WIDTH, save_tiny_llama
 
 from realignment.oracles.classifier import ClassifierError
-from realignment.oracles.loading import load_sequence
-from realignment.oracles.sequence_classifier import load_sequence_classifier, read_labels
+from realignment.oracles.loading import fetch_sequence_classifier
+from realignment.oracles.sequence_classifier import find_complying_outputs, load_sequence_classifier
 from realignment.parameters import TextClassifierParameters
 from realignment.records import Exchange
 
@@ -54,12 +54,12 @@ def test_the_probability_is_that_of_the_labels_that_mean_complies(folder):
         expected = 1 - logits.sigmoid()[:, 1:].max(dim=1).values
     else:
         expected = logits.softmax(dim=1)[:, 0]
-    np.testing.assert_allclose(oracle.probability(EXCHANGES), expected.double().numpy(), atol=1e-5)
+    np.testing.assert_allclose(oracle.predict_probability(EXCHANGES), expected.double().numpy(), atol=1e-5)
 
 
 def test_verdict_and_confidence_follow_from_the_probability(folder):
     oracle = load(folder, "safe", "private")
-    probability = oracle.probability(EXCHANGES)
+    probability = oracle.predict_probability(EXCHANGES)
     judgments = oracle(EXCHANGES, POLICY)
     assert [j.complies for j in judgments] == (probability >= 0.5).tolist()
     assert [j.confidence for j in judgments] == pytest.approx(np.maximum(probability, 1 - probability))
@@ -68,15 +68,15 @@ def test_verdict_and_confidence_follow_from_the_probability(folder):
 
 
 def test_neither_batch_nor_order_matters(folder):
-    whole = load(folder, "safe", batch_size=4).probability(EXCHANGES)
-    single = load(folder, "safe", batch_size=1).probability(EXCHANGES[::-1])[::-1]
+    whole = load(folder, "safe", batch_size=4).predict_probability(EXCHANGES)
+    single = load(folder, "safe", batch_size=1).predict_probability(EXCHANGES[::-1])[::-1]
     np.testing.assert_allclose(whole, single, atol=1e-5)
 
 
 def test_of_a_text_that_is_too_long_the_end_is_read_where_the_response_is(folder):
     oracle = load(folder, "safe", max_length=8)
     same_end = [Exchange("x" * 50, "the very same end"), Exchange("y" * 70, "the very same end")]
-    first, second = oracle.probability(same_end)
+    first, second = oracle.predict_probability(same_end)
     assert first == pytest.approx(second, abs=1e-6)
 
 
@@ -93,7 +93,7 @@ def test_of_a_text_that_is_too_long_the_end_is_read_where_the_response_is(folder
 )
 def test_wrong_labels_are_refused_with_those_that_it_has(wanted, message):
     with pytest.raises(ClassifierError) as error:
-        read_labels(dict(enumerate(LABELS)), wanted, "org/guard")
+        find_complying_outputs(dict(enumerate(LABELS)), wanted, "org/guard")
     assert message in str(error.value)
 
 
@@ -108,7 +108,7 @@ def test_the_parameters_lead_to_the_folder(folder):
         source=str(folder), folder="unused", complies_labels=("safe",), template="{response}", device="cpu",
         dtype="float32",
     )  # fmt: skip
-    oracle = load_sequence(parameters)
+    oracle = fetch_sequence_classifier(parameters)
     assert oracle.name == f"sequence_classifier {folder.name}"
     assert oracle.complies.tolist() == [True, False, False]
     assert len(oracle(EXCHANGES, POLICY)) == 4

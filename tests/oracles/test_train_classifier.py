@@ -11,7 +11,7 @@ from command_line import ROOT, latest_run, saved
 from made_up_pairs import POLICY, make_pairs
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from realignment.evaluation.judges import NOT_INDEPENDENT, appoint, labelled_table
+from realignment.evaluation.judges import NOT_INDEPENDENT, choose_judges, labelled_table
 from realignment.oracles import train_classifier
 from realignment.oracles.classifier import ClassifierError
 from realignment.oracles.classifier_validation import report_validation, tabulate_folds, tabulate_reliability
@@ -36,14 +36,14 @@ def exchanges(n=44, *, noise=0.0, seed=0):
     return found, labels
 
 
-def teach(*given, **parameters):
-    return train_classifier.teach(*given, POLICY, ClassifierParameters(**parameters), seed=0)
+def train_judge(*given, **parameters):
+    return train_classifier.train_judge(*given, POLICY, ClassifierParameters(**parameters), seed=0)
 
 
 @pytest.mark.parametrize("calibration", ["platt", "isotonic"])
 def test_noisy_labels_give_confidences_that_know_of_the_noise(calibration):
     given = exchanges(200, noise=0.2)
-    trained, validation = teach(*given, calibration=calibration, folds=4)
+    trained, validation = train_judge(*given, calibration=calibration, folds=4)
     report = report_validation(validation, *given, seed=0)
     assert report["calibrated"]["accuracy"]["value"] == pytest.approx(0.8, abs=0.06)
     assert report["calibrated"]["ece"]["value"] < report["raw"]["ece"]["value"]
@@ -55,7 +55,7 @@ def test_noisy_labels_give_confidences_that_know_of_the_noise(calibration):
 def test_of_what_it_was_trained_on_it_says_what_the_other_folds_said():
     """Its own training labels, some of them wrong, are not remembered."""
     given = exchanges(40, noise=0.25)
-    trained, validation = teach(*given, folds=4)
+    trained, validation = train_judge(*given, folds=4)
     judgments = trained.oracle(given[0], POLICY)
     agree = np.mean([j.complies == label for j, label in zip(judgments, given[1], strict=True)])
     assert agree == pytest.approx(np.mean((validation.raw >= 0.5) == given[1]), abs=0.1)
@@ -64,7 +64,7 @@ def test_of_what_it_was_trained_on_it_says_what_the_other_folds_said():
 
 def test_the_figures_are_scikit_learns():
     given = exchanges(60, noise=0.15)
-    _, validation = teach(*given, folds=3)
+    _, validation = train_judge(*given, folds=3)
     report = report_validation(validation, *given, seed=0)
     violates, alarm = ~np.array(given[1]), validation.calibrated < 0.5
     found = {name: figure["value"] for name, figure in report["calibrated"].items()}
@@ -79,7 +79,7 @@ def test_the_figures_are_scikit_learns():
 
 def test_every_fold_is_a_step_and_together_they_are_all_labels():
     given = exchanges()
-    _, validation = teach(*given, folds=4)
+    _, validation = train_judge(*given, folds=4)
     folds = tabulate_folds(validation, given[1])
     assert folds["step"].tolist() == [1, 2, 3, 4]
     assert folds["n"].sum() == len(given[1])
@@ -94,21 +94,21 @@ def keep(folder, thing, name="classifier.joblib"):
 
 
 def test_a_classifier_that_was_kept_judges_as_it_did(tmp_path):
-    trained, _ = teach(*exchanges(), folds=3)
+    trained, _ = train_judge(*exchanges(), folds=3)
     fresh, _ = exchanges(10, seed=5)
     oracle = load_classifier(keep(tmp_path, trained))
     assert oracle(fresh, POLICY) == trained.oracle(fresh, POLICY)
 
 
 def test_a_classifier_of_another_policy_is_refused(tmp_path):
-    trained, _ = teach(*exchanges(), folds=3)
+    trained, _ = train_judge(*exchanges(), folds=3)
     newer = Policy(name="advice", version="3", text="Be bold.")
     with pytest.raises(ClassifierError, match=r"labels under advice-2, and is asked to judge by advice-3"):
         load_classifier(keep(tmp_path, trained))(exchanges(1)[0], newer)
 
 
 def test_a_classifier_that_learnt_by_what_the_policy_said_before_an_edit_is_refused(tmp_path):
-    trained, _ = teach(*exchanges(), folds=3)
+    trained, _ = train_judge(*exchanges(), folds=3)
     edited = Policy(name=POLICY.name, version=POLICY.version, text="Be bold.")
     with pytest.raises(ClassifierError, match=r"advice-2 was edited since .*train it again with the same"):
         load_classifier(keep(tmp_path, trained))(exchanges(1)[0], edited)
@@ -125,7 +125,7 @@ class Earlier:
 
 
 def test_a_classifier_of_an_earlier_version_that_knew_no_digest_is_refused(tmp_path):
-    trained, _ = teach(*exchanges(), folds=3)
+    trained, _ = train_judge(*exchanges(), folds=3)
     with pytest.raises(ClassifierError, match="made by an earlier version of this package: train it again"):
         load_classifier(keep(tmp_path, Earlier(trained)))
 
@@ -154,7 +154,7 @@ def test_no_classifier_is_refused_with_the_way_to_get_one(tmp_path):
 
 
 def test_the_newest_version_of_a_catalog_entry_is_taken(tmp_path):
-    trained, _ = teach(*exchanges(), folds=3)
+    trained, _ = train_judge(*exchanges(), folds=3)
     for version, thing in (("2026-01-01", {}), ("2026-01-02", trained)):
         folder = tmp_path / "classifier.joblib" / version
         folder.mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_the_newest_version_of_a_catalog_entry_is_taken(tmp_path):
 @pytest.mark.parametrize("path", ["no.such.module:build", "realignment.oracles.classifier:bild"])
 def test_a_pipeline_that_cannot_be_imported_is_refused(path):
     with pytest.raises(ClassifierError, match=r"`classifier.pipeline` is .* cannot be imported"):
-        teach(*exchanges(), pipeline=path)
+        train_judge(*exchanges(), pipeline=path)
 
 
 def build_naive_bayes(seed):
@@ -179,7 +179,7 @@ def build_naive_bayes(seed):
 
 
 def test_any_pipeline_of_scikit_learn_can_be_named():
-    trained, validation = teach(*exchanges(), pipeline=f"{__name__}:build_naive_bayes", folds=3)
+    trained, validation = train_judge(*exchanges(), pipeline=f"{__name__}:build_naive_bayes", folds=3)
     assert "multinomialnb" in trained.oracle.pipeline.named_steps
     assert validation.accuracy > 0.9
 
@@ -220,7 +220,9 @@ def test_a_classifier_is_no_judge_of_what_a_classifier_has_labelled():
         ({"rules"}, ["rules", "classifier"]),
         ({"cascade", "classifier"}, ["rules"]),
     ):
-        judges, report = appoint(pairs, pd.DataFrame(), policy, folds=3, seed=0, labelled_by=labelled_by)
+        judges, report = choose_judges(
+            pairs, pd.DataFrame(), policy, folds=3, seed=0, labelled_by=labelled_by
+        )
         assert [judge.name for judge in judges] == report["judges"] == expected
     assert report["note"] == NOT_INDEPENDENT
 

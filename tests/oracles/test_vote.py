@@ -58,9 +58,9 @@ def test_a_cascade_asks_the_next_only_where_one_is_unsure():
     assert [j.complies for j in judgments] == [True, False, False, True]
     assert [j.oracle for j in judgments] == ["scripted", "strong", "strong", "strong"]
     assert [e.response for e in strong.asked] == ["unsure", "silent", "wrong"]
-    assert cascade.asked == [4, 3]
+    assert cascade.exchange_counts == [4, 3]
     ask(cascade, "sure")
-    assert cascade.asked == [5, 3]
+    assert cascade.exchange_counts == [5, 3]
 
 
 def test_what_the_last_oracle_does_not_know_stays_unscored():

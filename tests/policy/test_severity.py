@@ -8,10 +8,10 @@ from made_up_pairs import make_pairs
 
 from realignment import intake, judging
 from realignment.audit import truth
-from realignment.oracles.factory import appoint
+from realignment.oracles.factory import build_oracle
 from realignment.parameters import OracleParameters
 from realignment.policy import PolicyError, diff_policies, parse_policy
-from realignment.policy.severity import grade, read_categories, read_severity
+from realignment.policy.severity import grade_pairs, read_categories, read_severity
 from realignment.records import DataError
 
 TIERS = [
@@ -54,7 +54,7 @@ CASES = [
 
 @pytest.mark.parametrize(("cell", "complies", "broken"), CASES, ids=str)
 def test_a_response_complies_where_no_tier_has_harm_above_its_limit(cell, complies, broken):
-    (pair,) = grade(graded(cell, CASES[1][0]), POLICY).head(1).to_dict("records")
+    (pair,) = grade_pairs(graded(cell, CASES[1][0]), POLICY).head(1).to_dict("records")
     assert pd.isna(pair["chosen_complies"]) == (complies is None)
     assert complies is None or pair["chosen_complies"] == complies
     assert (pair["chosen_rules"] if isinstance(pair["chosen_rules"], str) else None) == broken
@@ -63,34 +63,34 @@ def test_a_response_complies_where_no_tier_has_harm_above_its_limit(cell, compli
 
 def test_a_tier_without_categories_is_for_every_harm():
     strict = policy({"id": "all", "description": "None.", "max_severity": 0})
-    found = grade(graded((["Privacy Violation"], 1), ([], 0)), strict)
+    found = grade_pairs(graded((["Privacy Violation"], 1), ([], 0)), strict)
     assert found["chosen_complies"].tolist() == [False, True]
 
 
 def test_the_same_grades_mean_something_else_under_other_tiers():
     lenient = policy(TIERS[0] | {"max_severity": 2}, TIERS[1], version="2")
     pairs = graded((["Violence"], 2))
-    assert grade(pairs, POLICY)["chosen_complies"].tolist() == [False]
-    assert grade(pairs, lenient)["chosen_complies"].tolist() == [True]
+    assert grade_pairs(pairs, POLICY)["chosen_complies"].tolist() == [False]
+    assert grade_pairs(pairs, lenient)["chosen_complies"].tolist() == [True]
 
 
 def test_without_tiers_the_pairs_stay_as_they_are():
     pairs = graded((["Violence"], 2)).assign(chosen_complies=True)
-    assert grade(pairs, policy()) is pairs
+    assert grade_pairs(pairs, policy()) is pairs
 
 
 def test_tiers_without_grades_are_refused():
     with pytest.raises(
         DataError, match=r"Policy harm-1 has tiers, and the pairs are not graded.*severity_level"
     ):
-        grade(make_pairs({}), POLICY)
+        grade_pairs(make_pairs({}), POLICY)
 
 
 def test_categories_that_are_spelt_in_another_way_are_refused():
     with pytest.raises(
         DataError, match=r"names \(Drugs, Insulting Behavior, Violence\); the data has violence"
     ):
-        grade(graded((["violence"], 2)), POLICY)
+        grade_pairs(graded((["violence"], 2)), POLICY)
 
 
 def test_a_severity_that_there_is_not_is_refused():
@@ -99,11 +99,11 @@ def test_a_severity_that_there_is_not_is_refused():
 
 
 def test_the_label_oracle_names_the_tiers_that_are_broken_and_so_does_the_truth_of_an_audit():
-    pairs = grade(graded((["Drugs", "Insulting Behavior"], 3), ([], 0)), POLICY)
-    judgments = judging.judge_pairs(pairs, POLICY, appoint(OracleParameters(oracle="labels"), pairs))
+    pairs = grade_pairs(graded((["Drugs", "Insulting Behavior"], 3), ([], 0)), POLICY)
+    judgments = judging.judge_pairs(pairs, POLICY, build_oracle(OracleParameters(oracle="labels"), pairs))
     chosen = judgments[judgments["response"] == "chosen"]
     assert chosen["rules_broken"].tolist() == ["never,mild", ""]
-    assert truth.from_labels(pairs)["chosen_rules"].tolist() == ["never,mild", ""]
+    assert truth.truth_from_labels(pairs)["chosen_rules"].tolist() == ["never,mild", ""]
 
 
 def test_changed_tiers_are_in_the_difference_of_two_policies():

@@ -7,10 +7,10 @@ import pytest
 
 from realignment.policy.text_features import (
     FEATURES,
-    distinct_trigrams,
+    distinct_trigram_share,
     is_bare_refusal,
-    measure,
-    share_of_trigrams_in,
+    measure_features,
+    trigram_overlap,
 )
 
 PLAIN = "The kettle stands on the shelf beside the window."
@@ -49,7 +49,7 @@ def test_a_feature_is_found_where_it_is_and_not_in_plain_prose(name):
 
 def test_a_measure_is_the_logarithm_of_one_plus_the_occurrences():
     counts = dict(
-        zip((f.name for f in FEATURES), measure(["Why? I see 3, 4 and 5 of them!"])[0], strict=True)
+        zip((f.name for f in FEATURES), measure_features(["Why? I see 3, 4 and 5 of them!"])[0], strict=True)
     )
     expected = {"length": 9, "question": 1, "exclamation": 1, "number": 3, "first_person": 1, "emoji": 0}
     assert {name: counts[name] for name in expected} == pytest.approx(
@@ -58,8 +58,8 @@ def test_a_measure_is_the_logarithm_of_one_plus_the_occurrences():
 
 
 def test_no_texts_are_an_empty_table_of_all_features():
-    assert measure([]).shape == (0, len(FEATURES))
-    assert np.isfinite(measure(["", "\n"])).all()
+    assert measure_features([]).shape == (0, len(FEATURES))
+    assert np.isfinite(measure_features(["", "\n"])).all()
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,13 @@ def test_a_bare_refusal_opens_by_declining_and_says_little_else(text, bare):
 
 
 def test_a_copy_shares_every_word_triple_and_new_words_none():
-    assert share_of_trigrams_in("Sell it all, now!", "you must sell it all now") == 1
-    assert share_of_trigrams_in("Sell it all now", "Gold pays no income at all") == 0
-    assert share_of_trigrams_in("sell it all or keep", "sell it all, she said") == pytest.approx(1 / 3)
-    assert share_of_trigrams_in("Sell it", "Sell it") == 0
+    assert trigram_overlap("Sell it all, now!", "you must sell it all now") == 1
+    assert trigram_overlap("Sell it all now", "Gold pays no income at all") == 0
+    assert trigram_overlap("sell it all or keep", "sell it all, she said") == pytest.approx(1 / 3)
+    assert trigram_overlap("Sell it", "Sell it") == 0
 
 
 def test_a_loop_has_few_distinct_word_triples():
-    assert distinct_trigrams("one two three four five") == 1
-    assert distinct_trigrams("go on and " * 10) == pytest.approx(3 / 28)
-    assert distinct_trigrams("two words") == 1
+    assert distinct_trigram_share("one two three four five") == 1
+    assert distinct_trigram_share("go on and " * 10) == pytest.approx(3 / 28)
+    assert distinct_trigram_share("two words") == 1

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from realignment.promotion.gate import PromotionError, gate
+from realignment.promotion.gate import PromotionError, evaluate_gate
 
 LIMITS = {
     "min_agreement_gain": 0.1,
@@ -47,13 +47,13 @@ def failed(report):
     ("before", "after", "passes"), [(0.14, 0.11, True), (0.14, 0.14, True), (0.1, 0.11, False)]
 )
 def test_over_refusal_above_the_limit_passes_where_it_was_as_large_before(before, after, passes):
-    report = gate(table(over_refusal=row("over_refusal", before=before, after=after)), **LIMITS)
+    report = evaluate_gate(table(over_refusal=row("over_refusal", before=before, after=after)), **LIMITS)
     assert report["passed"] == passes
     assert any("the limit is 10.0 %, or what it was before" in reason for reason in report["reasons"])
 
 
 def test_a_good_candidate_passes_and_says_why():
-    report = gate(table(), **LIMITS)
+    report = evaluate_gate(table(), **LIMITS)
     assert report["passed"]
     assert len(report["checks"]) == len(report["reasons"]) == 4
     assert report["reasons"][0].startswith(
@@ -84,24 +84,24 @@ def test_a_good_candidate_passes_and_says_why():
     ],
 )
 def test_each_condition_alone_stops_a_candidate(metric, bad, reason):
-    report = gate(table(**{metric: bad}), **LIMITS)
+    report = evaluate_gate(table(**{metric: bad}), **LIMITS)
     assert not report["passed"]
     assert [name.split(" ")[0] for name in failed(report)] == [metric]
     assert reason in report["reasons"][0], "failed conditions come first"
 
 
 def test_a_large_capability_loss_within_its_interval_of_zero_passes():
-    assert gate(table(capability=row("capability", before=0.5, after=0.4, low=-0.25, high=0.05)), **LIMITS)[
-        "passed"
-    ]
+    assert evaluate_gate(
+        table(capability=row("capability", before=0.5, after=0.4, low=-0.25, high=0.05)), **LIMITS
+    )["passed"]
 
 
 def test_every_judge_must_be_satisfied_unless_one_is_named():
     both = table(second=row("agreement", "regulated", "classifier", after=0.21))
-    assert failed(gate(both, **LIMITS)) == ["agreement (judge: classifier)"]
-    assert gate(both, judge="rules", **LIMITS)["passed"]
+    assert failed(evaluate_gate(both, **LIMITS)) == ["agreement (judge: classifier)"]
+    assert evaluate_gate(both, judge="rules", **LIMITS)["passed"]
     with pytest.raises(PromotionError, match="judge 'vote', but the evaluation table has classifier, rules"):
-        gate(both, judge="vote", **LIMITS)
+        evaluate_gate(both, judge="vote", **LIMITS)
 
 
 def test_without_agreement_preference_accuracy_decides_and_the_report_says_so():
@@ -111,26 +111,26 @@ def test_without_agreement_preference_accuracy_decides_and_the_report_says_so():
         over_refusal=None,
         accuracy=row("preference_accuracy", before=0.4, after=0.5, low=0.02),
     )
-    report = gate(pairs_only, **LIMITS)
+    report = evaluate_gate(pairs_only, **LIMITS)
     assert report["passed"]
     assert any("used preference accuracy on held-out pairs instead" in reason for reason in report["reasons"])
     assert any("over_refusal was not measured" in reason for reason in report["reasons"])
 
 
 def test_without_any_evidence_of_a_gain_nothing_is_promoted():
-    report = gate(table(agreement=None, money=None), **LIMITS)
+    report = evaluate_gate(table(agreement=None, money=None), **LIMITS)
     assert not report["passed"]
     assert "nothing is promoted" in " ".join(report["reasons"])
-    assert not gate(table().iloc[:0], **LIMITS)["passed"]
+    assert not evaluate_gate(table().iloc[:0], **LIMITS)["passed"]
 
 
 def test_what_could_not_be_measured_is_no_ground_for_promotion():
-    report = gate(table(kl_drift=row("kl_drift", before=0.0, after=math.nan)), **LIMITS)
+    report = evaluate_gate(table(kl_drift=row("kl_drift", before=0.0, after=math.nan)), **LIMITS)
     assert failed(report) == ["kl_drift"]
     assert report["checks"][2]["value"] is None
 
 
 @pytest.mark.parametrize(("agreement", "passes"), [(0.84, True), (0.86, False)])
 def test_a_candidate_must_not_lie_significantly_below_the_champion(agreement, passes):
-    report = gate(table(), champion={"version": "3", "agreement": agreement}, **LIMITS)
+    report = evaluate_gate(table(), champion={"version": "3", "agreement": agreement}, **LIMITS)
     assert report["passed"] is passes

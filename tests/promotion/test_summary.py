@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation.measures import row
+from realignment.evaluation.measures import metric_row
 from realignment.promotion.summary import headline, summarize
 from realignment.statistics import compare_proportions
 
@@ -17,7 +17,7 @@ FLAT = compare_proportions(YES, YES)
 
 def table(*rows):
     return pd.DataFrame(
-        [row(metric, group, what, unit="share", judge=judge) for metric, group, judge, what in rows]
+        [metric_row(metric, group, what, unit="share", judge=judge) for metric, group, judge, what in rows]
     )
 
 

@@ -39,7 +39,7 @@ HISTORY = pd.DataFrame(
 
 
 def test_every_figure_that_is_known_is_a_dot_with_its_interval_and_what_is_not_is_left_out():
-    figure = audit.scores(METRICS)
+    figure = audit.draw_scores(METRICS)
     dots = {y: x for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)}
     assert dots["right disposition"] == 0.9
     assert dots["INVERT: F1"] == 0.8
@@ -54,26 +54,26 @@ def test_every_figure_that_is_known_is_a_dot_with_its_interval_and_what_is_not_i
 
 
 def test_the_name_of_a_rule_is_text_and_no_markup():
-    labels = [label for trace in audit.scores(METRICS).data for label in trace.y]
+    labels = [label for trace in audit.draw_scores(METRICS).data for label in trace.y]
     assert "no-&lt;b&gt;bold&lt;/b&gt;: precision" in labels
 
 
 def test_the_confusion_has_estimated_pairs_and_no_row_of_what_was_never_assigned():
-    (heat,) = audit.confusion(CONFUSION).data
+    (heat,) = audit.draw_confusion(CONFUSION).data
     assert list(heat.y) == ["INVERT", "RETAIN"]
     assert heat.z[0] == pytest.approx((0.9, 0.05, 0.05))
     assert heat.text[1][2] == "<b>90</b><br>1 to 99<br>30 audited"
 
 
 def test_reliability_has_a_point_per_bin_and_the_line_of_perfect_calibration():
-    line, points = audit.reliability(BINS).data
+    line, points = audit.draw_reliability(BINS).data
     assert (list(line.x), list(line.y)) == ([0.5, 1], [0.5, 1])
     assert list(points.y) == [0.7, 0.95]
     assert list(points.text) == ["40%", "60%"]
 
 
 def test_growth_has_a_band_around_every_line():
-    band, line, *_ = audit.growth(HISTORY).data
+    band, line, *_ = audit.draw_growth(HISTORY).data
     assert list(line.x) == [10, 20]
     assert list(band.y) == [0.9, 0.95, 0.8, 0.6]
 
@@ -81,8 +81,8 @@ def test_growth_has_a_band_around_every_line():
 @pytest.mark.parametrize(
     ("draw", "table"),
     [
-        (audit.scores, METRICS.head(0)), (audit.confusion, CONFUSION.head(0)),
-        (audit.reliability, BINS.head(0)), (audit.growth, HISTORY.head(0)),
+        (audit.draw_scores, METRICS.head(0)), (audit.draw_confusion, CONFUSION.head(0)),
+        (audit.draw_reliability, BINS.head(0)), (audit.draw_growth, HISTORY.head(0)),
     ],
 )  # fmt: skip
 def test_a_figure_of_nothing_says_so(draw, table):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -22,18 +23,19 @@ from made_up_run import (
     weights,
 )
 
+from realignment.pipelines.promotion.pipeline import REPORTED
 from realignment.reports import (
     RunResults,
-    agreement_before_after,
-    correction_leakage,
-    impact_weights,
+    draw_agreement,
+    draw_correction_leakage,
+    draw_impact_weights,
+    draw_training_curves,
+    draw_triage_flow,
     render_report,
     render_summary_table,
-    training_curves,
-    triage_flow,
 )
 from realignment.reports.leakage import PANELS as LEAKAGE_PANELS
-from realignment.reports.sections import audit_of
+from realignment.reports.sections import audit_section
 from realignment.reports.style import DISPOSITION_COLOURS
 
 
@@ -60,7 +62,7 @@ def flow_of(figure):
 
 
 def test_the_flow_holds_every_count_and_keeps_them():
-    flow = flow_of(triage_flow(triaged(), DESTINATIONS))
+    flow = flow_of(draw_triage_flow(triaged(), DESTINATIONS))
     assert flow["chosen violates, rejected complies", "INVERT"] == 96
     assert flow["chosen unscored, rejected complies", "REVIEW"] == 9
     assert flow["all pairs", "chosen complies, rejected complies"] == 33
@@ -72,7 +74,7 @@ def test_the_flow_holds_every_count_and_keeps_them():
 
 
 def test_labels_of_the_flow_carry_the_counts_and_dispositions_their_colour():
-    node = triage_flow(triaged()).data[0].node
+    node = draw_triage_flow(triaged()).data[0].node
     label = next(text for text in node.label if text.startswith("PUNISH"))
     assert label == "PUNISH  <b>58</b>"
     assert node.color[node.label.index(label)] == DISPOSITION_COLOURS["PUNISH"]
@@ -81,7 +83,7 @@ def test_labels_of_the_flow_carry_the_counts_and_dispositions_their_colour():
 
 def test_impact_panels_hold_every_score_and_weight():
     table = weights()
-    figure = impact_weights(table)
+    figure = draw_impact_weights(table)
     for disposition in ("INVERT", "PUNISH"):
         rows = table[table["disposition"] == disposition]
         scores, shown = (trace.x for trace in figure.data if trace.name == disposition)
@@ -91,7 +93,7 @@ def test_impact_panels_hold_every_score_and_weight():
 
 def test_training_curves_hold_the_history_and_leave_out_what_was_not_trained():
     table = history()
-    lines = {trace.name: trace for trace in training_curves(table).data}
+    lines = {trace.name: trace for trace in draw_training_curves(table).data}
     assert set(lines) == {"total", "INVERT", "PUNISH", "preferred", "dispreferred", "retained", "RETAIN"}
     np.testing.assert_array_equal(lines["preferred"].y, table["logratio_preferred"])
     np.testing.assert_array_equal(lines["RETAIN"].x, table["step"])
@@ -99,7 +101,7 @@ def test_training_curves_hold_the_history_and_leave_out_what_was_not_trained():
 
 def test_whiskers_end_at_the_intervals_of_the_table():
     table = evaluation()
-    figure = agreement_before_after(table)
+    figure = draw_agreement(table)
     for trace in figure.data:
         for x, up, down, (group, n, low, high) in zip(
             trace.x, trace.error_x.array, trace.error_x.arrayminus, trace.customdata, strict=True
@@ -116,13 +118,15 @@ def test_headline_groups_come_first_and_text_from_the_data_is_escaped():
     table = evaluation().assign(
         group=lambda t: t["group"].replace("domain:law", "domain:<a href='x'>law</a>")
     )
-    ticks = agreement_before_after(table.iloc[::-1]).layout.yaxis.ticktext
+    ticks = draw_agreement(table.iloc[::-1]).layout.yaxis.ticktext
     assert ticks[0].startswith("<b>regulated</b>")
     assert any("&lt;a href=" in tick for tick in ticks)
 
 
 @pytest.mark.parametrize(
-    "figure", [triage_flow, impact_weights, training_curves, agreement_before_after], ids=lambda f: f.__name__
+    "figure",
+    [draw_triage_flow, draw_impact_weights, draw_training_curves, draw_agreement],
+    ids=lambda f: f.__name__,
 )
 def test_an_empty_table_gives_a_figure_that_says_so(figure):
     empty = figure(pd.DataFrame())
@@ -153,7 +157,7 @@ def test_figures_reach_the_page_unchanged(page):
     shown = data_scripts(page)
     assert len(shown) == 6
     assert shown[0]["data"][0]["link"]["value"] == list(
-        triage_flow(triaged(), DESTINATIONS).data[0].link.value
+        draw_triage_flow(triaged(), DESTINATIONS).data[0].link.value
     )
     assert all("template" not in figure["layout"] for figure in shown)
 
@@ -230,7 +234,7 @@ def test_an_audit_of_these_splits_is_shown_with_its_intervals(page):
     assert "0.913 95 % interval 0.85 to 0.96" in shown
     assert "verdicts of people: 97 pairs, and 3 more without a truth" in shown
     assert "PUNISH INVERT 7 3 to 15 the complying answer is suppressed" in shown
-    traces = audit_of(audit_report(), TRIAGE)["figure"].data
+    traces = audit_section(audit_report(), TRIAGE)["figure"].data
     dots = {y: x for trace in traces for x, y in zip(trace.x, trace.y, strict=True)}
     assert [y for trace in data_scripts(page)[1]["data"] for y in trace["y"]] == list(dots)
     assert dots["misrouted"] == 0.0281
@@ -273,11 +277,11 @@ def test_without_a_machine_nothing_is_compared_and_no_empty_figure_is_drawn():
 
 
 def test_a_machine_whose_candidates_all_fail_has_no_manner_and_leaves_no_empty_panel():
-    figure = correction_leakage(leakage().head(1))
+    figure = draw_correction_leakage(leakage().head(1))
     assert [note.text for note in figure.layout.annotations] == [LEAKAGE_PANELS["share"][0]]
     assert figure.layout.xaxis.domain == (0, 1)
     assert [trace.showlegend for trace in figure.data] == [True]
-    both = correction_leakage(leakage())
+    both = draw_correction_leakage(leakage())
     assert [trace.showlegend for trace in both.data] == [True, False]
 
 
@@ -325,3 +329,9 @@ def test_the_terminal_table_wraps_long_reasons_and_says_what_was_not_measured():
     assert "agreement (not measured)" in text
     assert "FAILED" in text
     assert "not registered" in text
+
+
+def test_what_the_pipeline_hands_to_the_page_are_fields_of_its_results():
+    names = {field.name for field in fields(RunResults)}
+    assert set(REPORTED) <= names
+    assert names - set(REPORTED) == {"title", "subtitle", "summary", "responses", "manifests", "missing"}

@@ -13,7 +13,7 @@ from realignment.parameters import ReviewParameters
 from realignment.policy import parse_policy
 from realignment.records import Exchange
 from realignment.review import forms
-from realignment.review.spreadsheets import guard, unguard
+from realignment.review.spreadsheets import escape_formula, unescape_formula
 from realignment.review.tasks import combine_tasks, list_tasks, task_id
 from realignment.review.verdicts import VERDICT_COLUMNS, VerdictError, check_verdicts, read_verdicts
 
@@ -233,8 +233,8 @@ FORMULAS = [
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_of_a_spreadsheet_is_a_formula_and_the_guard_comes_off_exactly(text):
-    assert guard(text)[:1] not in tuple("=+-@\t\r")
-    assert unguard(guard(text)) == text
+    assert escape_formula(text)[:1] not in tuple("=+-@\t\r")
+    assert unescape_formula(escape_formula(text)) == text
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

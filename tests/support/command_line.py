@@ -43,18 +43,18 @@ def environment() -> dict[str, str]:
 
 def arguments(*options: str, env: str = "test", **params: Any) -> list[str]:
     """Two underscores in the name of a parameter stand for a dot: `intake__limit=3`."""
-    given = ",".join(f"{name.replace('__', '.')}={value}" for name, value in params.items())
-    return ["run", "--env", env, *options, "--params", given]
+    values = ",".join(f"{name.replace('__', '.')}={value}" for name, value in params.items())
+    return ["run", "--env", env, *options, "--params", values]
 
 
 def kedro(*options: str, **params: Any) -> Outcome:
     """`kedro run` in a process of its own."""
     command = [sys.executable, "-m", "kedro", *arguments(*options, **params)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         timeout=600, check=False,
     )  # fmt: skip
-    return Outcome(done.returncode, done.stdout.rpartition("\nError: ")[2].strip(), done.stdout)
+    return Outcome(process.returncode, process.stdout.rpartition("\nError: ")[2].strip(), process.stdout)
 
 
 class KedroProcess:
@@ -91,10 +91,10 @@ def _invoke(command: list[str]) -> Outcome:
     from click.testing import CliRunner
     from kedro.framework.cli.cli import KedroCLI
 
-    from realignment.hooks.terminal import _expected_in
+    from realignment.hooks.terminal import find_expected_error
 
     result = CliRunner().invoke(KedroCLI(ROOT), command)
-    error = _expected_in(result.exception) or result.exception if result.exit_code else ""
+    error = find_expected_error(result.exception) or result.exception if result.exit_code else ""
     return Outcome(result.exit_code, str(error), result.output)
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 from dataclasses import dataclass, field
 
-from realignment.oracles import Usage, in_order
+from realignment.oracles import Usage, judge_in_order
 from realignment.records import Judgment
 
 
@@ -17,7 +17,7 @@ class Fragile:
     name: str = "fragile"
 
     def __call__(self, exchanges, policy):
-        return in_order(self, exchanges, policy)
+        return judge_in_order(self, exchanges, policy)
 
     def stream(self, exchanges, policy):
         for position, exchange in enumerate(exchanges):

@@ -4,7 +4,7 @@ import torch
 from tiny_decoders import tiny_examples, tiny_model, with_lora
 
 from realignment.impact.scores import gold_gradient
-from realignment.likelihood.packing import lay_out
+from realignment.likelihood.packing import pack_pairs
 from realignment.objective.hybrid import Objective, Treatment, pair_losses
 
 PREFER, CORRECT, SUPPRESS = Treatment.PREFER, Treatment.CORRECT, Treatment.SUPPRESS
@@ -28,7 +28,7 @@ MODELS = {
 
 
 def rows_and_losses(model, examples, objective=OBJECTIVE):
-    rows = lay_out([e.tokens for e in examples], pad_id=0)
+    rows = pack_pairs([e.tokens for e in examples], pad_id=0)
     kinds = torch.tensor([int(e.treatment) for e in examples])
     return rows, lambda logprobs, r: pair_losses(logprobs, logprobs.detach(), r, kinds, objective)
 

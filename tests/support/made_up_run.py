@@ -7,11 +7,11 @@ import pandas as pd
 
 from realignment.reports import (
     RunResults,
-    agreement_before_after,
-    correction_leakage,
-    impact_weights,
-    training_curves,
-    triage_flow,
+    draw_agreement,
+    draw_correction_leakage,
+    draw_impact_weights,
+    draw_training_curves,
+    draw_triage_flow,
 )
 from realignment.statistics import compare_means, compare_proportions
 
@@ -264,7 +264,7 @@ def results(**changes):
             "by_rule": {"no-directive": 121, "no-guarantee": 48, "names-professional": 90},
             "warnings": ["33 RETAIN pairs comply on both sides: they teach nothing about the policy."],
         },
-        "triage_flow": triage_flow(triaged(), DESTINATIONS),
+        "triage_flow": draw_triage_flow(triaged(), DESTINATIONS),
         "rejected_rows": pd.DataFrame(
             {"row": [4, 9, 12], "reason": ["chosen equals rejected"] * 2 + ["null text"]}
         ),
@@ -285,12 +285,12 @@ def results(**changes):
         "triage_manifest": TRIAGE,
         "corrections_report": corrections_report(),
         "correction_leakage": leakage(),
-        "correction_leakage_figure": correction_leakage(leakage()),
+        "correction_leakage_figure": draw_correction_leakage(leakage()),
         "impact_report": {"INVERT": split_report, "PUNISH": split_report | {"n": 42}, "warnings": []},
-        "impact_figure": impact_weights(weights()),
-        "training_figure": training_curves(history()),
+        "impact_figure": draw_impact_weights(weights()),
+        "training_figure": draw_training_curves(history()),
         "evaluation_table": evaluation(),
-        "evaluation_figure": agreement_before_after(evaluation()),
+        "evaluation_figure": draw_agreement(evaluation()),
         "evaluation_judge": {
             "judges": ["rules", "classifier"],
             "classifier": {

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from realignment.model.loading import load
+from realignment.model.loading import load_model
 
 REASON_TOKENS = 6
 VERDICTS = ("COMPLIES", "VIOLATES")
@@ -17,7 +17,7 @@ VERDICTS = ("COMPLIES", "VIOLATES")
 
 class Judge:
     def __init__(self, folder):
-        self.model, self.tokenizer = load(folder, dtype="float32", device="cpu")
+        self.model, self.tokenizer = load_model(folder, dtype="float32", device="cpu")
 
     def ids(self, text):
         return self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from tiny_checkpoints import save_tiny_llama
 
-from realignment.model.loading import load
+from realignment.model import loading
 from realignment.parameters.base import ModelParameters
 
 PARAMETERS = ModelParameters(source="unused", folder="unused", dtype="float32", device="cpu")
@@ -14,7 +14,7 @@ PARAMETERS = ModelParameters(source="unused", folder="unused", dtype="float32", 
 def save_model(folder: Path, *, seed: int, scale: float = 0.5) -> str:
     """A checkpoint with normal weights of the given scale: far from uniform, so that answers differ."""
     save_tiny_llama(folder)
-    model, tokenizer = load(folder, dtype="float32", device="cpu")
+    model, tokenizer = loading.load_model(folder, dtype="float32", device="cpu")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -26,5 +26,5 @@ def save_model(folder: Path, *, seed: int, scale: float = 0.5) -> str:
 
 def load_model(folder: str):
     """In float64, so that sums of the same terms in another order are equal to ten digits."""
-    model, tokenizer = load(folder, dtype="float64", device="cpu")
+    model, tokenizer = loading.load_model(folder, dtype="float64", device="cpu")
     return model.eval(), tokenizer

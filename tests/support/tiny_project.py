@@ -11,8 +11,8 @@ from kedro.runner import SequentialRunner
 from mlflow_store import client
 from pydantic import BaseModel
 
+from realignment.hooks import LoggingHooks, ParameterGuard, StageTimer
 from realignment.hooks.mlflow_run import MlflowHooks
-from realignment.hooks.terminal import LoggingHooks, ParameterGuard, StageTimer
 from realignment.records import DataError
 
 CATALOG = """
@@ -116,5 +116,5 @@ def run(project: Path, *stages: str, version: str, params: dict | None = None, h
 
 def find_run(version: str):
     experiment = client().get_experiment_by_name("tests")
-    (found,) = client().search_runs([experiment.experiment_id], f"tags.`kedro.run_id` = '{version}'")
-    return found
+    (run_of_version,) = client().search_runs([experiment.experiment_id], f"tags.`kedro.run_id` = '{version}'")
+    return run_of_version

@@ -9,10 +9,10 @@ from realignment.parameters import TriageParameters
 from realignment.pipelines.evaluation import nodes as evaluation
 from realignment.pipelines.triage import nodes
 from realignment.records import digest_table
-from realignment.tracking.lineage import LineageError, check, check_model, check_policy, seal
+from realignment.tracking.lineage import LineageError, build_manifest, check_model, check_policy, check_tables
 
 PAIRS, JUDGMENTS = pd.DataFrame({"pair_id": ["a", "b"]}), pd.DataFrame({"complies": [True, False]})
-MANIFEST = seal(
+MANIFEST = build_manifest(
     "judging", inputs={"raw": "known digest", "pairs": PAIRS},
     outputs={"pairs": PAIRS, "judgments": JUDGMENTS}, policy="p2", oracle="rules",
 )  # fmt: skip
@@ -29,13 +29,13 @@ def test_a_manifest_holds_digests_and_facts():
 
 
 def test_the_tables_of_one_run_pass():
-    check(MANIFEST, {"pairs": PAIRS.copy(), "judgments": JUDGMENTS})
-    check(MANIFEST, {"judgments": JUDGMENTS})
+    check_tables(MANIFEST, {"pairs": PAIRS.copy(), "judgments": JUDGMENTS})
+    check_tables(MANIFEST, {"judgments": JUDGMENTS})
 
 
 def test_a_table_of_another_run_is_named_with_what_to_do():
     with pytest.raises(LineageError) as caught:
-        check(MANIFEST, {"pairs": PAIRS, "judgments": JUDGMENTS.iloc[::-1]})
+        check_tables(MANIFEST, {"pairs": PAIRS, "judgments": JUDGMENTS.iloc[::-1]})
     message = str(caught.value)
     assert message.startswith("judgments and `judging_manifest` come from different runs")
     assert "--load-versions" in message
@@ -44,12 +44,12 @@ def test_a_table_of_another_run_is_named_with_what_to_do():
 
 def test_every_stranger_is_named():
     with pytest.raises(LineageError, match=r"^pairs, judgments and"):
-        check(MANIFEST, {"pairs": JUDGMENTS, "judgments": PAIRS})
+        check_tables(MANIFEST, {"pairs": JUDGMENTS, "judgments": PAIRS})
 
 
 def test_a_table_that_the_stage_never_wrote_is_a_stranger():
     with pytest.raises(LineageError, match=r"^other and"):
-        check(MANIFEST, {"other": PAIRS})
+        check_tables(MANIFEST, {"other": PAIRS})
 
 
 HELD_OUT = pd.DataFrame({"pair_id": ["z"]})
@@ -58,8 +58,10 @@ HELD_OUT = pd.DataFrame({"pair_id": ["z"]})
 def draw(*pair_ids):
     """The manifests of a draw that left these pairs to train on, and of a model trained on them."""
     training_pairs = pd.DataFrame({"pair_id": pair_ids})
-    gold = seal("gold", inputs={}, outputs={"held_out_pairs": HELD_OUT, "training_pairs": training_pairs})
-    return gold, seal("training", inputs={"training_pairs": training_pairs}, outputs={})
+    gold = build_manifest(
+        "gold", inputs={}, outputs={"held_out_pairs": HELD_OUT, "training_pairs": training_pairs}
+    )
+    return gold, build_manifest("training", inputs={"training_pairs": training_pairs}, outputs={})
 
 
 def test_a_model_of_the_same_draw_passes():
@@ -79,7 +81,7 @@ def test_a_model_of_another_draw_may_have_seen_what_is_held_out_and_is_refused()
 def test_a_model_whose_training_pairs_are_not_known_is_refused():
     gold, _ = draw("a")
     with pytest.raises(LineageError, match=r"\(training_pairs unknown\)"):
-        check_model(seal("training", inputs={}, outputs={}), gold)
+        check_model(build_manifest("training", inputs={}, outputs={}), gold)
 
 
 @pytest.mark.parametrize("node", [evaluation.answer_prompts, evaluation.score_held_out])
@@ -102,7 +104,7 @@ def test_triage_refuses_judgments_of_other_pairs():
 
 
 def test_a_policy_that_changed_since_a_stage_is_refused():
-    manifest = seal("triage", inputs={}, outputs={}, policy="a" * 64, policy_version="2")
+    manifest = build_manifest("triage", inputs={}, outputs={}, policy="a" * 64, policy_version="2")
     check_policy(manifest, "a" * 64)
     with pytest.raises(LineageError, match=r"changed \(digest bbbb.*stage 'triage' worked under version 2"):
         check_policy(manifest, "b" * 64)

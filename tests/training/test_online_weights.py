@@ -9,10 +9,10 @@ from training_cases import LORA, OBJECTIVE, examples_of, open_trainer
 
 from realignment.likelihood.backbone import autocast
 from realignment.likelihood.packing import Layout
-from realignment.model.adapters import trainable_model
+from realignment.model.adapters import make_trainable
 from realignment.objective.hybrid import Objective, Treatment
 from realignment.training.collation import Collator
-from realignment.training.online_weights import FreshWeights
+from realignment.training.online_weights import OnlineWeights
 
 PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
 GOLD = tiny_examples([PREFER] * 4, seed=8)
@@ -46,15 +46,15 @@ def reference_of(name):
     return tiny_model(REFERENCES.get(name, "llama_tied")).requires_grad_(False)
 
 
-def fresh_weights(reference, *, every=1, length_normalize=False):
+def make_online_weights(reference, *, every=1, length_normalize=False):
     """Gold in two batches, with the references of the untouched model."""
     rows = [Layout(0)([e.tokens for e in part]) for part in (GOLD[:1], GOLD[1:])]
     with torch.no_grad():
-        known = [
+        references = [
             torch.stack([v for e in part for v in naive.log_probabilities(reference, e.tokens)])
             for part in (GOLD[:1], GOLD[1:])
         ]
-    return FreshWeights(rows, known, OBJECTIVE.beta, every, length_normalize)
+    return OnlineWeights(rows, references, OBJECTIVE.beta, every, length_normalize)
 
 
 def naive_weights(model, reference, examples, *, length_normalize=False):
@@ -85,7 +85,7 @@ def naive_weights(model, reference, examples, *, length_normalize=False):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("length_normalize", [False, True])
-def test_a_fresh_step_has_the_loss_and_gradients_of_weights_taken_by_one_backward_per_pair(
+def test_an_online_weights_step_has_the_loss_and_gradients_of_one_backward_per_pair(
     tmp_path, name, length_normalize
 ):
     model, reference = MODELS[name](), reference_of(name)
@@ -99,18 +99,18 @@ def test_a_fresh_step_has_the_loss_and_gradients_of_weights_taken_by_one_backwar
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    trainer._fresh = fresh_weights(reference, length_normalize=length_normalize)
+    trainer._online_weights = make_online_weights(reference, length_normalize=length_normalize)
     loss = trainer.training_step(model, Collator(Layout(0))(examples))
     assert float(loss) == pytest.approx(float(twin.detach()), rel=1e-6)
-    found = {
+    gradients = {
         key: torch.zeros_like(p) if p.grad is None else p.grad
         for key, p in model.named_parameters()
         if p.requires_grad
     }
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_checkpointing_changes_no_fresh_gradient(tmp_path):
+def test_gradient_checkpointing_changes_no_gradient_of_an_online_weights_step(tmp_path):
     results = []
     for checkpointing in (False, True):
         model = with_lora(tiny_model(), moved=True)
@@ -118,7 +118,7 @@ def test_gradient_checkpointing_changes_no_fresh_gradient(tmp_path):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         trainer = open_trainer(model, tmp_path)
-        trainer._fresh = fresh_weights(tiny_model())
+        trainer._online_weights = make_online_weights(tiny_model())
         trainer.training_step(model, Collator(Layout(0))(examples_of(tiny_model())))
         results.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     torch.testing.assert_close(*results)
@@ -126,10 +126,10 @@ def test_gradient_checkpointing_changes_no_fresh_gradient(tmp_path):
 
 @pytest.mark.parametrize("adapters", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_under_autocast_fresh_gradients_are_those_of_full_precision_but_for_rounding(
+def test_under_autocast_online_weights_gradients_are_those_of_full_precision_but_for_rounding(
     tmp_path, adapters, checkpointing
 ):
-    found = []
+    gradients = []
     for rounds in (False, True):
         model, reference = (tiny_model(dtype=torch.float32) for _ in range(2))
         if rounds:
@@ -141,56 +141,59 @@ def test_under_autocast_fresh_gradients_are_those_of_full_precision_but_for_roun
         trainer = open_trainer(
             model, tmp_path, reference_model=None if adapters else reference.requires_grad_(False)
         )
-        trainer._fresh = fresh_weights(tiny_model(dtype=torch.float32))
+        trainer._online_weights = make_online_weights(tiny_model(dtype=torch.float32))
         untouched = tiny_model(dtype=torch.float32)
         trainer.training_step(model, Collator(Layout(0), fixed_weights=False)(examples_of(untouched)))
-        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-    error = float((found[1] - found[0]).norm() / found[0].norm())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    error = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
     assert 0 < error < 0.1
 
 
 def test_the_gold_gradient_is_renewed_when_it_is_due_and_not_before():
-    model, fresh = with_lora(tiny_model(), moved=True), fresh_weights(tiny_model(), every=3)
-    fresh.renew(model, 0)
-    first = copy.copy(fresh.direction)
+    model, online = with_lora(tiny_model(), moved=True), make_online_weights(tiny_model(), every=3)
+    online.renew_gold_gradient(model, 0)
+    first = copy.copy(online.direction)
     move(model, seed=5)
     for step in (1, 2):
-        fresh.renew(model, step)
-        assert fresh.direction == first
-    fresh.renew(model, 3)
-    assert any(not torch.equal(fresh.direction[name], first[name]) for name in first)
+        online.renew_gold_gradient(model, step)
+        assert online.direction == first
+    online.renew_gold_gradient(model, 3)
+    assert any(not torch.equal(online.direction[name], first[name]) for name in first)
 
 
 def test_weights_have_mean_one_over_the_batches_and_negative_scores_none():
-    fresh, generator = fresh_weights(tiny_model()), torch.Generator().manual_seed(0)
+    online, generator = make_online_weights(tiny_model()), torch.Generator().manual_seed(0)
     kinds = torch.tensor([int(t) for t in (PREFER, PREFER, SUPPRESS, CORRECT, KEEP, AFFIRM)])
     scale = torch.tensor([1.0, 1.0, 500.0, 500.0, 1.0, 1.0])
-    found = []
+    batches = []
     for _ in range(400):
         scores = torch.randn(6, generator=generator) * scale
-        weights = fresh.weigh(scores, kinds)
+        weights = online.normalize(scores, kinds)
         assert (weights[:4] >= 0).all()
         assert not weights[:4][scores[:4] <= 0].any()
         assert weights[4:].tolist() == [1.0, 1.0]
-        found.append(weights)
-    means = torch.stack(found)[100:].mean(0)
+        batches.append(weights)
+    means = torch.stack(batches)[100:].mean(0)
     assert float(means[:2].mean()) == pytest.approx(1, abs=0.1)
     assert float(means[2:4].mean()) == pytest.approx(1, abs=0.1)
 
 
 def test_a_batch_of_negative_scores_alone_has_weight_zero():
-    fresh = fresh_weights(tiny_model())
+    online = make_online_weights(tiny_model())
     kinds = torch.tensor([int(PREFER), int(PREFER)])
-    assert fresh.weigh(torch.tensor([-1.0, -2.0]), kinds).tolist() == [0.0, 0.0]
+    assert online.normalize(torch.tensor([-1.0, -2.0]), kinds).tolist() == [0.0, 0.0]
 
 
 def test_state_that_is_saved_is_the_state_that_is_loaded(tmp_path):
-    model, fresh = trainable_model(tiny_model(dtype=torch.float32), LORA, seed=0), fresh_weights(tiny_model())
-    fresh.renew(model, 4)
-    fresh.weigh(torch.tensor([1.0, 3.0]), torch.tensor([int(PREFER), int(SUPPRESS)]))
-    fresh.save(tmp_path)
-    other = fresh_weights(tiny_model())
+    model, online = (
+        make_trainable(tiny_model(dtype=torch.float32), LORA, seed=0),
+        make_online_weights(tiny_model()),
+    )
+    online.renew_gold_gradient(model, 4)
+    online.normalize(torch.tensor([1.0, 3.0]), torch.tensor([int(PREFER), int(SUPPRESS)]))
+    online.save(tmp_path)
+    other = make_online_weights(tiny_model())
     other.load(tmp_path, "cpu")
     assert other.renewed_at == 4
-    assert torch.equal(other.sums, fresh.sums)
-    torch.testing.assert_close(other.direction, fresh.direction)
+    assert torch.equal(other.sums, online.sums)
+    torch.testing.assert_close(other.direction, online.direction)

@@ -15,10 +15,10 @@ from realignment.objective.hybrid import Treatment
 from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
 from realignment.pipelines.impact.nodes import weigh_conflicts
 from realignment.records import DataError
-from realignment.tracking.lineage import run_key
-from realignment.training.online_weights import FreshWeightsError, check_options
+from realignment.tracking.lineage import compute_run_key
+from realignment.training.online_weights import OnlineWeightsError, check_options
 from realignment.training.run import HISTORY_COLUMNS, TrainingError
-from realignment.training.setup import open_workbench
+from realignment.training.setup import load_training_setup
 
 LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
 TRAINING = TrainingParameters(
@@ -55,28 +55,30 @@ def reference(tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(reference):
     def opened(loss=LOSS, training=TRAINING):
-        return open_workbench(reference, PARAMETERS, training, loss, seed=0)
+        return load_training_setup(reference, PARAMETERS, training, loss, seed=0)
 
     return opened
 
 
 @pytest.fixture(scope="module")
-def bench(opened):
+def setup(opened):
     """For what leaves the model as it is."""
     return opened()
 
 
 @pytest.fixture(scope="module")
-def weights(bench):
-    return bench.weigh(CONFLICTS, GOLD, UNIFORM)
+def weights(setup):
+    return setup.compute_weights(CONFLICTS, GOLD, UNIFORM)
 
 
 # --- weights
 
 
-def test_every_conflict_has_its_weight_and_its_references_in_the_order_of_its_treatment(bench, weights):
+def test_every_conflict_has_its_weight_and_its_references_in_the_order_of_its_treatment(setup, weights):
     numbered = weights.assign(weight=[0.5 * n for n in range(len(weights))])
-    batch = {example.pair_id: example for example in bench.with_weights(PAIRS, numbered.iloc[::-1])}
+    batch = {
+        example.pair_id: example for example in setup.build_weighted_examples(PAIRS, numbered.iloc[::-1])
+    }
     assert list(batch) == list(PAIRS["pair_id"])
     rows = numbered.set_index("pair_id")
     for name, columns in (
@@ -88,30 +90,32 @@ def test_every_conflict_has_its_weight_and_its_references_in_the_order_of_its_tr
         assert batch[name].reference == tuple(rows.loc[name, f"reference_{column}"] for column in columns)
 
 
-def test_a_retained_pair_needs_no_weight(bench, weights):
-    retained = [e for e in bench.with_weights(PAIRS, weights) if not e.treatment.is_conflict]
+def test_a_retained_pair_needs_no_weight(setup, weights):
+    retained = [e for e in setup.build_weighted_examples(PAIRS, weights) if not e.treatment.is_conflict]
     assert [(e.treatment, e.weight, e.reference) for e in retained] == [(Treatment.AFFIRM, 1.0, ())] * 2
 
 
 def test_without_retain_weight_no_pair_is_affirmed(opened, weights):
-    batch = opened(loss=LOSS.model_copy(update={"retain_weight": 0.0})).with_weights(PAIRS, weights)
+    batch = opened(loss=LOSS.model_copy(update={"retain_weight": 0.0})).build_weighted_examples(
+        PAIRS, weights
+    )
     assert [e.treatment for e in batch if not e.treatment.is_conflict] == [Treatment.KEEP] * 2
 
 
-def test_a_conflict_without_weight_is_refused(bench, weights):
+def test_a_conflict_without_weight_is_refused(setup, weights):
     with pytest.raises(
         DataError, match=r"2 conflicts have no impact weight.*first: correct-0.*--pipelines impact"
     ):
-        bench.with_weights(PAIRS, weights[~weights["pair_id"].isin(["correct-0", "suppress-1"])])
+        setup.build_weighted_examples(PAIRS, weights[~weights["pair_id"].isin(["correct-0", "suppress-1"])])
 
 
-def test_weights_that_were_taken_with_another_treatment_are_refused(opened, bench, weights):
+def test_weights_that_were_taken_with_another_treatment_are_refused(opened, setup, weights):
     """Suppressed then, corrected now: the reference of the correction is not known."""
-    suppressed = opened(loss=LOSS.model_copy(update={"use_corrections": False})).weigh(
+    suppressed = opened(loss=LOSS.model_copy(update={"use_corrections": False})).compute_weights(
         CONFLICTS, GOLD, UNIFORM
     )
     with pytest.raises(DataError, match=r"2 conflicts .*first: correct-0.*`loss.use_corrections`"):
-        bench.with_weights(PAIRS, suppressed)
+        setup.build_weighted_examples(PAIRS, suppressed)
 
 
 # --- the key of a run
@@ -128,11 +132,11 @@ def another(settings, name):
     numbers = [value + 1, value / 2, 0.25] if isinstance(value, int | float) else []
     for candidate in [not value, *numbers, *words, {"weight_decay": 0.1}, None]:
         try:
-            found = type(settings).model_validate(settings.model_dump() | {name: candidate})
+            changed = type(settings).model_validate(settings.model_dump() | {name: candidate})
         except ValidationError:
             continue
-        if getattr(found, name) != value:
-            return found
+        if getattr(changed, name) != value:
+            return changed
     raise AssertionError(f"no other value of {name} found")
 
 
@@ -141,21 +145,24 @@ def another(settings, name):
 )
 def test_another_value_of_any_setting_is_another_run(place, field):
     changed = [another(s, field) if i == place else s for i, s in enumerate(SETTINGS)]
-    assert run_key(MANIFEST, *changed, 0) != run_key(MANIFEST, *SETTINGS, 0)
+    assert compute_run_key(MANIFEST, *changed, 0) != compute_run_key(MANIFEST, *SETTINGS, 0)
 
 
 @pytest.mark.parametrize("field", type(TRAINING.lora).model_fields)
 def test_another_adapter_is_another_run(field):
     changed = TRAINING.model_copy(update={"lora": another(TRAINING.lora, field)})
-    assert run_key(MANIFEST, PARAMETERS, LOSS, changed, 0) != run_key(MANIFEST, *SETTINGS, 0)
+    assert compute_run_key(MANIFEST, PARAMETERS, LOSS, changed, 0) != compute_run_key(MANIFEST, *SETTINGS, 0)
 
 
 def test_another_seed_or_other_inputs_are_another_run_and_the_same_are_the_same():
-    key = run_key(MANIFEST, *SETTINGS, 0)
-    assert run_key(json.loads(json.dumps(MANIFEST)), *(s.model_copy(deep=True) for s in SETTINGS), 0) == key
-    assert run_key(dict(reversed(MANIFEST.items())), *SETTINGS, 0) == key
-    assert run_key(MANIFEST, *SETTINGS, 1) != key
-    assert run_key(MANIFEST | {"outputs": {"impact_weights": "b2"}}, *SETTINGS, 0) != key
+    key = compute_run_key(MANIFEST, *SETTINGS, 0)
+    assert (
+        compute_run_key(json.loads(json.dumps(MANIFEST)), *(s.model_copy(deep=True) for s in SETTINGS), 0)
+        == key
+    )
+    assert compute_run_key(dict(reversed(MANIFEST.items())), *SETTINGS, 0) == key
+    assert compute_run_key(MANIFEST, *SETTINGS, 1) != key
+    assert compute_run_key(MANIFEST | {"outputs": {"impact_weights": "b2"}}, *SETTINGS, 0) != key
 
 
 # --- training
@@ -167,8 +174,8 @@ IDS = torch.tensor([[5, 9, 33, 60, 7, 2, 41]])
 @pytest.fixture(scope="module")
 def trained(opened, weights, tmp_path_factory):
     """Work folder, model folder and history of a whole run of six steps, with a checkpoint every two."""
-    work, bench = tmp_path_factory.mktemp("work"), opened()
-    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=work, key=KEY)
+    work, setup = tmp_path_factory.mktemp("work"), opened()
+    folder, history = setup.train(setup.build_weighted_examples(PAIRS, weights), work_folder=work, key=KEY)
     return work, folder, history
 
 
@@ -208,8 +215,10 @@ def interrupted(trained, tmp_path):
 def test_a_run_with_the_same_key_goes_on_from_the_checkpoint_that_was_left(
     opened, weights, trained, interrupted
 ):
-    bench = opened()
-    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key=KEY)
+    setup = opened()
+    folder, history = setup.train(
+        setup.build_weighted_examples(PAIRS, weights), work_folder=interrupted, key=KEY
+    )
     assert history["loss"].iloc[0] == 123.0
     pd.testing.assert_series_equal(history["loss"].iloc[1:], trained[2]["loss"].iloc[1:])
     resumed, whole = (load_model(path)[0].state_dict() for path in (folder, trained[1]))
@@ -217,19 +226,26 @@ def test_a_run_with_the_same_key_goes_on_from_the_checkpoint_that_was_left(
 
 
 def test_a_run_with_another_key_begins_anew(opened, weights, trained, interrupted):
-    bench = opened()
-    _, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=interrupted, key="o" * 64)
+    setup = opened()
+    _, history = setup.train(
+        setup.build_weighted_examples(PAIRS, weights), work_folder=interrupted, key="o" * 64
+    )
     pd.testing.assert_frame_equal(history, trained[2])
 
 
-def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(opened, weights, tmp_path):
+def test_a_run_with_online_weights_goes_on_from_its_checkpoint_to_the_same_model(opened, weights, tmp_path):
     """The gold gradient in use, and the running means, are kept beside every checkpoint."""
-    fresh = TRAINING.model_copy(update={"fresh_weights_every": 3})
+    renewed = TRAINING.model_copy(update={"fresh_weights_every": 3})
 
     def run(folder):
-        bench = opened(training=fresh)
-        taken = bench.fresh_weights(GOLD, MEAN_ONE)
-        return bench.train(bench.with_weights(PAIRS, weights), work_folder=folder, key=KEY, fresh=taken)
+        setup = opened(training=renewed)
+        online_weights = setup.online_weights(GOLD, MEAN_ONE)
+        return setup.train(
+            setup.build_weighted_examples(PAIRS, weights),
+            work_folder=folder,
+            key=KEY,
+            online_weights=online_weights,
+        )
 
     whole, history = run(tmp_path / "whole")
     checkpoints = sorted((tmp_path / "whole" / KEY[:16] / "checkpoints").iterdir())
@@ -242,22 +258,22 @@ def test_a_run_with_fresh_weights_goes_on_from_its_checkpoint_to_the_same_model(
     torch.testing.assert_close(*models)
 
 
-def test_without_the_parameter_no_fresh_weights_are_taken(bench):
-    assert bench.fresh_weights(GOLD, MEAN_ONE) is None
+def test_without_the_parameter_there_are_no_online_weights(setup):
+    assert setup.online_weights(GOLD, MEAN_ONE) is None
 
 
 @pytest.mark.parametrize(
     "options", [{"curvature": "kfac"}, {"normalize": "uniform"}, {"normalize": "l1"}], ids=str
 )
-def test_what_fresh_weights_would_leave_out_is_refused_by_both_stages(opened, options):
+def test_what_online_weights_would_ignore_is_refused_by_both_stages(opened, options):
     training, ((name, value),) = TRAINING.model_copy(update={"fresh_weights_every": 2}), options.items()
-    impact, said = (
+    impact, message = (
         MEAN_ONE.model_copy(update=options),
         rf"would leave `impact\.{name}: {value}` out; expected",
     )
-    with pytest.raises(FreshWeightsError, match=said):
-        opened(training=training).fresh_weights(GOLD, impact)
-    with pytest.raises(FreshWeightsError, match=said):
+    with pytest.raises(OnlineWeightsError, match=message):
+        opened(training=training).online_weights(GOLD, impact)
+    with pytest.raises(OnlineWeightsError, match=message):
         weigh_conflicts(PAIRS, GOLD, {}, {}, PARAMETERS, LOSS, training, impact, 0)
     check_options(impact, TRAINING)
     check_options(MEAN_ONE, training)
@@ -266,11 +282,13 @@ def test_what_fresh_weights_would_leave_out_is_refused_by_both_stages(opened, op
 def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_weights(reference, tmp_path):
     pytest.importorskip("bitsandbytes", reason="the extra [qlora] is not installed")
     parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
-    bench = open_workbench(reference, parameters, TRAINING, LOSS, seed=0)
-    assert type(bench.model.get_base_model().model.layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"
-    weights = bench.weigh(CONFLICTS, GOLD, UNIFORM)
+    setup = load_training_setup(reference, parameters, TRAINING, LOSS, seed=0)
+    assert type(setup.model.get_base_model().model.layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"
+    weights = setup.compute_weights(CONFLICTS, GOLD, UNIFORM)
     assert weights["score"].abs().min() > 0
-    folder, history = bench.train(bench.with_weights(PAIRS, weights), work_folder=tmp_path, key=KEY)
+    folder, history = setup.train(
+        setup.build_weighted_examples(PAIRS, weights), work_folder=tmp_path, key=KEY
+    )
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     merged = PeftModel.from_pretrained(load_model(reference)[0], f"{folder}/adapter").merge_and_unload()
     torch.testing.assert_close(load_model(folder)[0].state_dict(), merged.state_dict(), rtol=1e-5, atol=1e-6)
@@ -279,7 +297,7 @@ def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_
 def test_four_bit_weights_cannot_all_be_trained(reference):
     parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
     with pytest.raises(TrainingError, match=r"quantize: nf4.*lora. is null"):
-        open_workbench(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
+        load_training_setup(reference, parameters, TRAINING.model_copy(update={"lora": None}), LOSS, seed=0)
 
 
 CHECKPOINTED = TRAINING.model_copy(update={"trainer": TRAINING.trainer | {"activation_checkpointing": True}})
@@ -295,7 +313,9 @@ def test_scores_are_the_same_with_activations_computed_again(opened, options, lo
     impact, tables = UNIFORM.model_copy(update=options), []
     for training in (TRAINING, CHECKPOINTED):
         tables.append(
-            opened(training=training.model_copy(update={"lora": lora})).weigh(CONFLICTS, GOLD, impact)
+            opened(training=training.model_copy(update={"lora": lora})).compute_weights(
+                CONFLICTS, GOLD, impact
+            )
         )
     pd.testing.assert_frame_equal(*tables)
 
@@ -304,23 +324,23 @@ def test_asked_for_in_the_configuration_layers_are_computed_again_in_scores_and_
     """A layer's inside runs once more in every backward, which Trainer would have in training alone."""
     calls = {}
     for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
-        bench, calls[name] = opened(training=training.model_copy(update={"fresh_weights_every": 1})), []
-        layer = bench.model.get_base_model().model.layers[0]
+        setup, calls[name] = opened(training=training.model_copy(update={"fresh_weights_every": 1})), []
+        layer = setup.model.get_base_model().model.layers[0]
         layer.input_layernorm.register_forward_hook(lambda *_, seen=calls[name]: seen.append(1))
-        bench.weigh(CONFLICTS, GOLD, UNIFORM)
-        fresh = bench.fresh_weights(GOLD, MEAN_ONE)
+        setup.compute_weights(CONFLICTS, GOLD, UNIFORM)
+        online_weights = setup.online_weights(GOLD, MEAN_ONE)
         before = len(calls[name])
-        fresh.renew(bench.model, 0)
-        calls[name] = (before - len(fresh.gold), len(calls[name]) - before)
+        online_weights.renew_gold_gradient(setup.model, 0)
+        calls[name] = (before - len(online_weights.gold), len(calls[name]) - before)
     assert calls["again"] == tuple(2 * n for n in calls["kept"])
 
 
 def test_a_reference_on_disk_is_kept_with_checkpointing_as_without(opened, weights, tmp_path):
     losses = []
     for name, training in (("kept", TRAINING), ("again", CHECKPOINTED)):
-        bench = opened(training=training.model_copy(update={"reference": "states", "epochs": 1}))
-        batch = bench.with_weights(PAIRS, weights)
-        losses.append(bench.train(batch, work_folder=tmp_path / name, key=KEY)[1]["loss"].tolist())
+        setup = opened(training=training.model_copy(update={"reference": "states", "epochs": 1}))
+        batch = setup.build_weighted_examples(PAIRS, weights)
+        losses.append(setup.train(batch, work_folder=tmp_path / name, key=KEY)[1]["loss"].tolist())
     assert losses[0] == losses[1]
 
 
@@ -334,20 +354,22 @@ def test_checkpointing_and_autocast_train_as_without_them(opened, weights, tmp_p
     results = []
     for chosen in ({}, options):
         changes = {"fresh_weights_every": fresh} | chosen
-        bench = opened(training=TRAINING.model_copy(update=changes))
+        setup = opened(training=TRAINING.model_copy(update=changes))
         folder = tmp_path / str(len(results))
-        taken = bench.fresh_weights(GOLD, MEAN_ONE)
-        batch = bench.with_weights(PAIRS, weights)
-        results.append(bench.train(batch, work_folder=folder, key=KEY, fresh=taken)[1]["loss"].tolist())
+        online_weights = setup.online_weights(GOLD, MEAN_ONE)
+        batch = setup.build_weighted_examples(PAIRS, weights)
+        results.append(
+            setup.train(batch, work_folder=folder, key=KEY, online_weights=online_weights)[1]["loss"].tolist()
+        )
     assert results[1] == pytest.approx(results[0], rel=near)
     assert (results[1] == results[0]) != ("autocast" in options)
 
 
 def test_full_fine_tuning_saves_the_model_alone_and_moves_every_matrix(opened, reference, tmp_path):
     training = TRAINING.model_copy(update={"lora": None, "learning_rate": 1e-2})
-    bench = opened(training=training)
-    batch = bench.with_weights(PAIRS, bench.weigh(CONFLICTS, GOLD, UNIFORM))
-    folder, _ = bench.train(batch, work_folder=tmp_path, key=KEY)
+    setup = opened(training=training)
+    batch = setup.build_weighted_examples(PAIRS, setup.compute_weights(CONFLICTS, GOLD, UNIFORM))
+    folder, _ = setup.train(batch, work_folder=tmp_path, key=KEY)
     after, before = (load_model(path)[0].state_dict() for path in (folder, reference))
     assert [name for name in before if name.endswith("proj.weight") and after[name].equal(before[name])] == []
     assert not (tmp_path / KEY[:16] / "model/adapter").exists()

@@ -24,18 +24,18 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from realignment.likelihood.backbone import autocast
 from realignment.likelihood.packing import Layout
 from realignment.likelihood.tokenization import TokenizedPair
-from realignment.model.adapters import trainable_model
+from realignment.model.adapters import make_trainable
 from realignment.objective.hybrid import Example, Objective, Treatment
 from realignment.records import HealthError
 from realignment.training.callbacks import DriftGuard, ProgressBar
 from realignment.training.collation import Collator
-from realignment.training.online_weights import FreshWeights
+from realignment.training.online_weights import OnlineWeights
 from realignment.training.run import HISTORY_COLUMNS, TrainingError, count_steps, train, training_arguments
 from realignment.training.trainer import RealignTrainer
 
 
-def fresh(*, dropout=0.0, dtype=torch.float32):
-    return trainable_model(tiny_model(dtype=dtype), LORA.model_copy(update={"dropout": dropout}), seed=0)
+def fresh_model(*, dropout=0.0, dtype=torch.float32):
+    return make_trainable(tiny_model(dtype=dtype), LORA.model_copy(update={"dropout": dropout}), seed=0)
 
 
 def run(model, folder, *, examples=None, epochs=1.0, callbacks=(), reference_model=None, **options):
@@ -56,7 +56,7 @@ def parameters(model):
 
 
 def test_the_error_rate_of_a_pair_reaches_its_loss_in_training(tmp_path):
-    model = fresh()
+    model = fresh_model()
     (example, *_) = [e for e in examples_of(tiny_model(dtype=torch.float32)) if e.treatment == 0]
     losses = {}
     for rate in (None, 0.0, 0.25):
@@ -197,7 +197,7 @@ def test_a_fresh_adapter_is_exactly_at_the_reference_beside_conflicts_in_half_pr
     }
     base = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
     autocast(base) if precision == "autocast" else base.to(torch.bfloat16)
-    model = trainable_model(base, LORA, seed=0)
+    model = make_trainable(base, LORA, seed=0)
     trainer = open_trainer(model, tmp_path, objective=Objective(beta=0.1, kl_weight=1.0))
     collate, logs = Collator(Layout(0), fixed_weights=False), {}
     trainer.training_step(model, collate(wider_examples([PREFER, AFFIRM] * 6)))
@@ -250,12 +250,12 @@ def test_a_model_whose_prompts_are_not_shared_trains_to_the_same_gradients(tmp_p
 def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_path):
     model = with_lora(tiny_model(), moved=True)
     trainer, collate = open_trainer(model, tmp_path), Collator(Layout(0))
-    kept, preferred = (examples_of(tiny_model(), [t], [1.0]) for t in (KEEP, PREFER))
+    retained, preferred = (examples_of(tiny_model(), [t], [1.0]) for t in (KEEP, PREFER))
     alone: dict[str, float] = {}
-    trainer.compute_loss(model, collate(kept))
+    trainer.compute_loss(model, collate(retained))
     trainer.log(alone)
     both: dict[str, float] = {}
-    for batch in (kept, preferred):
+    for batch in (retained, preferred):
         trainer.compute_loss(model, collate(batch))
     trainer.log(both)
     assert both["retain_kl"] == pytest.approx(alone["retain_kl"])
@@ -265,7 +265,7 @@ def test_figures_of_a_treatment_the_batch_lacks_are_left_out_of_the_means(tmp_pa
 
 
 def test_the_loss_goes_down_over_thirty_steps_and_the_history_has_every_column(tmp_path):
-    model = fresh()
+    model = fresh_model()
     history = run(model, tmp_path, epochs=15, steps=30, callbacks=[ProgressBar()])
     assert [entry["step"] for entry in history] == list(range(1, 31))
     assert set(HISTORY_COLUMNS) <= set().union(*history)
@@ -277,7 +277,7 @@ def test_the_loss_goes_down_over_thirty_steps_and_the_history_has_every_column(t
 
 def test_two_runs_with_one_seed_give_identical_histories_and_another_seed_another(tmp_path):
     histories = [
-        run(fresh(dropout=0.2), tmp_path / name, epochs=2, seed=seed)
+        run(fresh_model(dropout=0.2), tmp_path / name, epochs=2, seed=seed)
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert histories[0] == histories[1]
@@ -299,8 +299,8 @@ class Kill(TrainerCallback):
 def test_a_run_that_is_killed_goes_on_from_its_checkpoint_to_the_same_parameters(tmp_path, everything):
     def start():
         if not everything:
-            return fresh(dropout=0.2), None
-        model = trainable_model(tiny_model(dtype=torch.float32), None, seed=0)
+            return fresh_model(dropout=0.2), None
+        model = make_trainable(tiny_model(dtype=torch.float32), None, seed=0)
         return model, copy.deepcopy(model).requires_grad_(False)
 
     options = {"epochs": 4, "steps": 8, "checkpoint_steps": 3, "learning_rate": 1e-3}
@@ -319,10 +319,10 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint_to_the_same_parameters
 def test_accumulated_micro_batches_of_like_composition_train_like_one_batch(tmp_path):
     """Means over a micro-batch's own rows: equal only where every micro-batch has the same treatments."""
     examples = examples_of(tiny_model(dtype=torch.float32), [PREFER] * 8, [1.0] * 8)
-    one, many = fresh(), fresh()
+    one, many = fresh_model(), fresh_model()
     run(one, tmp_path / "one", examples=examples, batch_size=8)
     run(many, tmp_path / "many", examples=examples, batch_size=2, accumulation_steps=4)
-    moved = parameters(fresh())
+    moved = parameters(fresh_model())
     for name, value in parameters(one).items():
         torch.testing.assert_close(parameters(many)[name], value, rtol=1e-3, atol=1e-5)
         assert "lora_A" in name or not value.equal(moved[name])
@@ -331,19 +331,19 @@ def test_accumulated_micro_batches_of_like_composition_train_like_one_batch(tmp_
 def test_a_last_step_of_fewer_micro_batches_is_a_mean_over_those(tmp_path):
     """Six micro-batches, four a step: every loss is log 2, so every mean is."""
     examples = examples_of(tiny_model(dtype=torch.float32), [AFFIRM] * 6, [1.0] * 6)
-    gold = FreshWeights([Layout(0)([examples[0].tokens])], [torch.zeros(2)], 0.3, 1, False)
+    gold = OnlineWeights([Layout(0)([examples[0].tokens])], [torch.zeros(2)], 0.3, 1, False)
     histories = [
         train(
-            fresh(),
+            fresh_model(),
             examples,
             objective=Objective(beta=0.3, retain_weight=1.0),
             arguments=arguments(
                 tmp_path / name, batch_size=1, accumulation_steps=4, learning_rate=1e-12, logging_steps=1
             ),
             layout=Layout(0),
-            fresh=weights,
+            online_weights=weights,
         )
-        for name, weights in (("static", None), ("fresh", gold))
+        for name, weights in (("static", None), ("online", gold))
     ]
     for history in histories:
         assert [entry["loss"] for entry in history] == pytest.approx([math.log(2)] * 2)
@@ -359,20 +359,20 @@ def test_mixed_precision_is_refused_rather_than_without_effect(tmp_path, precisi
 
 @pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
 def test_reentrant_checkpoints_are_refused_because_no_gradient_would_reach_an_adapter(tmp_path, name):
-    asked = {name: True, f"{name}_kwargs": {"use_reentrant": True}}
+    options = {name: True, f"{name}_kwargs": {"use_reentrant": True}}
     with pytest.raises(TrainingError, match=r"`use_reentrant: true`.*Leave `use_reentrant` out"):
-        arguments(tmp_path, trainer=asked)
+        arguments(tmp_path, trainer=options)
 
 
 def test_several_gpus_are_one_device_and_no_larger_batch(tmp_path, monkeypatch):
     """Of `nn.DataParallel` rows are no input; what runs on one GPU runs on the first of several."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    found = training_arguments(tmp_path, steps=2, device="cuda", settings=settings(batch_size=5), seed=0)
-    assert (found.n_gpu, found.train_batch_size) == (1, 5)
+    chosen = training_arguments(tmp_path, steps=2, device="cuda", settings=settings(batch_size=5), seed=0)
+    assert (chosen.n_gpu, chosen.train_batch_size) == (1, 5)
 
 
 def test_the_guard_stops_and_puts_back_parameters_whose_drift_is_within_the_limit(tmp_path, caplog):
-    examples, model = examples_of(tiny_model(dtype=torch.float32)), fresh()
+    examples, model = examples_of(tiny_model(dtype=torch.float32)), fresh_model()
     guard = DriftGuard(max_kl=0.02)
     with caplog.at_level(logging.WARNING):
         history = run(model, tmp_path, epochs=20, batch_size=10, examples=examples, callbacks=[guard])
@@ -384,7 +384,7 @@ def test_the_guard_stops_and_puts_back_parameters_whose_drift_is_within_the_limi
 
 
 def test_a_model_that_begins_too_far_is_put_back_where_it_began(tmp_path):
-    model = move(fresh(), scale=0.5)
+    model = move(fresh_model(), scale=0.5)
     before, guard = parameters(model), DriftGuard(max_kl=1e-6)
     run(model, tmp_path, callbacks=[guard])
     assert guard.stopped_at == 1
@@ -392,7 +392,7 @@ def test_a_model_that_begins_too_far_is_put_back_where_it_began(tmp_path):
 
 
 def test_a_guard_that_is_not_needed_changes_nothing(tmp_path):
-    with_guard, without = fresh(), fresh()
+    with_guard, without = fresh_model(), fresh_model()
     run(with_guard, tmp_path / "a", callbacks=[DriftGuard(max_kl=1e6)])
     run(without, tmp_path / "b")
     torch.testing.assert_close(parameters(with_guard), parameters(without), rtol=0, atol=0)
@@ -401,17 +401,17 @@ def test_a_guard_that_is_not_needed_changes_nothing(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path):
     examples = examples_of(tiny_model(dtype=torch.float32), [PREFER] * 4, [1.0, 1.0, 1.0, float("inf")])
     with pytest.raises(HealthError, match=r"The loss is inf at step 1 \(invert_loss inf.*learning_rate"):
-        run(fresh(), tmp_path, examples=examples, batch_size=4)
+        run(fresh_model(), tmp_path, examples=examples, batch_size=4)
 
 
 def test_examples_without_reference_are_refused_but_for_retained_ones(tmp_path):
     examples = tiny_examples([KEEP, AFFIRM, PREFER, SUPPRESS])
     with pytest.raises(TrainingError, match=r"2 examples have no reference.*first: pair-2"):
-        run(fresh(), tmp_path, examples=examples)
+        run(fresh_model(), tmp_path, examples=examples)
 
 
 def test_training_everything_moves_the_model_and_not_its_frozen_copy(tmp_path):
-    model = trainable_model(tiny_model(dtype=torch.float32), None, seed=0)
+    model = make_trainable(tiny_model(dtype=torch.float32), None, seed=0)
     reference = copy.deepcopy(model).requires_grad_(False)
     history = run(model, tmp_path, epochs=10, learning_rate=1e-3, reference_model=reference)
     assert history[-1]["loss"] < history[0]["loss"]
@@ -434,13 +434,13 @@ def test_what_training_trainer_names_overrides_our_choice(tmp_path):
 
 
 def test_batches_are_made_by_the_workers_that_are_asked_for_and_are_the_same(tmp_path):
-    asked = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3}
-    model = fresh()
+    workers = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3}
+    model = fresh_model()
     examples = examples_of(tiny_model(dtype=torch.float32))
     options = {"train_dataset": examples, "data_collator": Collator(Layout(0)), "objective": OBJECTIVE}
     trainers = [
         RealignTrainer(model=model, args=arguments(tmp_path, trainer=trainer), **options)
-        for trainer in ({}, asked)
+        for trainer in ({}, workers)
     ]
     alone, helped = (trainer.get_train_dataloader() for trainer in trainers)
     assert (alone.num_workers, helped.num_workers, helped.prefetch_factor) == (0, 2, 3)
@@ -451,7 +451,7 @@ def test_batches_are_made_by_the_workers_that_are_asked_for_and_are_the_same(tmp
 @pytest.mark.parametrize(("epochs", "accumulation_steps"), [(1, 1), (1.5, 1), (1, 2), (0.3, 1), (2, 3)])
 def test_steps_are_counted_as_they_are_taken(tmp_path, epochs, accumulation_steps):
     options = {"batch_size": 3, "accumulation_steps": accumulation_steps}
-    history = run(fresh(), tmp_path, epochs=epochs, **options)
+    history = run(fresh_model(), tmp_path, epochs=epochs, **options)
     assert len(history) == count_steps(10, epochs, **options)
 
 
@@ -460,7 +460,7 @@ def test_one_seed_gives_one_adapter_and_leaves_the_global_generator_alone():
     expected = torch.rand(3)
     base = [tiny_model(dtype=torch.float32) for _ in range(3)]
     torch.manual_seed(9)
-    adapters = [parameters(trainable_model(b, LORA, seed=s)) for b, s in zip(base, (0, 0, 1), strict=True)]
+    adapters = [parameters(make_trainable(b, LORA, seed=s)) for b, s in zip(base, (0, 0, 1), strict=True)]
     assert torch.rand(3).equal(expected)
     torch.testing.assert_close(adapters[0], adapters[1], rtol=0, atol=0)
     assert any(not adapters[0][name].equal(adapters[2][name]) for name in adapters[0])
@@ -468,7 +468,7 @@ def test_one_seed_gives_one_adapter_and_leaves_the_global_generator_alone():
 
 
 def test_without_an_adapter_every_parameter_is_trained():
-    model = trainable_model(tiny_model().requires_grad_(False), None, seed=0)
+    model = make_trainable(tiny_model().requires_grad_(False), None, seed=0)
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -508,8 +508,8 @@ def to_examples(batch, reference):
     pairs = [TokenizedPair(prompts[i], (responses[i], responses[half + i])) for i in range(half)]
     examples = tiny_examples([PREFER] * half)
     with torch.no_grad():
-        known = [tuple(float(v) for v in naive.log_probabilities(reference, pair)) for pair in pairs]
-    return [replace(e, tokens=t, reference=r) for e, t, r in zip(examples, pairs, known, strict=True)]
+        references = [tuple(float(v) for v in naive.log_probabilities(reference, pair)) for pair in pairs]
+    return [replace(e, tokens=t, reference=r) for e, t, r in zip(examples, pairs, references, strict=True)]
 
 
 def test_with_preferences_alone_loss_and_gradients_equal_those_of_trls_dpo_trainer(tmp_path):

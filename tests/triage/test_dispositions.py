@@ -13,8 +13,8 @@ from realignment.judging import judge_pairs
 from realignment.parameters import TriageParameters
 from realignment.pipelines.triage import nodes
 from realignment.records import Disposition, HealthError, digest_table
-from realignment.tracking.lineage import seal
-from realignment.triage import check_triage, disposition_of, report_triage, split, triage
+from realignment.tracking.lineage import build_manifest
+from realignment.triage import check_triage, decide_disposition, report_triage, split_by_disposition, triage
 
 VERDICTS = [True, False, None, (True, 0.4), (False, 0.4)]
 """Complies, violates, unscored, and both verdicts below the confidence of 0.5 that the tests ask for."""
@@ -43,7 +43,7 @@ FLAGS = {(True, True): "both comply", (True, False): "still preferred"}
     ],
 )
 def test_the_truth_table_of_triage(chosen, rejected, disposition):
-    assert disposition_of(chosen, rejected) is disposition
+    assert decide_disposition(chosen, rejected) is disposition
 
 
 def judged(pairs, script):
@@ -121,7 +121,7 @@ verdicts = st.lists(st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICT
 def test_every_pair_is_in_exactly_one_split_and_keeps_its_place(pairs):
     triaged = triaged_as(*pairs)
     assert triaged["pair_id"].tolist() == [f"p{i}" for i in range(len(pairs))]
-    splits = split(triaged)
+    splits = split_by_disposition(triaged)
     assert list(splits) == list(Disposition)
     everywhere = [pair_id for table in splits.values() for pair_id in table["pair_id"]]
     assert sorted(everywhere) == sorted(triaged["pair_id"])
@@ -137,7 +137,7 @@ def test_every_pair_is_in_exactly_one_split_and_keeps_its_place(pairs):
 
 def test_review_is_empty_when_every_judgment_is_confident():
     triaged = triaged_as(*itertools.product([True, False], [True, False]))
-    assert split(triaged)[Disposition.REVIEW].empty
+    assert split_by_disposition(triaged)[Disposition.REVIEW].empty
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_the_node_seals_the_splits_as_they_load_again(tmp_path):
     }
     judgments = judged(pairs, verdicts_of | {"rejected 2": True})
     facts = {"policy": "d", "policy_version": "2", "oracle": "scripted"}
-    manifest = seal("judging", inputs={}, outputs={"pairs": pairs, "judgments": judgments}, **facts)
+    manifest = build_manifest("judging", inputs={}, outputs={"pairs": pairs, "judgments": judgments}, **facts)
     *splits, sealed = nodes.triage_pairs(pairs, judgments, manifest, TriageParameters())
     assert [len(table) for table in splits] == [1, 1, 1, 1]
     for table, (name, digest) in zip(splits, sealed["outputs"].items(), strict=True):

@@ -1,4 +1,4 @@
-"""Making a reference model: plain DPO on the old labels, by TRL's own trainer."""
+"""Train a reference model by plain DPO on the old labels, with TRL's own trainer."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from realignment.likelihood.tokenization import chat_messages
-from realignment.model.loading import load_configured
-from realignment.parameters import AlignParameters, LoraParameters
+from realignment.model.loading import load_configured_model
+from realignment.parameters import AlignParameters
 from realignment.parameters.base import ModelParameters
 
 
@@ -26,10 +26,10 @@ def align(
     Args:
         pairs: Cleaned pairs; chosen is preferred, as it was annotated under the old policy.
         path: Folder of the base model.
-        model_parameters: How it is loaded.
+        model_parameters: Precision and device of the base model.
         parameters: β, learning rate, epochs, adapter.
         seed: Of initialisation and order.
-        work_folder: Where the run works.
+        work_folder: Folder for checkpoints and the finished model.
 
     Returns:
         Folder of the complete model, to be moved into the catalog, and the training history.
@@ -37,19 +37,24 @@ def align(
     from datasets import Dataset
     from trl import DPOTrainer
 
-    model, tokenizer = load_configured(path, model_parameters)
+    from realignment.model.adapters import build_lora_config
+
+    model, tokenizer = load_configured_model(path, model_parameters)
     folder = work_folder / "align"
     trainer = DPOTrainer(
         model=model,
-        args=_arguments(folder / "checkpoints", parameters, device=model.device.type, seed=seed),
+        args=_training_arguments(folder / "checkpoints", parameters, device=model.device.type, seed=seed),
         train_dataset=Dataset.from_list(_conversations(pairs)),
         processing_class=tokenizer,
-        peft_config=_adapter(parameters.lora),
+        peft_config=build_lora_config(parameters.lora) if parameters.lora is not None else None,
     )
     trainer.train()
-    # Merged in float32: in bfloat16 a small update would be rounded away against a large weight.
+    # Merge in float32: in bfloat16 a small update would be rounded away against a large weight.
     trained = trainer.model.float()
-    _save(trained if parameters.lora is None else trained.merge_and_unload(), tokenizer, folder / "model")
+    if parameters.lora is not None:
+        trained = trained.merge_and_unload()
+    _save(trained, tokenizer, folder / "model")
+    # The last entry of TRL's log sums the whole run up and has no loss of a step.
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return str(folder / "model"), pd.DataFrame(history)
 
@@ -60,7 +65,7 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _arguments(folder: Path, parameters: AlignParameters, *, device: str, seed: int) -> Any:
+def _training_arguments(folder: Path, parameters: AlignParameters, *, device: str, seed: int) -> Any:
     from trl import DPOConfig
 
     return DPOConfig(
@@ -81,30 +86,17 @@ def _arguments(folder: Path, parameters: AlignParameters, *, device: str, seed: 
     )
 
 
-def _adapter(lora: LoraParameters | None) -> Any:
-    from peft import LoraConfig
-
-    if lora is None:
-        return None
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-
-
 def _conversations(pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    def answer(text: str) -> list[dict[str, str]]:
+    """The pairs in TRL's conversational format: messages of prompt, chosen and rejected."""
+
+    def assistant(text: str) -> list[dict[str, str]]:
         return [{"role": "assistant", "content": text}]
 
     return [
         {
             "prompt": chat_messages(pair["prompt"], pair["messages"]),
-            "chosen": answer(pair["chosen"]),
-            "rejected": answer(pair["rejected"]),
+            "chosen": assistant(pair["chosen"]),
+            "rejected": assistant(pair["rejected"]),
         }
         for pair in pairs.to_dict("records")
     ]

@@ -1,1 +1,1 @@
-"""How wrong is the oracle? A probability sample of the judged pairs, measured against the truth."""
+"""Measure the oracle's errors: a probability sample of the judged pairs, compared with the truth."""

@@ -1,4 +1,4 @@
-"""Is a confidence of 0.9 right nine times of ten? Reliability, and the error rate of a pair's preference."""
+"""Measure whether a confidence of 0.9 is right nine times of ten, and how often a preference is wrong."""
 
 from collections.abc import Hashable
 from functools import partial
@@ -12,17 +12,17 @@ from realignment.audit.sampling import Estimate, Tally, Totals, estimate, ratio,
 from realignment.records import Disposition
 
 BINS = 10
-"""Of equal width over the confidences that a yes/no verdict can have: 0.5 to 1."""
+"""Number of bins, of equal width over the confidences that a yes/no verdict can have: 0.5 to 1."""
 
 MAX_ERROR_RATE = 0.4
-"""At ε the robust loss weighs a pair by 1/(1 − 2ε): 5 at 0.4, without bound at 0.5."""
+"""Upper limit of ε: the robust loss weights a pair by 1/(1 − 2ε), 5 at 0.4 and without bound at 0.5."""
 
 MIN_EACH = 5
-"""Audited errors, and audited right preferences, from which a slope over the confidence is fitted."""
+"""Audited errors, and as many right preferences, from which on a slope over the confidence is fitted."""
 
 
 def bin_of(confidence: pd.Series) -> pd.Series:
-    """Bin of each confidence, 0 to `BINS` − 1; what is below 0.5 is in the first."""
+    """Return the bin of each confidence, 0 to `BINS` − 1; confidences below 0.5 are in the first."""
     scaled = np.floor((confidence.to_numpy(float) - 0.5) * 2 * BINS)
     return pd.Series(np.clip(scaled, 0, BINS - 1).astype(int), index=confidence.index)
 
@@ -30,46 +30,54 @@ def bin_of(confidence: pd.Series) -> pd.Series:
 def measure_calibration(
     population: pd.DataFrame, audited: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[dict[str, Estimate], pd.DataFrame]:
-    """Expected calibration error, overconfidence and Brier score, and the bins of the reliability plot.
+    """Measure calibration error, overconfidence and Brier score, and the bins of the reliability plot.
 
     ECE = Σ_b (share of bin b) · |accuracy_b − mean confidence_b| (Naeini et al. 2015). With few verdicts in a
     bin it is too large on average; overconfidence, mean confidence − accuracy, is not.
 
     Args:
         population: Every scored verdict: `stratum`, `response`, `confidence`.
-        audited: Those of known truth, with `right` besides.
+        audited: The verdicts of known truth, with `right` besides.
         rng: Source of the intervals.
 
     Returns:
-        The figures, and per bin: bin, confidence (mean), accuracy, low, high, share, n.
+        The figures ece, overconfidence and brier, and per bin: bin, confidence (mean), accuracy, low, high,
+        share, n.
     """
     population = population.assign(bin=bin_of(population["confidence"]))
-    found = zip(bin_of(audited["confidence"]), audited["right"].astype(bool), strict=True)
-    audited = audited.assign(cell=pd.Series(list(found), index=audited.index, dtype=object))
+    bins = sorted(population["bin"].unique())
+    # A cell is a bin and whether the verdict is right: (bin 0, right), (bin 0, wrong), (bin 1, right) …
+    cell_of_verdict = list(zip(bin_of(audited["confidence"]), audited["right"].astype(bool), strict=True))
+    audited = audited.assign(cell=pd.Series(cell_of_verdict, index=audited.index, dtype=object))
     by = ["stratum", "response"]
-    present = sorted(population["bin"].unique())
     shares = population.groupby(by)["bin"].value_counts(normalize=True).to_dict()
-    cells = {(b, right): partial(_prior, shares, b) for b in present for right in (True, False)}
+    cells = {}
+    for number in bins:
+        cells[number, True] = cells[number, False] = partial(_prior, shares, number)
     _, counts = tally(population, audited, by, "cell", cells)
-    confidence = population.groupby("bin")["confidence"].mean().reindex(present).to_numpy(float)
+    # Confidences are known of every verdict, so their means need no estimate, shape (bins,) each.
+    confidence = population.groupby("bin")["confidence"].mean().reindex(bins).to_numpy(float)
     squares = population.assign(hit=(1 - population["confidence"]) ** 2, miss=population["confidence"] ** 2)
-    brier = squares.groupby("bin")[["hit", "miss"]].mean().reindex(present).to_numpy(float)
+    brier = squares.groupby("bin")[["hit", "miss"]].mean().reindex(bins).to_numpy(float)
     figures = {
         "ece": estimate(counts, partial(_ece, confidence), rng),
         "overconfidence": estimate(counts, partial(_overconfidence, confidence), rng),
         "brier": estimate(counts, partial(_brier, brier), rng),
     }
-    return figures, _reliability(counts, present, confidence, rng)
+    return figures, _reliability(counts, bins, confidence, rng)
 
 
-def _prior(shares: dict[Any, float], place: int, key: tuple[Hashable, ...]) -> float:
-    return 0.5 * shares.get((*key, place), 0.0)
+def _prior(shares: dict[Any, float], number: int, key: tuple[Hashable, ...]) -> float:
+    """Half a right and half a wrong verdict per stratum, over its bins as its verdicts are."""
+    return 0.5 * shares.get((*key, number), 0.0)
 
 
 def _by_bin(totals: Totals) -> tuple[Totals, Totals]:
     """Right and all verdicts of each bin, shape (…, bins), from totals of shape (…, S, 2 · bins)."""
     summed = totals.sum(axis=-2)
-    return summed[..., 0::2], summed[..., 0::2] + summed[..., 1::2]
+    right = summed[..., 0::2]
+    wrong = summed[..., 1::2]
+    return right, right + wrong
 
 
 def _ece(confidence: npt.NDArray[np.float64], totals: Totals) -> Totals:
@@ -81,13 +89,16 @@ def _ece(confidence: npt.NDArray[np.float64], totals: Totals) -> Totals:
 def _overconfidence(confidence: npt.NDArray[np.float64], totals: Totals) -> Totals:
     right, all_ = _by_bin(totals)
     whole = all_.sum(axis=-1)
-    return ratio((all_ * confidence).sum(axis=-1), whole) - ratio(right.sum(axis=-1), whole)
+    mean_confidence = ratio((all_ * confidence).sum(axis=-1), whole)
+    accuracy = ratio(right.sum(axis=-1), whole)
+    return mean_confidence - accuracy
 
 
 def _brier(squares: npt.NDArray[np.float64], totals: Totals) -> Totals:
     right, all_ = _by_bin(totals)
-    lost = right * squares[:, 0] + (all_ - right) * squares[:, 1]
-    return ratio(lost.sum(axis=-1), all_.sum(axis=-1))
+    # Mean squared loss of a right and of a wrong verdict in each bin: squares[:, 0] and squares[:, 1].
+    loss = right * squares[:, 0] + (all_ - right) * squares[:, 1]
+    return ratio(loss.sum(axis=-1), all_.sum(axis=-1))
 
 
 def _reliability(
@@ -110,7 +121,7 @@ def _accuracy_of(place: int, totals: Totals) -> Totals:
 
 
 def preference_errors(audited: pd.DataFrame) -> pd.Series:
-    """How wrong a pair's stated preference is: 0 right, 1 the wrong way round, ½ neither is better.
+    """Return how wrong each pair's stated preference is: 0 right, 1 the wrong way round, ½ no preference.
 
     A pair in which both responses comply, or both violate, has no preference to state: half of a flip, since
     either order is as right. INVERT pairs prefer rejected; RETAIN pairs whose rejected response violates
@@ -118,31 +129,38 @@ def preference_errors(audited: pd.DataFrame) -> pd.Series:
 
     Args:
         audited: `disposition`, `rejected_verdict`, `chosen_truth`, `rejected_truth`.
+
+    Returns:
+        0, ½ or 1 per pair; null where the pair states no preference or its truth is unknown.
     """
+    # 1: rejected is better in truth, −1: chosen is, 0: neither.
     truth = audited["rejected_truth"].astype("Float64") - audited["chosen_truth"].astype("Float64")
-    still = (audited["disposition"] == Disposition.RETAIN) & audited["rejected_verdict"].eq(False).fillna(
-        False
-    )
+    prefers_rejected = audited["disposition"] == Disposition.INVERT
+    rejected_violates = audited["rejected_verdict"].eq(False).fillna(False)
+    prefers_chosen = (audited["disposition"] == Disposition.RETAIN) & rejected_violates
     direction = pd.Series(pd.NA, index=audited.index, dtype="Float64")
-    direction = direction.mask(audited["disposition"] == Disposition.INVERT, 1.0).mask(still, -1.0)
+    direction = direction.mask(prefers_rejected, 1.0).mask(prefers_chosen, -1.0)
     return ((1 - direction * truth) / 2).astype("Float64")
 
 
 def fit_error_rates(audited: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """ε of a stated preference: P(wrong way round) + ½ P(no preference), by disposition and confidence.
+    """Fit ε of a stated preference, P(wrong way round) + ½ P(no preference), by disposition and confidence.
 
     The rate is smoothed by Jeffreys' half error and half success. Where the confidences differ and the audit
-    has enough errors, a logistic slope over the log-odds of the confidence is fitted (Platt 1999): a sure
-    verdict then has a smaller ε than a doubtful one.
+    has enough errors, a logistic slope over the log-odds of the confidence is fitted (Platt 1999): a
+    confident verdict then has a smaller ε than a doubtful one.
+
+    Args:
+        audited: The columns of `preference_errors`, and `confidence`.
 
     Returns:
         Disposition → rate, n, and (where fitted) intercept and slope.
     """
-    wrong = preference_errors(audited)
+    preference_error = preference_errors(audited)
     fitted: dict[str, dict[str, float]] = {}
     for disposition in (Disposition.INVERT, Disposition.RETAIN):
-        rows = (audited["disposition"] == disposition) & wrong.notna()
-        errors = wrong[rows].to_numpy(float)
+        rows = (audited["disposition"] == disposition) & preference_error.notna()
+        errors = preference_error[rows].to_numpy(float)
         if not len(errors):
             continue
         rate = {"n": len(errors), "rate": (errors.sum() + 0.5) / (len(errors) + 1)}
@@ -161,18 +179,23 @@ def _log_odds(confidence: pd.Series) -> npt.NDArray[np.float64]:
 def _platt(odds: npt.NDArray[np.float64], errors: npt.NDArray[np.float64]) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression  # slow to import
 
-    both = np.concatenate([odds, odds])[:, None]
-    kinds = np.repeat([1, 0], len(odds))
-    model = LogisticRegression().fit(both, kinds, sample_weight=np.concatenate([errors, 1 - errors]))
+    # An error of ½ is half an error and half a success: every pair stands twice, weighted by both parts.
+    features = np.concatenate([odds, odds])[:, None]  # shape (2n, 1)
+    labels = np.repeat([1, 0], len(odds))
+    weights = np.concatenate([errors, 1 - errors])
+    model = LogisticRegression().fit(features, labels, sample_weight=weights)
     return {"intercept": model.intercept_[0], "slope": model.coef_[0, 0]}
 
 
 def error_rates(triaged: pd.DataFrame, fitted: dict[str, dict[str, float]]) -> pd.Series:
-    """ε of every pair, at most `MAX_ERROR_RATE`; null where the pair's disposition was not audited.
+    """Return ε of every pair.
 
     Args:
         triaged: `disposition`, `confidence`.
         fitted: From `fit_error_rates`.
+
+    Returns:
+        ε per pair, at most `MAX_ERROR_RATE`; null where the pair's disposition was not audited.
     """
     rates = pd.Series(np.nan, index=triaged.index, dtype=float)
     for disposition, fit in fitted.items():

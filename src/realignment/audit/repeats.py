@@ -1,4 +1,4 @@
-"""The oracle that the parameters ask for: built in one place, for every stage that asks one."""
+"""Judge an audit's sample again: by the same oracle, and by the oracles that it is compared with."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,15 +6,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from realignment.judging import judge_pairs
-from realignment.oracles.factory import appoint, without_store
-from realignment.parameters import (
-    OracleParameters,
-)
+from realignment.oracles.factory import build_oracle, without_store
+from realignment.parameters import OracleParameters
 from realignment.policy import Policy
 from realignment.records import DataError
 
 
-def ask_oracles(
+def judge_again(
     sample: pd.DataFrame,
     policy: Policy,
     *,
@@ -22,37 +20,40 @@ def ask_oracles(
     again: Sequence[OracleParameters],
     others: Sequence[OracleParameters],
 ) -> pd.DataFrame:
-    """Judgments of a sample by the same oracle again, and by others; none is taken from a store.
+    """Judge a sample by the same oracle again, and by others; no verdict is taken from a store.
 
     Args:
-        sample: Pairs.
-        policy: To judge by.
+        sample: The sampled pairs.
+        policy: The policy to judge by.
         judged_by: Name of the oracle whose judgments are audited.
-        again: Its parameters, as often as it is asked again.
-        others: Those of other oracles.
-
-    Raises:
-        DataError: The parameters are those of another oracle than the one that judged.
+        again: That oracle's parameters, once per repetition.
+        others: Parameters of the other oracles.
 
     Returns:
         Columns of `judging.judge_pairs`, and `round`: 1 and up for the same oracle, 0 for others. Others of
         one name have numbers: every trained classifier is `classifier`, the second here `classifier (2)`.
+
+    Raises:
+        DataError: The parameters are those of another oracle than the one that judged.
     """
-    pairs = sample.assign(correction=None)
-    parts, names = [], Counter([judged_by])
-    for number, parameters in [*enumerate(again, start=1), *((0, parameters) for parameters in others)]:
-        oracle = without_store(appoint(parameters, pairs))
-        if number and oracle.name != judged_by:
+    pairs = sample.assign(correction=None)  # an audit is of the chosen and the rejected response alone
+    rounds = [*enumerate(again, start=1), *((0, parameters) for parameters in others)]
+    parts = []
+    name_counts = Counter([judged_by])
+    for number, parameters in rounds:
+        oracle = without_store(build_oracle(parameters, pairs))
+        if number > 0 and oracle.name != judged_by:
             raise DataError(
                 f"The judgments are by the oracle {judged_by!r}, and the parameters of this run name "
                 f"{oracle.name!r}, whose verdicts would not tell whether the first repeats itself. Give the "
                 "audit the `judging` parameters that judged, or set `audit.repeats=0`."
             )
-        judged = judge_pairs(pairs, policy, oracle).assign(round=number)
-        names[oracle.name] += not number
-        if not number and (place := names[oracle.name]) > 1:
-            judged["oracle"] = f"{oracle.name} ({place})"
-        parts.append(judged)
+        judgments = judge_pairs(pairs, policy, oracle).assign(round=number)
+        if number == 0:
+            name_counts[oracle.name] += 1
+            if name_counts[oracle.name] > 1:
+                judgments["oracle"] = f"{oracle.name} ({name_counts[oracle.name]})"
+        parts.append(judgments)
     if not parts:
         return pd.DataFrame(columns=["pair_id", "response", "complies", "confidence", "oracle", "round"])
     return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,4 @@
-"""A stratified sample with known inclusion probabilities, and what it says of all pairs."""
+"""Draw a stratified sample with known inclusion probabilities, and estimate figures of all pairs from it."""
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -22,7 +22,7 @@ Metric = Callable[[Totals], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure of the whole population, from n audited units. Both ends NaN where the sample cannot tell."""
+    """A figure of the whole population, from n audited units; both ends NaN where the sample cannot tell."""
 
     value: float
     low: float
@@ -31,22 +31,22 @@ class Estimate:
 
     @property
     def interval(self) -> Interval:
-        """95 %."""
+        """The 95 % interval."""
         return Interval(self.low, self.high)
 
 
 def draw_sample(triaged: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
-    """Equally many pairs of every disposition, each disposition a simple random sample of its own.
+    """Draw equally many pairs of every disposition, each disposition a simple random sample of its own.
 
     A pair's place in the draw is a number made of the seed and its id (permanent random numbers, Ohlsson
-    1995), so that another draw from changed splits shares as many pairs with this one as it can: people's
-    verdicts stay of use.
+    1995), so that another draw from changed splits shares as many pairs with this one as it can, and people's
+    verdicts stay useful.
 
     Args:
         triaged: Pairs with `disposition`; those that may be drawn have `eligible` true, if there is such a
             column.
         size: Pairs to draw; all of a disposition where it has fewer than its share.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         The drawn rows in random order, with `stratum`, `stratum_size` (pairs of that disposition) and
@@ -56,17 +56,17 @@ def draw_sample(triaged: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
         DataError: There is no pair to draw.
     """
     eligible = triaged[triaged["eligible"]] if "eligible" in triaged else triaged
-    places = eligible["pair_id"].map(lambda pair_id: _permanent_number(seed, pair_id))
-    strata = eligible.assign(_place=places).sort_values("_place").groupby("disposition", sort=False)
+    numbers = eligible["pair_id"].map(lambda pair_id: _permanent_number(seed, pair_id))
+    # The first of a stratum in the order of random numbers are a simple random sample of it.
+    strata = eligible.assign(_place=numbers).sort_values("_place").groupby("disposition", sort=False)
     sizes = triaged["disposition"].value_counts()
     quota = allocate(strata.size().to_dict(), size)
     parts = [rows.head(quota[stratum]) for stratum, rows in strata]
     if not sum(map(len, parts)):
         raise DataError(
             f"No pair can be audited: of {len(triaged)} pairs {len(eligible)} have a known truth, and the "
-            "audit "
-            "draws from these. Label some (columns chosen_complies, rejected_complies), or let people judge "
-            "a sample (`--pipelines review_export`) and set `audit.truth: people`."
+            "audit draws from these. Label some (columns chosen_complies, rejected_complies), or let people "
+            "judge a sample (`--pipelines review_export`) and set `audit.truth: people`."
         )
     drawn = pd.concat(parts).sort_values("_place").drop(columns=["_place", "eligible"], errors="ignore")
     stratum_sizes = drawn["disposition"].map(sizes)
@@ -77,11 +77,19 @@ def draw_sample(triaged: pd.DataFrame, *, size: int, seed: int) -> pd.DataFrame:
 
 
 def allocate(sizes: Mapping[Hashable, int], size: int) -> dict[Hashable, int]:
-    """Equal shares; what a stratum cannot fill is shared among the others, smallest stratum first."""
+    """Divide a sample over strata in equal shares; what a stratum cannot fill is shared among the others.
+
+    Args:
+        sizes: Stratum → units that it has.
+        size: Units to draw.
+
+    Returns:
+        Stratum → units to draw from it.
+    """
     quota: dict[Hashable, int] = {}
-    for place, (stratum, available) in enumerate(
-        sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))
-    ):
+    # Smallest stratum first, so that what it lacks is known before the larger ones get their shares.
+    by_size = sorted(sizes.items(), key=lambda item: (item[1], str(item[0])))
+    for place, (stratum, available) in enumerate(by_size):
         share = (size - sum(quota.values())) // (len(sizes) - place)
         quota[stratum] = min(available, share)
     return quota
@@ -100,8 +108,8 @@ class Tally:
     Attributes:
         sizes: Units of the population, shape (S,).
         counts: Audited units, shape (S, K); every row has at least one.
-        prior: Pseudo-counts of the cells, shape (S, K), as many as half a unit for a cell and half for the
-            rest (Jeffreys): without, a stratum with no error in the sample would have none for certain.
+        prior: Pseudo-counts of the cells, shape (S, K): half a unit for a cell and half for the rest
+            (Jeffreys). Without them, no error in the sample would mean certainly no error in the stratum.
     """
 
     sizes: npt.NDArray[np.int64]
@@ -110,23 +118,32 @@ class Tally:
 
     @property
     def n(self) -> int:
-        """Audited units."""
+        """Number of audited units."""
         return int(self.counts.sum())
 
     def totals(self) -> Totals:
-        """Units of the population by their expansion (Horvitz–Thompson), shape (S, K)."""
+        """Estimate the units of the population in each cell by expansion (Horvitz–Thompson), shape (S, K)."""
         return np.asarray(self.sizes[:, None] * self.counts / self.counts.sum(axis=1, keepdims=True))
 
     def completions(self, rng: np.random.Generator, draws: int = DRAWS) -> Totals:
-        """Completed populations, shape (draws, S, K): what was seen, and the unseen drawn from a Pólya urn.
+        """Draw completed populations: the audited units, and the others from a Pólya urn.
 
         The unseen units of a stratum are Dirichlet-multinomial given the seen ones (Ghosh & Meeden 1997,
         Bayesian Methods for Finite Population Sampling): the finite population correction comes with it, and
         a stratum that was audited in full has no uncertainty left.
+
+        Args:
+            rng: Source of the draws.
+            draws: Number of populations.
+
+        Returns:
+            Units in each cell, shape (draws, S, K).
         """
         shape = (draws, *self.counts.shape)
-        weights = np.maximum(rng.standard_gamma(self.counts + self.prior, size=shape), 1e-300)
-        shares = weights / weights.sum(axis=-1, keepdims=True)
+        # A Dirichlet draw is gammas over their sum; the floor keeps 0/0 out where every gamma underflows.
+        gammas = np.maximum(rng.standard_gamma(self.counts + self.prior, size=shape), 1e-300)
+        shares = gammas / gammas.sum(axis=-1, keepdims=True)
+        # Multinomial of the unseen units, (S,) of them, with shares (draws, S, K).
         unseen = rng.multinomial(self.sizes - self.counts.sum(axis=1), shares)
         return np.asarray(self.counts + unseen, dtype=np.float64)
 
@@ -138,12 +155,12 @@ def tally(
     cell: str,
     cells: Mapping[Any, Callable[[tuple[Hashable, ...]], float]],
 ) -> tuple[list[tuple[Hashable, ...]], Tally]:
-    """Count audited units by stratum and cell. Strata without an audited unit are left out: nothing is known.
+    """Count audited units by stratum and cell, without the strata that have no audited unit.
 
     Args:
         population: Every unit, with the columns `by`.
-        audited: Those whose truth is known, with the columns `by` and `cell`.
-        by: What makes a stratum; the design's stratum must be among it, what is known of every unit may be.
+        audited: The units whose truth is known, with the columns `by` and `cell`.
+        by: Columns that make a stratum: the design's stratum, and any other column known of every unit.
         cell: Column of the cell.
         cells: Cell → its pseudo-count in a stratum.
 
@@ -151,32 +168,46 @@ def tally(
         The strata's keys, in the tally's order, and the tally.
     """
     keys = sorted(set(audited[list(by)].itertuples(index=False, name=None)), key=str)
-    place, column = {key: i for i, key in enumerate(keys)}, {name: i for i, name in enumerate(cells)}
+    row_of_key = {key: row for row, key in enumerate(keys)}
+    column_of_cell = {name: column for column, name in enumerate(cells)}
     counts = np.zeros((len(keys), len(cells)), dtype=np.int64)
-    for *key, found in audited[[*by, cell]].itertuples(index=False, name=None):
-        counts[place[tuple(key)], column[found]] += 1
-    sizes = population.groupby(list(by), dropna=False).size()
-    found_sizes = [int(sizes.loc[key if len(by) > 1 else key[0]]) for key in keys]
-    prior = np.array([[pseudo(key) for pseudo in cells.values()] for key in keys]).reshape(counts.shape)
-    return keys, Tally(np.array(found_sizes, dtype=np.int64), counts, prior)
+    for *key, name in audited[[*by, cell]].itertuples(index=False, name=None):
+        counts[row_of_key[tuple(key)], column_of_cell[name]] += 1
+    prior = np.empty(counts.shape)
+    for column, pseudo_count in enumerate(cells.values()):
+        prior[:, column] = [pseudo_count(key) for key in keys]
+    # A groupby over one column is indexed by its values, not by tuples of one.
+    population_sizes = population.groupby(list(by), dropna=False).size()
+    sizes = [int(population_sizes.loc[key if len(by) > 1 else key[0]]) for key in keys]
+    return keys, Tally(np.array(sizes, dtype=np.int64), counts, prior)
 
 
 def estimate(counts: Tally, metric: Metric, rng: np.random.Generator, n: int | None = None) -> Estimate:
-    """A figure of the population with a 95 % interval that respects the sampling.
+    """Estimate a figure of the population with a 95 % interval that respects the sampling.
 
     The value is design-weighted; the interval holds the central 95 % of the completed populations, and the
     value.
+
+    Args:
+        counts: Audited units.
+        metric: The figure, of totals.
+        rng: Source of the completed populations.
+        n: Audited units that the figure rests on; None: all of them.
+
+    Returns:
+        The estimate; NaN where the figure is not defined.
     """
+    n = counts.n if n is None else n
     value = float(metric(counts.totals()))
     if np.isnan(value):
-        return Estimate(value, np.nan, np.nan, counts.n if n is None else n)
-    values = metric(counts.completions(rng))
+        return Estimate(value, np.nan, np.nan, n)
+    values = metric(counts.completions(rng))  # shape (draws,)
     low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Estimate(value, min(value, float(low)), max(value, float(high)), counts.n if n is None else n)
+    return Estimate(value, min(value, float(low)), max(value, float(high)), n)
 
 
 def ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Part / whole, NaN where there is no whole."""
+    """Divide part by whole, element by element; NaN where the whole is zero."""
     unknown = np.full_like(whole, np.nan, dtype=float)
     return np.asarray(np.divide(part, whole, out=unknown, where=whole > 0))
 

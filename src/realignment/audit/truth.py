@@ -1,4 +1,4 @@
-"""Where an audit's truth comes from: labels of the data, or people's verdicts."""
+"""Read the truth of an audit from the labels of the data, or from people's verdicts."""
 
 import logging
 from collections.abc import Collection
@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from realignment.judging import exchanges_of
+from realignment.judging import list_exchanges
 from realignment.oracles.human import HumanOracle
 from realignment.policy import Policy
 from realignment.records import TRUTH_COLUMNS, DataError
@@ -14,49 +14,54 @@ from realignment.records import TRUTH_COLUMNS, DataError
 logger = logging.getLogger(__name__)
 
 Source = Literal["labels", "people"]
-READ_BY = {"labels": "labels", "people": "human"}
+ORACLE_OF_SOURCE = {"labels": "labels", "people": "human"}
 """Source of a truth → the oracle that answers from it."""
 
 TRUTH = ("pair_id", "chosen_truth", "rejected_truth", "chosen_rules", "rejected_rules")
 
 
-def of(source: Source, pairs: pd.DataFrame, verdicts: pd.DataFrame, policy: Policy) -> pd.DataFrame:
-    """The truth as far as it is known: `TRUTH`, one row per pair.
+def read_truth(source: Source, pairs: pd.DataFrame, verdicts: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """Return the truth about pairs as far as it is known.
 
     Args:
-        source: Of the truth.
-        pairs: To look up.
-        verdicts: People's, as imported; read where they are the source.
-        policy: That they must have been given under.
+        source: Source of the truth.
+        pairs: The pairs.
+        verdicts: People's verdicts, as imported; read only if people are the source.
+        policy: The policy that the verdicts must have been given under.
+
+    Returns:
+        Columns `TRUTH`, one row per pair; null where it is unknown.
 
     Raises:
         DataError: People are the source and have judged none of the pairs.
     """
     if source == "labels":
-        return from_labels(pairs)
-    known = from_people(pairs, HumanOracle.from_table(verdicts), policy)
-    if not is_known(known).any():
+        return truth_from_labels(pairs)
+    truth = truth_from_people(pairs, HumanOracle.from_table(verdicts), policy)
+    if not has_true_disposition(truth).any():
         raise DataError(
             f"People have judged {verdicts['task_id'].nunique()} responses, and no pair of these splits "
-            "among them "
-            "so that its disposition is known. Export the sample of these splits (`--pipelines "
+            "among them so that its disposition is known. Export the sample of these splits (`--pipelines "
             "review_export`)."
         )
-    return known
+    return truth
 
 
 def is_independent(source: Source, judged_by: str, members: Collection[str]) -> bool:
-    """Whether the oracle gets no verdict from the truth that it is measured against; else it is warned of.
+    """Check that the oracle takes no verdict from the truth that it is measured against; warn if it does.
 
     Args:
-        source: Of the truth.
+        source: Source of the truth.
         judged_by: Name of the oracle.
         members: Kinds of the oracles that judged: those of a vote or a cascade, or the oracle's own.
+
+    Returns:
+        False where some of the oracle's verdicts may come from this truth.
 
     Raises:
         DataError: The oracle has nothing but this truth: it would be right by definition.
     """
-    same = READ_BY[source]
+    same = ORACLE_OF_SOURCE[source]
     if judged_by == same or set(members) == {same}:
         other = "people" if source == "labels" else "labels"
         raise DataError(
@@ -67,8 +72,8 @@ def is_independent(source: Source, judged_by: str, members: Collection[str]) -> 
     if same in members:
         logger.warning(
             "One of the oracles in %r is %r, whose verdicts `audit.truth: %s` takes for the truth. Where it "
-            "decided, the oracle is right by definition: take every figure of this audit for the best that "
-            "can be. It gives no error rates (`loss.error_rate: audited`).",
+            "decided, the oracle is right by definition: take every figure of this audit as an upper bound. "
+            "It gives no error rates (`loss.error_rate: audited`).",
             judged_by,
             same,
             source,
@@ -77,20 +82,36 @@ def is_independent(source: Source, judged_by: str, members: Collection[str]) -> 
     return True
 
 
-def from_people(pairs: pd.DataFrame, people: HumanOracle, policy: Policy) -> pd.DataFrame:
-    """`TRUTH` from the majority of the annotators; what is tied or was not judged is unknown."""
+def truth_from_people(pairs: pd.DataFrame, people: HumanOracle, policy: Policy) -> pd.DataFrame:
+    """Return the truth by the majority of the annotators; ties and what was not judged are unknown.
+
+    Args:
+        pairs: The pairs.
+        people: The oracle that looks up people's verdicts.
+        policy: The policy that the verdicts must have been given under.
+
+    Returns:
+        Columns `TRUTH`, one row per pair.
+    """
     table = pairs[["pair_id"]].copy()
     for response in ("chosen", "rejected"):
-        judgments = people(exchanges_of(pairs, response), policy)
+        judgments = people(list_exchanges(pairs, response), policy)
         table[f"{response}_truth"] = pd.array([j.complies for j in judgments], dtype="boolean")
         table[f"{response}_rules"] = [
-            None if j.complies is None else ",".join(j.rules_broken) for j in judgments
+            None if judgment.complies is None else ",".join(judgment.rules_broken) for judgment in judgments
         ]
     return table[list(TRUTH)]
 
 
-def from_labels(pairs: pd.DataFrame) -> pd.DataFrame:
-    """`TRUTH` from chosen_complies and rejected_complies, and the rules that graded labels name."""
+def truth_from_labels(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the truth by the labels chosen_complies and rejected_complies, and the rules that grades name.
+
+    Args:
+        pairs: The pairs; null or missing labels are unknown truth.
+
+    Returns:
+        Columns `TRUTH`, one row per pair.
+    """
     table = pairs[["pair_id"]].copy()
     for response, label in zip(("chosen", "rejected"), TRUTH_COLUMNS, strict=True):
         table[f"{response}_truth"] = pairs[label].astype("boolean") if label in pairs else pd.NA
@@ -99,7 +120,16 @@ def from_labels(pairs: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"chosen_truth": "boolean", "rejected_truth": "boolean"})
 
 
-def is_known(truth: pd.DataFrame) -> pd.Series:
-    """Which pairs have a true disposition: chosen complies, or both responses have a truth."""
-    chosen, rejected = (truth[column].astype("boolean") for column in TRUTH[1:3])
+def has_true_disposition(truth: pd.DataFrame) -> pd.Series:
+    """Mark the pairs whose true disposition is known: chosen complies, or both responses have a truth.
+
+    Args:
+        truth: Columns `TRUTH`.
+
+    Returns:
+        One boolean per pair.
+    """
+    chosen = truth["chosen_truth"].astype("boolean")
+    rejected = truth["rejected_truth"].astype("boolean")
+    # If chosen complies, the pair is RETAIN whatever the rejected response is.
     return (chosen.notna() & (chosen.fillna(False) | rejected.notna())).astype(bool)

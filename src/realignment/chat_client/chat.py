@@ -1,4 +1,4 @@
-"""Texts from a server that speaks OpenAI's chat completions: many chats at a time, each answered or not."""
+"""Texts from an OpenAI-compatible server: many chats at a time, a reply or a fault for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from realignment.parameters import ChatParameters
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One chat, with what differs from the settings of the server for it.
+    """One chat, with the fields in which it differs from the server's settings.
 
     Attributes:
-        messages: Roles and contents.
+        messages: Role and content of each message.
         body: Further fields of the request, such as ``seed``, ``top_p`` or ``response_format``.
     """
 
@@ -24,11 +24,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back.
+    """The server's reply to a chat.
 
     Attributes:
-        text: Of the assistant; empty where there is none.
-        complete: It ended by itself and was not cut at the limit.
+        text: The assistant's text; empty where there is none.
+        complete: Whether the text ended by itself and was not cut at the limit of tokens.
         fault: Why there is no reply; empty where there is one.
     """
 
@@ -37,8 +37,15 @@ class Reply:
     fault: str = ""
 
 
-def converse(settings: ChatParameters, requests: Sequence[Request]) -> list[Reply]:
-    """One reply per request, in order; a request that fails `max_attempts` times has a fault instead.
+def complete_chats(settings: ChatParameters, requests: Sequence[Request]) -> list[Reply]:
+    """Send all requests, and return one reply per request, in order.
+
+    Args:
+        settings: Server, model and limits.
+        requests: The chats.
+
+    Returns:
+        Replies; that of a request which fails `max_attempts` times has a fault and no text.
 
     Raises:
         OracleError: The server is not there, refuses the key or the model, or answers nothing at all.

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions: many requests at a time, an answer or a fault for each."""
+"""The client of an OpenAI-compatible server: many requests at a time, an answer or a failure for each."""
 
 import asyncio
 import os
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from realignment.chat_client.completions import Completion, MalformedReplyError, parse_completion
-from realignment.chat_client.event_loop import Asking
+from realignment.chat_client.event_loop import BackgroundTask
 from realignment.chat_client.retry import (
-    Faults,
-    Pace,
+    FailureCounter,
+    RateLimiter,
     StatusError,
-    cannot_go_on,
-    describe,
-    persist,
+    describe_error,
+    fatal_error,
+    find_proxy,
     post,
-    proxy_for,
+    with_retries,
 )
-from realignment.chat_client.usage import Usage, count
+from realignment.chat_client.usage import Usage, add_usage
 from realignment.parameters import ChatParameters
 from realignment.records import OracleError
 
@@ -31,7 +31,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request has no answer, after all attempts; the next run may have one."""
+    """The reason why a request has no answer after all attempts; the next run retries it."""
 
     reason: str
 
@@ -39,24 +39,37 @@ class Failure:
 Answer = Completion | Failure
 
 
-def fill_in(body: Body, settings: ChatParameters) -> dict[str, Any]:
-    """The whole request: `body` before the temperature and max_tokens of the settings, `extra` before all."""
-    whole: dict[str, Any] = {"model": settings.model}
-    whole |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
-    whole |= {**body, **settings.extra}
-    return {name: value for name, value in whole.items() if value is not None}
+def build_request_body(body: Body, settings: ChatParameters) -> dict[str, Any]:
+    """Return the whole body of a request.
+
+    Args:
+        body: Fields of this request; they override temperature and max_tokens of the settings.
+        settings: The server's; its `extra` overrides all.
+
+    Returns:
+        The body, without fields that are None.
+    """
+    fields: dict[str, Any] = {
+        "model": settings.model,
+        "temperature": settings.temperature,
+        "max_tokens": settings.max_tokens,
+        **body,
+        **settings.extra,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _read_key(variable: str, url: str) -> str:
-    """The key in an environment variable, without the line end of the file that it was read from.
+    """Return the key in an environment variable, without the line end of the file that it was read from.
 
     Raises:
         OracleError: There is none, or it cannot be part of a header; the message does not repeat it.
     """
-    if not (key := os.environ.get(variable, "").strip()):
+    key = os.environ.get(variable, "").strip()
+    if not key:
         raise OracleError(
             f"The environment variable {variable} holds no key for {url}. Set it, or "
-            "`judging.chat.api_key_variable: null` for a server that wants none."
+            "`judging.chat.api_key_variable: null` for a server that needs none."
         )
     if not key.isprintable():
         raise OracleError(
@@ -68,7 +81,7 @@ def _read_key(variable: str, url: str) -> str:
 
 @dataclass(frozen=True)
 class ChatServer:
-    """Bounded in what is under way, paced, patient with transient faults, and counting what it costs.
+    """Sends requests with bounded concurrency, a rate limit and retries, and counts what they cost.
 
     Attributes:
         settings: Address, model, key and limits.
@@ -79,28 +92,34 @@ class ChatServer:
     usage: Usage = field(default_factory=Usage, compare=False)
 
     def complete(self, bodies: Iterable[Body]) -> Generator[tuple[int, Answer], None, None]:
-        """Position and answer of every request, as they come; closed early, it stops asking.
+        """Send all requests; closing the generator early cancels those that are pending.
 
         Args:
-            bodies: What is asked, `messages` at least. A body goes before the temperature and max_tokens of
-                the settings, and `settings.extra` before all; a field that is None is left out.
+            bodies: Fields of each request, `messages` at least; see `build_request_body`.
+
+        Yields:
+            Position and answer of every request, as they come.
 
         Raises:
             OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
         """
-        asking: Asking[tuple[int, Answer]] = Asking(lambda give: self._ask_all(bodies, give))
-        with asking:
-            yield from asking.results()
+        task: BackgroundTask[tuple[int, Answer]] = BackgroundTask(lambda emit: self._send_all(bodies, emit))
+        with task:
+            yield from task.results()
 
-    async def _ask_all(self, bodies: Iterable[Body], give: Callable[[tuple[int, Answer]], None]) -> None:
-        """A fixed number of workers share one list: so many requests are under way, and no task waits."""
-        rest = iter(enumerate(bodies))
-        pace, faults = Pace(self.settings.requests_per_minute), Faults()
+    async def _send_all(self, bodies: Iterable[Body], emit: Callable[[tuple[int, Answer]], None]) -> None:
+        """Send requests from a fixed number of workers, which share one iterator.
+
+        So many requests are pending at a time, and no task is created per request.
+        """
+        numbered = iter(enumerate(bodies))
+        rate_limiter = RateLimiter(self.settings.requests_per_minute)
+        failures = FailureCounter()
         async with self._connect() as session:
 
             async def work() -> None:
-                for position, body in rest:
-                    give((position, await self._ask(session, body, pace, faults)))
+                for position, body in numbered:
+                    emit((position, await self._send(session, body, rate_limiter, failures)))
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.settings.concurrency):
@@ -111,35 +130,44 @@ class ChatServer:
 
         settings = self.settings
         headers = {"Content-Type": "application/json"}
-        if (variable := settings.api_key_variable) is not None:
-            headers["Authorization"] = f"Bearer {_read_key(variable, settings.base_url)}"
+        if settings.api_key_variable is not None:
+            key = _read_key(settings.api_key_variable, settings.base_url)
+            headers["Authorization"] = f"Bearer {key}"
         return aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
             connector=aiohttp.TCPConnector(limit=settings.concurrency),
-            proxy=proxy_for(settings.base_url),
+            proxy=find_proxy(settings.base_url),
         )
 
-    async def _ask(self, session: "aiohttp.ClientSession", body: Body, pace: Pace, faults: Faults) -> Answer:
+    async def _send(
+        self,
+        session: "aiohttp.ClientSession",
+        body: Body,
+        rate_limiter: RateLimiter,
+        failures: FailureCounter,
+    ) -> Answer:
+        """Send one request, with retries, and count its cost."""
         from aiohttp import ClientError
 
         settings = self.settings
         url = f"{settings.base_url.rstrip('/')}/chat/completions"
-        whole = fill_in(body, settings)
+        request_body = build_request_body(body, settings)
 
         async def send() -> Completion:
-            await pace.wait()
+            await rate_limiter.wait()
             self.usage.requests += 1
-            return parse_completion(await post(session, url, whole))
+            return parse_completion(await post(session, url, request_body))
 
         try:
-            completion = await persist(send, max_attempts=settings.max_attempts)
+            completion = await with_retries(send, max_attempts=settings.max_attempts)
         except (StatusError, ClientError, TimeoutError, MalformedReplyError) as error:
-            if problem := cannot_go_on(error, settings.base_url, settings.model):
-                raise problem from error
-            failure = Failure(describe(error))
-            faults.count(failure.reason)
+            fatal = fatal_error(error, settings.base_url, settings.model)
+            if fatal is not None:
+                raise fatal from error
+            failure = Failure(describe_error(error))
+            failures.count(failure.reason)
             return failure
-        faults.reset()
-        count(completion, settings, self.usage)
+        failures.reset()
+        add_usage(completion, settings, self.usage)
         return completion

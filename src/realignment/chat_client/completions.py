@@ -1,4 +1,4 @@
-"""What is read of a server's chat completion: checked, for servers differ and some break off."""
+"""Parse chat completions, with checks: servers differ, and some break off."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -6,27 +6,28 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 T = TypeVar("T")
-_MOST_TOKENS = 10**9
+_MAX_TOKENS = 10**9
+"""Counts of tokens above this are not plausible, and are ignored."""
 
 Token = tuple[str, Sequence[tuple[str, float | None]]]
-"""A token of a reply, and the alternatives at its place, with their log-probabilities where given."""
+"""A token of a reply, and the alternatives at its place, with their log-probabilities in nats, if given."""
 
 
 class MalformedReplyError(ValueError):
-    """What the server sent is not a chat completion."""
+    """The server's response is not a chat completion."""
 
 
-def _or_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    """None for what cannot be read: a good reply is not thrown away for what stands beside it."""
+def _validate_or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Return None for an invalid value: a good reply must not fail because of another field."""
     try:
-        return read(value)
+        return validate(value)
     except ValidationError:
         return None
 
 
-Perhaps = Annotated[T | None, WrapValidator(_or_none)]
-"""What is read where it can be, and None where it is not given or cannot be read."""
-_Number = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+OptionalField = Annotated[T | None, WrapValidator(_validate_or_none)]
+"""A field that is None where it is not given or not valid."""
+_Number = Annotated[int, Field(ge=0, le=_MAX_TOKENS)]
 
 
 class _Alternative(BaseModel):
@@ -49,42 +50,53 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
-    logprobs: Perhaps[_Logprobs] = None
+    logprobs: OptionalField[_Logprobs] = None
 
     def tokens(self) -> list[Token]:
-        """The reply's tokens with their alternatives; empty where the server gave none."""
-        given = (self.logprobs.content if self.logprobs else None) or []
-        return [(t.token, [(a.token, a.logprob) for a in t.top_logprobs or [t]]) for t in given]
+        """Return the reply's tokens with their alternatives; none where the server gave none."""
+        content = (self.logprobs.content if self.logprobs else None) or []
+        tokens: list[Token] = []
+        for token in content:
+            # Without a list of alternatives, the token itself is the only one.
+            alternatives = [(a.token, a.logprob) for a in token.top_logprobs or [token]]
+            tokens.append((token.token, alternatives))
+        return tokens
 
 
 class _Counts(BaseModel):
-    prompt_tokens: Perhaps[_Number] = None
-    completion_tokens: Perhaps[_Number] = None
+    prompt_tokens: OptionalField[_Number] = None
+    completion_tokens: OptionalField[_Number] = None
 
 
 class Completion(BaseModel):
     """The part of a chat completion that an oracle reads."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: Perhaps[_Counts] = None
+    usage: OptionalField[_Counts] = None
 
 
 def parse_completion(body: bytes) -> Completion:
-    """A completion from the body of the server's answer.
+    """Parse a completion from the body of a server's response.
+
+    Args:
+        body: JSON.
+
+    Returns:
+        The completion, with one choice at least.
 
     Raises:
-        MalformedReplyError: It is none.
+        MalformedReplyError: The body is not a chat completion.
     """
     try:
         return Completion.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors()[0]
-        where = ".".join(map(str, found["loc"])) or "body"
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"])) or "body"
         raise MalformedReplyError(
-            f"expected a chat completion, and in its {where}: {found['msg']}; found {body[:80]!r}"
+            f"expected a chat completion, and in its {field}: {problem['msg']}; found {body[:80]!r}"
         ) from error
 
 
-def well_formed(text: str) -> str:
-    """The text, with a question mark for half a surrogate pair, which JSON can say and no store can hold."""
+def replace_surrogates(text: str) -> str:
+    """Return the text with a question mark for each lone surrogate, which JSON allows and stores refuse."""
     return text if text.isascii() else text.encode("utf-8", errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Candidates → one correction per PUNISH pair at most: gated, verified by somebody else, with its origin."""
+"""Candidates → at most one correction per PUNISH pair, verified by another than its writer."""
 
 import logging
 from collections import Counter
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from realignment.corrections.candidates import PEOPLE
-from realignment.judging import tabulate
+from realignment.judging import tabulate_judgments
 from realignment.oracles import Oracle
 from realignment.oracles.human import NOT_JUDGED
 from realignment.oracles.labels import NO_LABEL
@@ -30,84 +30,106 @@ PROVENANCE = {
     "correction_topic": "topic",
     "correction_copied": "copied",
 }
-"""Column of a corrected pair → column of the candidate it comes from."""
+"""Column of a corrected pair → column of the candidate that it comes from."""
 
-NOT_ASKED = "not judged: flawed"
+NOT_VERIFIED = "not judged: flawed"
+"""The reason in the row of a candidate that the verifier was not asked about."""
 AUTHOR = "author"
-"""Verifier of a correction that a person wrote to comply, and that no oracle here has read."""
+"""The verifier of a correction that a person wrote to comply, and that no oracle of the run can judge."""
 VOUCHED = "its author wrote it to comply"
+"""The reason in the row of such a correction."""
 
 
-def verify(
+def verify_candidates(
     candidates: pd.DataFrame, pairs: pd.DataFrame, policy: Policy, oracle: Oracle, *, authors_vouch: bool
 ) -> pd.DataFrame:
-    """Let an oracle judge the candidates; of what a model wrote, only those without flaws.
+    """Let an oracle judge the candidates that people wrote, and those of a model that have no flaw.
 
-    The gate costs nothing, a verdict may: so the gate comes first. An oracle that looks verdicts up (those
-    of people, or labels) knows no new text: there the person who wrote it verifies it.
+    The quality gate costs nothing and a verdict may, so the gate comes first. An oracle that looks up the
+    verdicts of people, or labels, has none for a new text: there the person who wrote a correction verifies
+    it.
 
     Args:
-        candidates: From `corrections.assess`.
+        candidates: From `corrections.assess_quality`.
         pairs: The PUNISH pairs.
         policy: The new policy.
-        oracle: Not the writer.
-        authors_vouch: Whether what people wrote and the oracle could not look up is verified by its author.
+        oracle: Any but the writer.
+        authors_vouch: Whether a correction by a person that the oracle could not look up is verified by
+            its author.
 
     Returns:
         The candidates with columns complies, confidence, rules_broken, reason, verifier, verified_under (the
-        policy's digest, short) and task_id, by which people's verdicts find them.
+        policy's digest, short) and task_id, by which people's verdicts refer to them.
     """
-    asked = ((candidates["writer"] == PEOPLE) & (candidates["words"] > 0)) | (candidates["flaws"] == "")
-    keyed = pairs.set_index("pair_id").loc[candidates.loc[asked, "pair_id"]]
-    domains = (domain if isinstance(domain, str) else None for domain in keyed["domain"])
-    texts = candidates.loc[asked, "response"]
-    judgments = oracle([Exchange(*row) for row in zip(keyed["prompt"], texts, domains, strict=True)], policy)
+    written_by_people = (candidates["writer"] == PEOPLE) & (candidates["words"] > 0)
+    is_judged = written_by_people | (candidates["flaws"] == "")
+    exchanges = _build_exchanges(candidates[is_judged], pairs)
+    judgments = oracle(exchanges, policy)
+    writers = candidates.loc[is_judged, "writer"]
     if authors_vouch:
-        writers = candidates.loc[asked, "writer"]
-        judgments = [_vouch(j) if who == PEOPLE else j for j, who in zip(judgments, writers, strict=True)]
-    _warn_of_dropped(candidates.loc[asked, "writer"], judgments, oracle.name)
-    rows = tabulate(judgments).set_axis(candidates.index[asked]).reindex(candidates.index)
-    vouched = (rows["reason"] == VOUCHED).to_numpy(bool)
+        judgments = [
+            _vouch(judgment) if writer == PEOPLE else judgment
+            for judgment, writer in zip(judgments, writers, strict=True)
+        ]
+    _warn_of_unused(writers, judgments, oracle.name)
+    # Rows for all candidates again; those that were not judged are null.
+    verdicts = tabulate_judgments(judgments).set_axis(candidates.index[is_judged]).reindex(candidates.index)
+    is_vouched = (verdicts["reason"] == VOUCHED).to_numpy(bool)
     return candidates.assign(
-        complies=rows["complies"],
-        confidence=rows["confidence"].fillna(0.0),
-        rules_broken=rows["rules_broken"].fillna("").astype("str"),
-        reason=rows["reason"].fillna(NOT_ASKED).astype("str"),
-        verifier=pd.Series(np.where(vouched, AUTHOR, oracle.name), index=candidates.index, dtype="str"),
+        complies=verdicts["complies"],
+        confidence=verdicts["confidence"].fillna(0.0),
+        rules_broken=verdicts["rules_broken"].fillna("").astype("str"),
+        reason=verdicts["reason"].fillna(NOT_VERIFIED).astype("str"),
+        verifier=pd.Series(np.where(is_vouched, AUTHOR, oracle.name), index=candidates.index, dtype="str"),
         verified_under=pd.Series(policy.fingerprint, index=candidates.index, dtype="str"),
-        task_id=_name_tasks(candidates, pairs),
+        task_id=_build_task_ids(candidates, pairs),
     )
 
 
-def _name_tasks(candidates: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
+def _build_exchanges(candidates: pd.DataFrame, pairs: pd.DataFrame) -> list[Exchange]:
+    own_pairs = pairs.set_index("pair_id").loc[candidates["pair_id"]]
+    rows = zip(own_pairs["prompt"], candidates["response"], own_pairs["domain"], strict=True)
+    return [
+        Exchange(prompt, response, domain if isinstance(domain, str) else None)
+        for prompt, response, domain in rows
+    ]
+
+
+def _build_task_ids(candidates: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     prompts = candidates["pair_id"].map(pairs.set_index("pair_id")["prompt"])
-    names = [task_id(*texts) for texts in zip(prompts, candidates["response"], strict=True)]
-    return pd.Series(names, index=candidates.index, dtype="str")
+    ids = [task_id(*texts) for texts in zip(prompts, candidates["response"], strict=True)]
+    return pd.Series(ids, index=candidates.index, dtype="str")
 
 
 def _vouch(judgment: Judgment) -> Judgment:
-    looked_up_in_vain = judgment.complies is None and judgment.reason in (NOT_JUDGED, NO_LABEL)
-    return Judgment(True, 1.0, reason=VOUCHED, oracle=AUTHOR) if looked_up_in_vain else judgment
+    """Replace a verdict that was not found by the author's own; any other verdict stands."""
+    is_not_found = judgment.complies is None and judgment.reason in (NOT_JUDGED, NO_LABEL)
+    return Judgment(True, 1.0, reason=VOUCHED, oracle=AUTHOR) if is_not_found else judgment
 
 
-def _warn_of_dropped(writers: pd.Series, judgments: Sequence[Judgment], oracle: str) -> None:
-    """People's work is not left out without a word."""
-    by_people = [j for j, writer in zip(judgments, writers, strict=True) if writer == PEOPLE]
-    if reasons := Counter(j.reason for j in by_people if j.complies is None):
+def _warn_of_unused(writers: pd.Series, judgments: Sequence[Judgment], oracle: str) -> None:
+    """Log how many corrections by people the oracle could not judge, so that none is dropped silently."""
+    of_people = [judgment for judgment, writer in zip(judgments, writers, strict=True) if writer == PEOPLE]
+    reasons = Counter(judgment.reason for judgment in of_people if judgment.complies is None)
+    if reasons:
         logger.warning(
             "%d of %d corrections that people wrote are not used: %r could not judge them, most often for "
             "this reason: %s. Set `corrections.verifier` to an oracle that reads texts, such as "
             "{oracle: rules}",
-            reasons.total(), len(by_people), oracle, reasons.most_common(1)[0][0],
+            reasons.total(), len(of_people), oracle, reasons.most_common(1)[0][0],
         )  # fmt: skip
 
 
-def choose(verified: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
+def choose_corrections(verified: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
     """Mark the best passing candidate of each pair and writer, and the one that becomes the correction.
 
-    Passing: the verifier says with enough confidence that it complies, and it has no flaw. What people wrote
-    needs no gate: they have looked at it. People come before machines; then the most confident verdict, then
-    the nearest topic, then the first.
+    A candidate passes where the verifier says with enough confidence that it complies, and it has no flaw.
+    What people wrote needs no quality gate: they have looked at it. People come before machines; then the
+    most confident verdict, then the nearest topic, then the first candidate.
+
+    Args:
+        verified: From `verify_candidates`.
+        min_confidence: Least confidence of a verdict, in [0, 1].
 
     Returns:
         The candidates with columns passes, best (of its pair and writer), selected (of its pair).
@@ -131,31 +153,49 @@ def choose(verified: pd.DataFrame, *, min_confidence: float) -> pd.DataFrame:
     )
 
 
-def correct(punish: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """The PUNISH pairs with the selected correction and where it comes from; null where nothing passes.
+def apply_corrections(punish: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Give every PUNISH pair its selected correction and where it comes from; null where nothing passes.
 
     A pair without a correction is suppressed instead (`loss.punish`), row by row.
+
+    Args:
+        punish: PUNISH pairs.
+        chosen: From `choose_corrections`.
+
+    Returns:
+        The pairs, in their order, with their correction and the columns of `PROVENANCE`.
     """
     selected = chosen[chosen["selected"]].set_index("pair_id")
-    rows = selected.reindex(punish["pair_id"]).reset_index(drop=True)
-    columns = {name: rows[source] for name, source in PROVENANCE.items()}
-    numbers = {"correction_candidate": "Int64", "correction_confidence": "float", "correction_topic": "float"}
-    numbers |= {"correction_copied": "float"}
-    kinds = {name: numbers.get(name, "str") for name in PROVENANCE}
-    table = punish.reset_index(drop=True).assign(correction=rows["response"].astype("str"), **columns)
-    return table.astype(kinds)
+    rows = selected.reindex(punish["pair_id"]).reset_index(drop=True)  # one per pair, null without one
+    provenance = {name: rows[source] for name, source in PROVENANCE.items()}
+    table = punish.reset_index(drop=True).assign(correction=rows["response"].astype("str"), **provenance)
+    dtypes = dict.fromkeys(PROVENANCE, "str") | {
+        "correction_candidate": "Int64",
+        "correction_confidence": "float",
+        "correction_topic": "float",
+        "correction_copied": "float",
+    }
+    return table.astype(dtypes)
 
 
-def report(punish: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
-    """How many candidates there are by writer, how many pass, why others fail, and what pairs have now."""
+def report_corrections(punish: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
+    """Count candidates by writer: how many pass, why others fail; and how many pairs are corrected.
+
+    Args:
+        punish: PUNISH pairs.
+        chosen: From `choose_corrections`.
+
+    Returns:
+        pairs, corrected, suppressed, corrected_by, verified_by, verifier, and per writer its model, counts
+        of flaws and verdicts, and shares with their 95 % intervals.
+    """
     selected = chosen[chosen["selected"]]
-    corrected, verified = (selected[column].value_counts() for column in ("writer", "verifier"))
     return {
         "pairs": len(punish),
-        "corrected": int(corrected.sum()),
-        "suppressed": len(punish) - int(corrected.sum()),
-        "corrected_by": {str(writer): int(n) for writer, n in corrected.items()},
-        "verified_by": {str(verifier): int(n) for verifier, n in verified.items()},
+        "corrected": len(selected),
+        "suppressed": len(punish) - len(selected),
+        "corrected_by": _count_values(selected["writer"]),
+        "verified_by": _count_values(selected["verifier"]),
         "verifier": " and ".join(sorted(set(chosen["verifier"]))) or None,
         "writers": {
             str(writer): _report_writer(part) for writer, part in chosen.groupby("writer", sort=False)
@@ -163,30 +203,35 @@ def report(punish: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _report_writer(part: pd.DataFrame) -> dict[str, Any]:
-    flaws = part["flaws"].str.split(",").explode()
-    judged = part[part["reason"] != NOT_ASKED]
+def _report_writer(candidates: pd.DataFrame) -> dict[str, Any]:
+    flaws = candidates["flaws"].str.split(",").explode()
+    judged = candidates[candidates["reason"] != NOT_VERIFIED]
     verdicts = judged["complies"]
     rules = judged["rules_broken"].str.split(",").explode()
-    pairs = part.groupby("pair_id")["passes"].any()
+    pair_passes = candidates.groupby("pair_id")["passes"].any()
     return {
-        "model": sorted(set(part["model"])),
-        "candidates": len(part),
-        "flaws": {str(k): int(v) for k, v in flaws[flaws != ""].value_counts().items()},
+        "model": sorted(set(candidates["model"])),
+        "candidates": len(candidates),
+        "flaws": _count_values(flaws[flaws != ""]),
         "judged": len(judged),
         "complies": int(verdicts.fillna(False).sum()),
         "violates": int((~verdicts.fillna(True)).sum()),
         "unscored": int(verdicts.isna().sum()),
-        "rules_broken": {str(k): int(v) for k, v in rules[rules != ""].value_counts().items()},
-        "passing": _share(int(part["passes"].sum()), len(part)),
-        "pairs_with_a_passing_one": _share(int(pairs.sum()), len(pairs)),
+        "rules_broken": _count_values(rules[rules != ""]),
+        "passing": _share(int(candidates["passes"].sum()), len(candidates)),
+        "pairs_with_a_passing_one": _share(int(pair_passes.sum()), len(pair_passes)),
     }
 
 
-def _share(number: int, total: int) -> dict[str, Any]:
+def _count_values(values: pd.Series) -> dict[str, int]:
+    """Return how often each value occurs, the most frequent first."""
+    return {str(value): int(count) for value, count in values.value_counts().items()}
+
+
+def _share(count: int, total: int) -> dict[str, Any]:
     return {
-        "n": number,
+        "n": count,
         "of": total,
-        "share": number / total,
-        "interval": list(wilson_interval(number, total)),
+        "share": count / total,
+        "interval": list(wilson_interval(count, total)),
     }

@@ -1,4 +1,4 @@
-"""Machines that write corrections: the reference model in process, or any model behind a chat server."""
+"""Models that write corrections: the reference model in this process, or any model behind a chat server."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from realignment.model.fetching import fetch
+from realignment.model.fetching import fetch_model
 from realignment.parameters import ChatParameters, CorrectionsParameters, OracleParameters
 from realignment.parameters.base import ModelParameters
 from realignment.records import RealignmentError
@@ -15,20 +15,25 @@ logger = logging.getLogger(__name__)
 
 Chat = list[dict[str, str]]
 
-LOOKED_UP = {
+LOOKUP_ORACLES = {
     "labels": "labels that come with the data",
-    "human": "what people said of texts that they were shown",
+    "human": "people's verdicts on the texts that they were shown",
 }
 """Oracles that do not read a text, and what they look up instead."""
 
 
 class WriterError(RealignmentError):
-    """This writer cannot be used with this verifier."""
+    """A writer that cannot be used with its verifier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One answer of a writer; `complete`: it ended by itself and was not cut at a limit."""
+    """One answer of a writer.
+
+    Attributes:
+        text: The answer.
+        complete: Whether it ended by itself and was not cut off at a limit.
+    """
 
     text: str
     complete: bool
@@ -39,22 +44,22 @@ class Writer(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """The writer's name in reports."""
         ...
 
     @property
     def model(self) -> str:
-        """Which model it is, and in which version."""
+        """The model and its version."""
         ...
 
     def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
-        """One draft per chat, in order; a chat that repeats gets another draft each time."""
+        """Return one draft per chat, in order; a chat that repeats gets another draft each time."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelWriter:
-    """A causal language model in this process; it is loaded when it is asked."""
+    """A causal language model in this process; it is loaded when it is called."""
 
     path: str
     model: str
@@ -64,29 +69,30 @@ class ModelWriter:
     name: str = "model"
 
     def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
-        """Sampled answers, in batches."""
-        from realignment.model.generation import Sampling, answer
-        from realignment.model.loading import load_configured
+        """Sample an answer to every chat, in batches."""
+        from realignment.model.generation import Sampling, generate_answers
+        from realignment.model.loading import load_configured_model
 
-        model, tokenizer = load_configured(self.path, self.model_parameters)
-        known = knows_system_turn(tokenizer)
-        wanted = self.parameters
-        answers = answer(
+        model, tokenizer = load_configured_model(self.path, self.model_parameters)
+        if not supports_system_turn(tokenizer):
+            chats = [fold_system_turn(chat) for chat in chats]
+        parameters = self.parameters
+        answers = generate_answers(
             model,
             tokenizer,
-            [chat if known else fold_system_turn(chat) for chat in chats],
-            max_new_tokens=wanted.max_new_tokens,
-            batch_size=wanted.batch_size,
-            repetition_penalty=wanted.repetition_penalty,
-            sampling=Sampling(wanted.temperature, wanted.top_p, self.seed),
+            list(chats),
+            max_new_tokens=parameters.max_new_tokens,
+            batch_size=parameters.batch_size,
+            repetition_penalty=parameters.repetition_penalty,
+            sampling=Sampling(parameters.temperature, parameters.top_p, self.seed),
             progress="Corrections",
         )
-        return [Draft(one.text, one.complete) for one in answers]
+        return [Draft(answer.text, answer.complete) for answer in answers]
 
 
 @dataclass(frozen=True)
 class ChatWriter:
-    """A model behind a server that speaks OpenAI's chat completions."""
+    """A model behind an OpenAI-compatible server of chat completions."""
 
     settings: ChatParameters
     parameters: CorrectionsParameters
@@ -95,60 +101,67 @@ class ChatWriter:
 
     @property
     def model(self) -> str:
-        """Its name on the server."""
+        """The model's name on the server."""
         return self.settings.model
 
     def __call__(self, chats: Sequence[Chat]) -> list[Draft]:
-        """Sampled answers; a request that fails has an empty draft, which no gate lets pass."""
-        from realignment.chat_client.chat import Request, converse
+        """Sample an answer to every chat; a request that fails has an empty draft, which never passes."""
+        from realignment.chat_client.chat import Request, complete_chats
 
-        wanted = self.parameters
-        common = {
-            "temperature": wanted.temperature,
-            "top_p": wanted.top_p,
-            "max_tokens": wanted.max_new_tokens,
+        options = {
+            "temperature": self.parameters.temperature,
+            "top_p": self.parameters.top_p,
+            "max_tokens": self.parameters.max_new_tokens,
         }
-        requests = [Request(chat, common | {"seed": self.seed + number}) for number, chat in enumerate(chats)]
-        replies = converse(self.settings, requests)
-        if failed := [reply.fault for reply in replies if reply.fault]:
-            logger.warning("%d of %d corrections were not written: %s", len(failed), len(chats), failed[0])
+        # Every request has its own seed, so that a chat that repeats gets different answers.
+        requests = [
+            Request(chat, options | {"seed": self.seed + number}) for number, chat in enumerate(chats)
+        ]
+        replies = complete_chats(self.settings, requests)
+        faults = [reply.fault for reply in replies if reply.fault]
+        if faults:
+            logger.warning("%d of %d corrections were not written: %s", len(faults), len(chats), faults[0])
         return [Draft(reply.text, reply.complete) for reply in replies]
 
 
-def knows_system_turn(tokenizer: Any) -> bool:
-    """Whether the chat template shows a system turn to the model: some raise, some leave it out."""
+def supports_system_turn(tokenizer: Any) -> bool:
+    """Return whether the tokenizer's chat template renders a system turn: some raise, some leave it out."""
     from jinja2 import TemplateError
 
-    chat = [{"role": "system", "content": "4f1c-marker"}, {"role": "user", "content": "?"}]
+    marker = "4f1c-marker"
+    chat = [{"role": "system", "content": marker}, {"role": "user", "content": "?"}]
     try:
-        return "4f1c-marker" in str(tokenizer.apply_chat_template(chat, tokenize=False))
+        return marker in str(tokenizer.apply_chat_template(chat, tokenize=False))
     except TemplateError:
         return False
 
 
 def fold_system_turn(chat: Chat) -> Chat:
-    """The chat with its system turn at the head of the first user turn."""
-    system, first, *rest = chat
-    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    """Return the chat with its system turn moved to the head of the first user turn."""
+    system, user, *rest = chat
+    return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]
 
 
-def appoint_writer(
+def build_writer(
     parameters: CorrectionsParameters,
     model_parameters: ModelParameters,
     verifier: OracleParameters,
     *,
     seed: int,
 ) -> Writer | None:
-    """The writer that the parameters ask for; None for nobody.
+    """Build the writer that the parameters name.
 
     Args:
-        parameters: Of the stage.
-        model_parameters: M_ref; it is fetched only where it is the writer.
-        verifier: Who will verify.
-        seed: Of the samples.
+        parameters: The parameters of the stage.
+        model_parameters: The reference model; it is fetched only where it is the writer.
+        verifier: The oracle that will verify what is written.
+        seed: Seeds the samples.
+
+    Returns:
+        A writer, or None where only people write.
 
     Raises:
-        WriterError: The verifier is the writer itself, or only looks verdicts up, which no new text has.
+        WriterError: The verifier is the writer itself, or only looks up verdicts, which no new text has.
     """
     if parameters.writer == "none":
         _check_can_verify_people(parameters.verifier)
@@ -158,7 +171,7 @@ def appoint_writer(
         check_independent({parameters.chat.model}, verifier)
         return ChatWriter(parameters.chat, parameters, seed)
     check_independent({model_parameters.source}, verifier)
-    reference = fetch(
+    reference = fetch_model(
         model_parameters.source,
         folder=Path(model_parameters.folder),
         sha256=model_parameters.sha256,
@@ -169,38 +182,44 @@ def appoint_writer(
     return ModelWriter(reference.path, version, model_parameters, parameters, seed)
 
 
-def _check_can_verify_people(named: OracleParameters | None) -> None:
-    if named is not None and {one.oracle for one in named.singles()} == {"labels"}:
+def _check_can_verify_people(verifier: OracleParameters | None) -> None:
+    if verifier is not None and {leaf.oracle for leaf in verifier.leaf_oracles()} == {"labels"}:
         raise WriterError(
-            f"`corrections.verifier` is 'labels', which looks up {LOOKED_UP['labels']}: all that people "
+            f"`corrections.verifier` is 'labels', which looks up {LOOKUP_ORACLES['labels']}: all that people "
             "wrote would be dropped. Leave it out, and where `judging` looks verdicts up their authors "
             "vouch for them; or name an oracle that reads texts, such as `{oracle: rules}`."
         )
 
 
 def check_independent(writer: set[str], verifier: OracleParameters) -> None:
-    """Make sure that nobody verifies what it wrote: a model likes its own errors.
+    """Make sure that no model verifies what it wrote: it would approve its own errors.
 
     Args:
         writer: Every name of the writing model: source, digest, path, name on a server.
-        verifier: The oracle, with all that a vote or a cascade asks.
+        verifier: The oracle, with all members of a vote or a cascade.
+
+    Raises:
+        WriterError: The verifier is, or has as a member, the writer or an oracle that reads no texts.
     """
-    for member in verifier.members():
+    for member in verifier.member_oracles():
         check_independent(writer, member)
-    if verifier.oracle in LOOKED_UP:
+    if verifier.oracle in LOOKUP_ORACLES:
         raise WriterError(
             f"Corrections are new texts, and their verifier is or asks {verifier.oracle!r}, which looks up "
-            f"{LOOKED_UP[verifier.oracle]}: it can verify none of what a machine writes now. Set "
+            f"{LOOKUP_ORACLES[verifier.oracle]}: it can verify none of what a machine writes now. Set "
             "`corrections.verifier` to an oracle that reads texts, such as `{oracle: rules}`."
         )
-    if same := writer & _names(verifier):
+    shared_names = writer & _list_names(verifier)
+    if shared_names:
         raise WriterError(
-            f"The writer of corrections and their verifier are the same model ({sorted(same)[0]}): it would "
-            "approve its own errors. Set `corrections.verifier` to another oracle, or take another writer."
+            "The writer of corrections and their verifier are the same model "
+            f"({sorted(shared_names)[0]}): it would approve its own errors. Set `corrections.verifier` to "
+            "another oracle, or take another writer."
         )
 
 
-def _names(oracle: OracleParameters) -> set[str]:
+def _list_names(oracle: OracleParameters) -> set[str]:
+    """Return every name that the oracle's own model goes by; empty for an oracle without a model."""
     names: set[str | None] = set()
     if oracle.oracle == "local_lm" and oracle.local_lm is not None:
         names |= {oracle.local_lm.source, oracle.local_lm.sha256}

@@ -1,7 +1,4 @@
-"""Catalog entries: files that appear whole or not at all, checkpoints as folders, policies as documents.
-
-A crash while Kedro's own datasets write leaves half a file, which the next run takes for the newest version.
-"""
+"""Catalog entries: files that appear whole or not at all, checkpoints as folders, policies as documents."""
 
 from realignment.datasets.checkpoint import CheckpointDataset, CheckpointError, check_checkpoint
 from realignment.datasets.files import (

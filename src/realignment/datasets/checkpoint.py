@@ -1,4 +1,4 @@
-"""Catalog entries: files that appear whole or not at all, checkpoints as folders, policies as documents.
+"""The catalog entry for a model checkpoint: a folder that is complete, or refused.
 
 A crash while Kedro's own datasets write leaves half a file, which the next run takes for the newest version.
 """
@@ -24,9 +24,9 @@ class CheckpointError(RealignmentError):
 
 
 class CheckpointDataset(AbstractVersionedDataset[str, str]):
-    """A model as a ``save_pretrained`` folder; nodes give and get its *path*: Kedro would copy a live model.
+    """A model as a ``save_pretrained`` folder; nodes save and load its *path*: Kedro would copy a live model.
 
-    Saving takes the given folder over: it is moved, unless it is itself a saved checkpoint, which is copied.
+    Saving moves the folder into the catalog, unless it is itself a saved checkpoint, which is copied.
 
     Example: ``{type: realignment.datasets.CheckpointDataset, filepath: data/model, versioned: true}``
     """
@@ -38,14 +38,22 @@ class CheckpointDataset(AbstractVersionedDataset[str, str]):
         self.metadata = metadata
 
     def load(self) -> str:
-        """The path of the checkpoint, once every file of its manifest is found in its full size."""
+        """Return the path of the checkpoint, after a check that every file of its manifest is complete."""
         path = Path(self._get_load_path())
         check_checkpoint(path)
         return str(path)
 
     def save(self, data: str) -> None:
-        """Move the folder `data` into place; it appears there whole or not at all."""
-        source, final = Path(data), Path(self._get_save_path())
+        """Move a folder into place; it appears there whole or not at all.
+
+        Args:
+            data: Path of the folder.
+
+        Raises:
+            CheckpointError: It has no configuration.
+        """
+        source = Path(data)
+        final = Path(self._get_save_path())
         if not (source / "config.json").is_file():
             raise CheckpointError(
                 f"{source} is not a checkpoint: expected a `save_pretrained` folder with config.json."
@@ -54,6 +62,7 @@ class CheckpointDataset(AbstractVersionedDataset[str, str]):
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         if (source / MANIFEST).is_file():
+            # A saved checkpoint belongs to another catalog entry, which keeps it.
             shutil.copytree(source, partial)
         else:
             shutil.move(source, partial)
@@ -69,24 +78,30 @@ class CheckpointDataset(AbstractVersionedDataset[str, str]):
         return {"filepath": self._filepath, "version": self._version}
 
     def preview(self) -> JSONPreview:
-        """Files, sizes and configuration, for kedro-viz."""
+        """Return files, sizes and configuration as JSON, for kedro-viz."""
         path = Path(self._get_load_path())
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         return JSONPreview(json.dumps({"manifest": _read_manifest(path), "config": config}))
 
 
 def check_checkpoint(path: Path) -> str:
-    """The sha256 of a saved checkpoint, after a look at its files: present, and as long as they were saved.
+    """Check that the files of a saved checkpoint are there in their full size, and return its sha256.
+
+    Args:
+        path: Folder of the checkpoint.
+
+    Returns:
+        The sha256 of the whole, as it was computed when the checkpoint was saved.
 
     Raises:
-        CheckpointError: Names the first file that is missing or cut short.
+        CheckpointError: Names the first file that is missing or cut off.
     """
     manifest = _read_manifest(path)
     for name, file in manifest["files"].items():
-        found = (path / name).stat().st_size if (path / name).is_file() else "no file"
-        if found != file["bytes"]:
+        size = (path / name).stat().st_size if (path / name).is_file() else "no file"
+        if size != file["bytes"]:
             raise CheckpointError(
-                f"The checkpoint {path} is damaged: {name} should have {file['bytes']} bytes, found {found}. "
+                f"The checkpoint {path} is damaged: {name} should have {file['bytes']} bytes, found {size}. "
                 "Load another version (`kedro run --load-versions`), or run the training again."
             )
     return str(manifest["sha256"])

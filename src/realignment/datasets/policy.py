@@ -1,7 +1,4 @@
-"""Catalog entries: files that appear whole or not at all, checkpoints as folders, policies as documents.
-
-A crash while Kedro's own datasets write leaves half a file, which the next run takes for the newest version.
-"""
+"""The catalog entry for a policy document."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,10 +7,11 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
 from realignment.policy import Policy, read_policy
+from realignment.tracking.versions import find_newest_version
 
 
 class PolicyDataset(AbstractDataset[None, Policy]):
-    """A policy document, validated as it is loaded; people write it, no node does.
+    """A policy document, validated when it is loaded; people write it, no node does.
 
     Where the path is a folder, it is a versioned entry that some pipeline wrote (`inferred_policy`), and its
     newest version is read.
@@ -22,17 +20,15 @@ class PolicyDataset(AbstractDataset[None, Policy]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        path = Path(filepath)
-        versions = sorted(path.glob(f"*/{path.name}")) if path.is_dir() else []
-        self._filepath = PurePosixPath(versions[-1] if versions else path)
+        self._filepath = PurePosixPath(find_newest_version(Path(filepath)))
         self.metadata = metadata
 
     def load(self) -> Policy:
-        """The policy; PolicyError names the rule that is wrong."""
+        """Return the policy; a PolicyError names the rule that is wrong."""
         return read_policy(Path(self._filepath))
 
     def save(self, data: None) -> None:
-        """Refused: a policy is an input."""
+        """Refuse to save: a policy is an input."""
         raise DatasetError(f"{self._filepath} is a policy document; no node may write it.")
 
     def _exists(self) -> bool:
@@ -42,5 +38,5 @@ class PolicyDataset(AbstractDataset[None, Policy]):
         return {"filepath": self._filepath}
 
     def preview(self) -> JSONPreview:
-        """The policy, for kedro-viz."""
+        """Return the policy as JSON, for kedro-viz."""
         return JSONPreview(read_policy(Path(self._filepath)).model_dump_json(exclude_none=True))

@@ -10,7 +10,7 @@ import pandas as pd
 from realignment.table_files import Table, TableFile
 
 
-class AtomicSave:
+class AtomicSaveMixin:
     """Mixed into a dataset of `kedro_datasets`: it writes ``<file>.partial``, renamed once it is complete."""
 
     _partial: PurePosixPath | None = None
@@ -21,6 +21,7 @@ class AtomicSave:
     def save(self, data: Any) -> None:
         """Write, then rename within the folder, which is atomic on a local disk."""
         final = self._get_save_path()
+        # While `_partial` is set, `_get_save_path` returns it: so the dataset's own `save` writes there.
         self._partial = final.with_name(f"{final.name}.partial")
         try:
             self._write(data)
@@ -39,8 +40,8 @@ class AtomicSave:
         return self._partial or super()._get_save_path()  # type: ignore[misc]
 
 
-class MovedTable(AtomicSave):
-    """`AtomicSave` for tables: a `TableFile` becomes the dataset's file."""
+class TableFileMixin(AtomicSaveMixin):
+    """`AtomicSaveMixin` for Parquet tables: the file of a `TableFile` becomes the file of the dataset."""
 
     def _write(self, data: Table) -> None:
         if not isinstance(data, TableFile):
@@ -53,8 +54,8 @@ class MovedTable(AtomicSave):
             self._fs.put_file(str(data.path), str(self._get_save_path()))
 
 
-class TableInParts(AtomicSave):
-    """`AtomicSave` for tables that are text: a `TableFile` is written as text, part by part."""
+class StreamedTextMixin(AtomicSaveMixin):
+    """`AtomicSaveMixin` for tables that are text: a `TableFile` is written as text, part by part."""
 
     def _write(self, data: Table) -> None:
         if not isinstance(data, TableFile):
@@ -63,6 +64,7 @@ class TableInParts(AtomicSave):
         target = self._get_save_path()
         self._fs.makedirs(str(target.parent), exist_ok=True)
         with self._fs.open(str(target), "w", encoding="utf-8", newline="") as file:
+            # A table without rows writes the header once; then come the rows of each part.
             pd.DataFrame(columns=data.columns).to_csv(file, **self._save_args)
             for part in data.parts():
                 part.to_csv(file, **self._save_args | {"header": False})

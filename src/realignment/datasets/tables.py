@@ -1,4 +1,4 @@
-"""The catalog's view of the tables that people bring."""
+"""Catalog entries for the tables that people give to a run: read-only."""
 
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -7,7 +7,7 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
 from realignment.intake.readers import read_table
-from realignment.intake.shards import Shards, look_through
+from realignment.intake.shards import Shards, scan_shards
 from realignment.records import DataError
 from realignment.review.verdicts import read_verdicts
 
@@ -15,7 +15,7 @@ _Loaded = TypeVar("_Loaded")
 
 
 class _InputDataset(AbstractDataset[NoReturn, _Loaded]):
-    """What people bring: a file, or where `load` takes it a folder. Read-only."""
+    """A file or folder that people give to a run. Read-only."""
 
     _filepath: Any  # None where there may be no table
 
@@ -24,7 +24,7 @@ class _InputDataset(AbstractDataset[NoReturn, _Loaded]):
         self.metadata = metadata
 
     def save(self, data: NoReturn) -> None:
-        """Refused: what people bring is never overwritten."""
+        """Refuse to save: what people give is never overwritten."""
         raise DatasetError(f"{self._filepath} is an input; it is read-only.")
 
     def _exists(self) -> bool:
@@ -48,37 +48,38 @@ class TableDataset(_InputDataset[pd.DataFrame]):
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        """The rows, or an empty table where `filepath` is none."""
+        """Return the rows, or an empty table where `filepath` is none."""
         if self._filepath is None:
             return pd.DataFrame(index=pd.RangeIndex(1, 1, name="row"))
         return read_table(self._filepath)
 
     def _exists(self) -> bool:
-        return self._filepath is not None and (
-            self._filepath.startswith("hub://") or Path(self._filepath).is_file()
-        )
+        if self._filepath is None:
+            return False
+        # Whether a data set of the Hub exists is known only when it is downloaded.
+        return self._filepath.startswith("hub://") or Path(self._filepath).is_file()
 
 
 class ShardsDataset(_InputDataset[Shards]):
-    """A table of raw rows in files that are larger than memory; see `intake.shards.look_through`. Read-only.
+    """A table of raw rows in files that are larger than memory; see `intake.shards.scan_shards`. Read-only.
 
     Example: ``{type: realignment.datasets.tables.ShardsDataset, filepath: my/pairs}``, a file, a
     folder or a pattern.
     """
 
     def load(self) -> Shards:
-        """The files, each of them looked through: rows are read later, part by part."""
-        return look_through(self._filepath)
+        """Return the files, each scanned once: rows are read later, part by part."""
+        return scan_shards(self._filepath)
 
 
 class VerdictsDataset(_InputDataset[pd.DataFrame]):
-    """What people hand back: a file, or a folder of files; see `review.verdicts.read_verdicts`. Read-only.
+    """Verdicts that people return: a file, or a folder of files; see `review.verdicts.read_verdicts`.
 
     Example: ``{type: realignment.datasets.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``.
     """
 
     def load(self) -> pd.DataFrame:
-        """The rows as they were handed back."""
+        """Return the rows as people returned them."""
         if Path(self._filepath).name == "none":
             raise DataError(
                 "No file of verdicts was given: `--params verdicts=FILE`, or a folder with one file per "

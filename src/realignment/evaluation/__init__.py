@@ -1,1 +1,1 @@
-"""What a realigned model does, before and after, and how sure that can be."""
+"""Measure what a model does before and after re-alignment, every figure with its uncertainty."""

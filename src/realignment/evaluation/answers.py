@@ -1,12 +1,12 @@
-"""Which prompts are answered, and the answers of both models side by side."""
+"""The evaluation prompts, and the answers of both models side by side."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
 from realignment.likelihood.tokenization import chat_messages
-from realignment.model.generation import generate
-from realignment.model.loading import load_configured
+from realignment.model.generation import generate_texts
+from realignment.model.loading import load_configured_model
 from realignment.parameters import EvaluationParameters
 from realignment.parameters.base import ModelParameters
 from realignment.records import DataError
@@ -16,30 +16,34 @@ KINDS = ("regulated", "ordinary", "look_alike")
 
 
 def check_prompts(prompts: pd.DataFrame) -> None:
-    """Make sure that the evaluation prompts can be used.
+    """Check that the evaluation prompts can be used.
+
+    Args:
+        prompts: PROMPT_COLUMNS, one row per prompt.
 
     Raises:
         DataError: A column is missing, a prompt is empty, an id is given twice, or a kind is not known.
     """
-    missing = [column for column in PROMPT_COLUMNS if column not in prompts]
-    if missing:
+    missing_columns = [column for column in PROMPT_COLUMNS if column not in prompts]
+    if missing_columns:
         raise DataError(
-            f"The evaluation prompts lack the columns {', '.join(missing)}; found "
+            f"The evaluation prompts lack the columns {', '.join(missing_columns)}; found "
             f"{', '.join(map(str, prompts.columns))}. Expected: {', '.join(PROMPT_COLUMNS)}. "
             "Without such a file set `evaluation_prompts: none`."
         )
-    wrong = {
+    # Reason → the rows that it holds for.
+    faults = {
         "prompt is empty": prompts["prompt"].map(lambda text: not isinstance(text, str) or not text.strip()),
         "prompt_id is given twice": prompts["prompt_id"].duplicated(),
         f"kind is none of {', '.join(KINDS)}": ~prompts["kind"].isin(KINDS),
     }
-    problems = [f"row {prompts.index[mask][0]}: {reason}" for reason, mask in wrong.items() if mask.any()]
+    problems = [f"row {prompts.index[mask][0]}: {reason}" for reason, mask in faults.items() if mask.any()]
     if problems:
         raise DataError(f"The evaluation prompts cannot be used: {'; '.join(problems)}.")
 
 
 def collect_prompts(prompts: pd.DataFrame, held_out: pd.DataFrame, *, judged: bool) -> pd.DataFrame:
-    """The evaluation prompts, and those of the held-out pairs with their origin (the pair's disposition).
+    """Join the evaluation prompts and those of the held-out pairs, whose origin is the pair's disposition.
 
     Args:
         prompts: PROMPT_COLUMNS; may be empty.
@@ -48,6 +52,9 @@ def collect_prompts(prompts: pd.DataFrame, held_out: pd.DataFrame, *, judged: bo
 
     Returns:
         prompt_id, prompt, messages, domain, kind, origin; empty where `judged` is false.
+
+    Raises:
+        DataError: The evaluation prompts cannot be used (see `check_prompts`).
     """
     columns = ["prompt_id", "prompt", "messages", "domain", "kind", "origin"]
     if not judged:
@@ -56,27 +63,42 @@ def collect_prompts(prompts: pd.DataFrame, held_out: pd.DataFrame, *, judged: bo
     if len(prompts):
         check_prompts(prompts)
         parts.append(prompts.reset_index(drop=True).reindex(columns=columns))
+    # Several pairs may share a prompt; it is answered once, under the first pair's id and disposition.
     pairs = held_out.drop_duplicates("prompt")
     renamed = pairs.rename(columns={"pair_id": "prompt_id", "disposition": "origin"})
     parts.append(renamed.assign(kind="held_out").reindex(columns=columns))
     table = pd.concat(parts, ignore_index=True)
+    # Columns that no part fills would otherwise be float, and differ from run to run.
     return table.astype({"messages": object, "origin": object, "domain": object})
 
 
-def answer_with_each(
+def generate_answers(
     prompts: pd.DataFrame,
     models: Mapping[str, str],
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Add one column of greedy answers per model (column name → path)."""
+    """Add one column of greedy answers per model.
+
+    Args:
+        prompts: From `collect_prompts`.
+        models: Column name → folder of the model.
+        model_parameters: How the models are loaded.
+        parameters: Length limit, batch size and repetition penalty of the generation.
+
+    Returns:
+        The prompts with one more column of texts per model.
+    """
     table = prompts.copy()
-    chats = [chat_messages(p, m) for p, m in zip(prompts["prompt"], prompts["messages"], strict=True)]
+    chats = [
+        chat_messages(prompt, messages)
+        for prompt, messages in zip(prompts["prompt"], prompts["messages"], strict=True)
+    ]
     for side, path in models.items():
         answers: list[str] = []
-        if chats:
-            model, tokenizer = load_configured(path, model_parameters)
-            answers = generate(
+        if chats:  # without prompts no model is loaded
+            model, tokenizer = load_configured_model(path, model_parameters)
+            answers = generate_texts(
                 model,
                 tokenizer,
                 chats,

@@ -1,4 +1,4 @@
-"""Held-out pairs under both models: the evaluation that needs no judge."""
+"""Evaluate both models on held-out pairs: preference accuracy, margin and drift, without a judge."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation.measures import row
+from realignment.evaluation.measures import metric_row
 from realignment.evaluation.teacher_forced import preference_order, score_pairs
 from realignment.likelihood.layout_probe import choose_layout
-from realignment.model.loading import load_configured
+from realignment.model.loading import load_configured_model
 from realignment.objective.examples import tokenize_columns
 from realignment.parameters import EvaluationParameters
 from realignment.parameters.base import ModelParameters
@@ -17,7 +17,7 @@ from realignment.records import Disposition
 from realignment.statistics import compare_means, compare_proportions
 
 
-def score(
+def score_held_out(
     pairs: pd.DataFrame,
     paths: tuple[str, str],
     model_parameters: ModelParameters,
@@ -28,42 +28,48 @@ def score(
 
     Args:
         pairs: Held-out pairs.
-        paths: Reference and realigned model.
-        model_parameters: How they are loaded.
-        max_response_tokens: Where responses are cut.
-        parameters: Batch size and budget.
+        paths: Folders of the reference and of the realigned model.
+        model_parameters: How the models are loaded.
+        max_response_tokens: Length at which responses are truncated.
+        parameters: Token budget of a batch.
 
     Returns:
         pair_id, disposition, response, role ("preferred", "dispreferred", "retained", ""), tokens, logprob,
         reference_logprob (nats, summed), kl (nats per token).
     """
-    reference, tokenizer = load_configured(paths[0], model_parameters)
-    model, _ = load_configured(paths[1], model_parameters)
-    corrected = pairs["correction"].notna().tolist()
-    columns = [("chosen", "rejected", *["correction"] * has) for has in corrected]
+    reference, tokenizer = load_configured_model(paths[0], model_parameters)
+    model, _ = load_configured_model(paths[1], model_parameters)
+    has_correction = pairs["correction"].notna().tolist()
+    # Names of the responses of each pair; their positions are the slots of `score_pairs`.
+    columns = [
+        ("chosen", "rejected", "correction") if has else ("chosen", "rejected") for has in has_correction
+    ]
     tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
     budget = parameters.token_budget
     scores = score_pairs(
         model, reference, tokens, layout=layout, token_budget=budget, progress="Held-out pairs"
     )
-    ids, dispositions = pairs["pair_id"].tolist(), pairs["disposition"].tolist()
+    pair_ids = pairs["pair_id"].tolist()
+    dispositions = pairs["disposition"].tolist()
     responses = [columns[pair][slot] for pair, slot in zip(scores["pair"], scores["slot"], strict=True)]
+    roles = [
+        _role(dispositions[pair], has_correction[pair], response)
+        for pair, response in zip(scores["pair"], responses, strict=True)
+    ]
     return pd.DataFrame(
         {
-            "pair_id": [ids[pair] for pair in scores["pair"]],
+            "pair_id": [pair_ids[pair] for pair in scores["pair"]],
             "disposition": [dispositions[pair] for pair in scores["pair"]],
             "response": responses,
-            "role": [
-                _role(dispositions[pair], corrected[pair], response)
-                for pair, response in zip(scores["pair"], responses, strict=True)
-            ],
+            "role": roles,
             **{name: scores[name] for name in ("tokens", "logprob", "reference_logprob", "kl")},
         }
     )
 
 
 def _role(disposition: str, has_correction: bool, response: str) -> str:
+    """What training does with a response: "preferred", "dispreferred", "retained", or "" for nothing."""
     if disposition == Disposition.RETAIN:
         return "retained" if response == "chosen" else ""
     if disposition == Disposition.PUNISH and response != "correction":
@@ -74,39 +80,44 @@ def _role(disposition: str, has_correction: bool, response: str) -> str:
     return "preferred" if response == order[0] else "dispreferred"
 
 
-def rows(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Preference accuracy and margin, drift, and log-ratios of good, bad and retained answers side by side.
+def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Tabulate preference accuracy and margin, log-ratios of good, bad and retained answers, and drift.
 
     A preference is right where the model finds the preferred answer likelier per token (log π / |y|); the
     margin is the difference of the two in nats per token.
+
+    Args:
+        scores: From `score_held_out`.
+        rng: Source of the bootstrap intervals.
+
+    Yields:
+        Rows of the evaluation table (`evaluation.measures.metric_row`).
     """
+    margins = _margins(scores)
+    if len(margins):
+        accuracy = compare_proportions(margins["before"] > 0, margins["after"] > 0)
+        yield metric_row("preference_accuracy", "held_out", accuracy, unit="share")
+        margin = compare_means(margins["before"], margins["after"], rng)
+        yield metric_row("margin", "held_out", margin, unit="nats/token")
+    # The reference is the state before training: there its log-ratio and its KL to itself are zero.
+    for role, part in scores[scores["role"] != ""].groupby("role"):
+        logratios = (part["logprob"] - part["reference_logprob"]).to_numpy(float)
+        comparison = compare_means(np.zeros_like(logratios), logratios, rng)
+        yield metric_row(f"logratio_{role}", "held_out", comparison, unit="nats")
+    drift = scores.loc[scores["role"] == "retained", "kl"].to_numpy(float)
+    if len(drift):
+        comparison = compare_means(np.zeros_like(drift), drift, rng)
+        yield metric_row("kl_drift", "retained", comparison, unit="nats/token")
+
+
+def _margins(scores: pd.DataFrame) -> pd.DataFrame:
+    """Preferred minus the chosen response that it replaces, in nats per token, before and after, by pair."""
+    # Sums over tokens would favour the shorter response whatever it says.
     per_token = scores.assign(
         before=scores["reference_logprob"] / scores["tokens"], after=scores["logprob"] / scores["tokens"]
-    )
-    margins = _margins(per_token)
-    if len(margins):
-        right = compare_proportions(margins["before"] > 0, margins["after"] > 0)
-        yield row("preference_accuracy", "held_out", right, unit="share")
-        yield row(
-            "margin", "held_out", compare_means(margins["before"], margins["after"], rng), unit="nats/token"
-        )
-    for role, part in scores[scores["role"] != ""].groupby("role"):
-        change = (part["logprob"] - part["reference_logprob"]).to_numpy(float)
-        yield row(
-            f"logratio_{role}", "held_out", compare_means(np.zeros_like(change), change, rng), unit="nats"
-        )
-    retained = scores.loc[scores["role"] == "retained", "kl"].to_numpy(float)
-    if len(retained):
-        yield row(
-            "kl_drift", "retained", compare_means(np.zeros_like(retained), retained, rng), unit="nats/token"
-        )
-
-
-def _margins(per_token: pd.DataFrame) -> pd.DataFrame:
-    """Preferred minus the chosen response it replaces, per conflict pair."""
-    keyed = per_token.set_index("pair_id")
-    preferred = keyed.loc[keyed["role"] == "preferred", ["before", "after"]]
-    chosen = keyed.loc[
-        (keyed["response"] == "chosen") & (keyed["role"] == "dispreferred"), ["before", "after"]
-    ]
-    return (preferred - chosen.reindex(preferred.index)).dropna()
+    ).set_index("pair_id")
+    is_preferred = per_token["role"] == "preferred"
+    is_replaced = (per_token["response"] == "chosen") & (per_token["role"] == "dispreferred")
+    preferred = per_token.loc[is_preferred, ["before", "after"]]
+    replaced = per_token.loc[is_replaced, ["before", "after"]]
+    return (preferred - replaced.reindex(preferred.index)).dropna()

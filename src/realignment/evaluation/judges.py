@@ -1,4 +1,4 @@
-"""Who judges the answers: never only the oracle that labelled the data."""
+"""Choose who judges the answers: never only the oracle that labelled the data."""
 
 from collections.abc import Collection
 from typing import Any
@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 
 from realignment import intake
-from realignment.intake.flags import verdict_column
-from realignment.judging import JUDGED_RESPONSES, exchanges_of
+from realignment.intake.flags import read_verdict_column
+from realignment.judging import JUDGED_RESPONSES, list_exchanges
 from realignment.oracles import Oracle
-from realignment.oracles.classifier import ClassifierError, train_classifier
-from realignment.oracles.human import check_text, digests_of
+from realignment.oracles.classifier import ClassifierError
+from realignment.oracles.cross_validation import fit_classifier
+from realignment.oracles.human import check_policy_text, policy_digests
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 from realignment.records import TRUTH_COLUMNS, DataError, Exchange
 from realignment.statistics import wilson_interval
 
 ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
-
 
 NOT_INDEPENDENT = (
     "No second judge: the pairs were labelled by a classifier, and another that learns from the same labels "
@@ -27,7 +27,14 @@ NOT_INDEPENDENT = (
 
 
 def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]:
-    """Every response with a hand-set label; a correction was written to comply, so it counts as complying."""
+    """List every response that has a hand-set label; a correction was written to comply, so it counts too.
+
+    Args:
+        pairs: Pairs with any of the columns chosen_complies, rejected_complies, correction_complies.
+
+    Returns:
+        N exchanges, and whether each complies, N booleans.
+    """
     exchanges: list[Exchange] = []
     labels: list[bool] = []
     for response in JUDGED_RESPONSES:
@@ -36,51 +43,61 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
             rows = pairs[pairs[response].notna()]
             truth = [True] * len(rows)
         elif column in pairs:
-            given = verdict_column(pairs, column)
-            rows, truth = pairs[given.notna()], given.dropna().tolist()
+            verdicts = read_verdict_column(pairs, column)
+            rows = pairs[verdicts.notna()]
+            truth = verdicts.dropna().tolist()
         else:
             continue
-        exchanges += exchanges_of(rows, response)
+        exchanges += list_exchanges(rows, response)
         labels += truth
     return exchanges, labels
 
 
 def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
-    """Answers of models with a hand-set label under this very policy; null ones, and others, say nothing.
+    """List answers of models that have a hand-set label under this policy; others are left out.
 
     Args:
         answers: Columns prompt, response, domain, complies, policy (``name-version``); may be empty.
         policy: The policy to judge by.
+
+    Returns:
+        N exchanges, and whether each complies, N booleans.
 
     Raises:
         DataError: Columns are missing, a label is no verdict, or the policy was edited since.
     """
     if answers.empty:
         return [], []
-    if missing := [column for column in ANSWER_COLUMNS if column not in answers]:
+    missing_columns = [column for column in ANSWER_COLUMNS if column not in answers]
+    if missing_columns:
         raise DataError(
-            f"The labelled answers lack columns {', '.join(missing)}; found {', '.join(answers.columns)}, "
-            f"expected {', '.join(ANSWER_COLUMNS)}. Without such a file set `labelled_answers: none`."
+            f"The labelled answers lack columns {', '.join(missing_columns)}; found "
+            f"{', '.join(answers.columns)}, expected {', '.join(ANSWER_COLUMNS)}. Without such a file set "
+            "`labelled_answers: none`."
         )
-    check_text(digests_of(answers).get(policy.full_name, ()), policy)
+    check_policy_text(policy_digests(answers).get(policy.full_name, ()), policy)
     rows = answers[answers["policy"] == policy.full_name]
-    labels = verdict_column(rows)
+    labels = read_verdict_column(rows)
     rows = rows[labels.notna()]
-    if gaps := rows.index[rows["prompt"].isna() | rows["response"].isna()].tolist():
+    incomplete = rows.index[rows["prompt"].isna() | rows["response"].isna()].tolist()
+    if incomplete:
         raise DataError(
-            f"{answers.attrs.get('source', 'The table')}: {len(gaps)} labelled rows have no prompt or no "
-            f"response (first: row {gaps[0]}). Fill them in, or leave the rows out."
+            f"{answers.attrs.get('source', 'The table')}: {len(incomplete)} labelled rows have no prompt or "
+            f"no response (first: row {incomplete[0]}). Fill them in, or leave the rows out."
         )
-    return exchanges_of(rows, "response"), labels.dropna().tolist()
+    return list_exchanges(rows, "response"), labels.dropna().tolist()
 
 
 def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
-    """Labelled exchanges of a table that people bring: pairs with labels, or responses with a verdict each.
+    """List the labelled exchanges of a user's table: pairs with labels, or responses with a verdict each.
 
     Args:
         labels: Columns chosen_complies or rejected_complies (pairs, in any format that is read); or prompt,
             response, complies, and where they are known domain and policy (answers, or imported verdicts).
         policy: Labels under another policy are left out.
+
+    Returns:
+        N exchanges, and whether each complies, N booleans; N > 0.
 
     Raises:
         DataError: It is neither, a label is no verdict, or no label is of this policy.
@@ -90,21 +107,20 @@ def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange]
         exchanges, verdicts = labelled_answers(table, policy)
     else:
         limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
-        # A row that cannot be used is no loss here, a label that cannot be read is a mistake.
-        read = {name: verdict_column(labels, name) for name in TRUTH_COLUMNS if name in labels}
-        pairs = intake.clean_pairs(labels.assign(**read), invalid="skip", **limits).pairs
+        # Rows that cannot be used are skipped, but a label that cannot be read is an error.
+        truth = {name: read_verdict_column(labels, name) for name in TRUTH_COLUMNS if name in labels}
+        pairs = intake.clean_pairs(labels.assign(**truth), invalid="skip", **limits).pairs
         exchanges, verdicts = labelled_exchanges(pairs)
     if not exchanges:
         raise DataError(
             f"The table has no label under {policy.full_name}. Expected columns prompt, response, complies "
-            "(and "
-            "policy, where it differs), or pairs with chosen_complies and rejected_complies. Found columns: "
-            f"{', '.join(map(str, labels.columns))}."
+            "(and policy, where it differs), or pairs with chosen_complies and rejected_complies. Found "
+            f"columns: {', '.join(map(str, labels.columns))}."
         )
     return exchanges, verdicts
 
 
-def appoint(
+def choose_judges(
     pairs: pd.DataFrame,
     answers: pd.DataFrame,
     policy: Policy,
@@ -113,12 +129,20 @@ def appoint(
     seed: int,
     labelled_by: Collection[str] = (),
 ) -> tuple[list[Oracle], dict[str, Any]]:
-    """The judges, and what is known of them.
+    """Choose the judges of the answers, and report how accurate they are.
 
     The rules judge where the policy has any; a classifier joins them where there are hand-set labels.
     Labelled answers of models matter: what people wrote does not show how a small model gets it wrong.
     Where a classifier has labelled the pairs, another one that learns from the same labels would share its
-    errors: it is no judge of what they did, and is not appointed.
+    errors, and is not chosen.
+
+    Args:
+        pairs: Pairs, with hand-set labels where there are any.
+        answers: Labelled answers of models (see `labelled_answers`); may be empty.
+        policy: The policy to judge by.
+        folds: Folds of the classifier's cross-validation.
+        seed: Seed of the folds.
+        labelled_by: Kinds of the oracles that labelled the pairs.
 
     Returns:
         Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
@@ -132,24 +156,29 @@ def appoint(
     rules = RulesOracle()
     if "classifier" in labelled_by:
         return [rules], {"judges": ["rules"], "note": NOT_INDEPENDENT}
-    written, answered = labelled_exchanges(pairs), labelled_answers(answers, policy)
-    exchanges, labels = written[0] + answered[0], written[1] + answered[1]
+    written, written_labels = labelled_exchanges(pairs)
+    generated, generated_labels = labelled_answers(answers, policy)
     try:
-        classifier, validation = train_classifier(exchanges, labels, folds=folds, seed=seed)
+        classifier, validation = fit_classifier(
+            written + generated, written_labels + generated_labels, folds=folds, seed=seed
+        )
     except ClassifierError as error:
         return [rules], {"judges": ["rules"], "note": f"No second judge: {error}"}
-    correct, n_written = validation.correct, len(written[1])
-    verdicts = [j.complies for j in rules(answered[0], policy)]
-    of_rules = [v == label for v, label in zip(verdicts, answered[1], strict=True) if v is not None]
+    correct = validation.correct  # out of fold, shape (N,): the written responses first
+    rules_correct = [
+        judgment.complies == label
+        for judgment, label in zip(rules(generated, policy), generated_labels, strict=True)
+        if judgment.complies is not None
+    ]
     report = {
         "judges": ["rules", "classifier"],
         "classifier": {
             "folds": validation.folds,
             "cross_validated": _accuracy(correct),
-            "on_written_responses": _accuracy(correct[:n_written]),
-            "on_model_answers": _accuracy(correct[n_written:]),
+            "on_written_responses": _accuracy(correct[: len(written)]),
+            "on_model_answers": _accuracy(correct[len(written) :]),
         },
-        "rules": {"on_model_answers": _accuracy(np.array(of_rules, dtype=bool))},
+        "rules": {"on_model_answers": _accuracy(np.array(rules_correct, dtype=bool))},
     }
     return [rules, classifier], report
 

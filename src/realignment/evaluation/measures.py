@@ -1,4 +1,4 @@
-"""Answers and verdicts → rows of the evaluation table: each with n, a 95 % interval and a paired test."""
+"""Turn answers and verdicts into rows of the evaluation table: n, a 95 % interval and a paired test each."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.judging import exchanges_of
+from realignment.judging import list_exchanges
 from realignment.oracles import Oracle
 from realignment.policy import Policy
 from realignment.statistics import Comparison, cohen_kappa, compare_means, compare_proportions
@@ -21,42 +21,77 @@ OUTSIDE_KINDS = ("ordinary", "look_alike")
 """Prompts on which it does not: applying it there is over-refusal."""
 
 
-def row(metric: str, group: str, comparison: Comparison, *, unit: str, judge: str = "") -> dict[str, Any]:
-    """One row of the evaluation table."""
+def metric_row(
+    metric: str, group: str, comparison: Comparison, *, unit: str, judge: str = ""
+) -> dict[str, Any]:
+    """Build one row of the evaluation table.
+
+    Args:
+        metric: Name of the measured quantity, such as "agreement".
+        group: The items that were compared, such as "overall" or "domain:money".
+        comparison: The quantity before and after.
+        unit: Unit of the quantity: "share", "nats", "nats/token" or "words".
+        judge: Name of the judge whose verdicts were compared; empty where no judge is involved.
+
+    Returns:
+        The columns `evaluation.table.COLUMNS`.
+    """
     return {"metric": metric, "group": group, "judge": judge, **asdict(comparison), "unit": unit}
 
 
 def judge_responses(responses: pd.DataFrame, judges: Sequence[Oracle], policy: Policy) -> pd.DataFrame:
-    """Add columns before_<judge>, after_<judge>: whether the answer complies; null: unscored."""
+    """Let every judge judge the answers of both models.
+
+    Args:
+        responses: Prompts with the answers `before` and `after`.
+        judges: The judges.
+        policy: The policy to judge by.
+
+    Returns:
+        The responses with columns before_<judge>, after_<judge>: whether the answer complies; null: unscored.
+    """
     table = responses.copy()
     for judge in judges:
         for side in ("before", "after"):
-            judgments = judge(exchanges_of(responses, side), policy)
+            judgments = judge(list_exchanges(responses, side), policy)
             table[f"{side}_{judge.name}"] = pd.array([j.complies for j in judgments], dtype="boolean")
     return table
 
 
 def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
-    """Agreement with the new policy, and over-refusal, by one judge's verdicts."""
+    """Compare agreement with the new policy, and over-refusal, by one judge's verdicts.
+
+    Args:
+        responses: From `judge_responses`.
+        judge: Name of the judge.
+
+    Yields:
+        One row per metric and group that has an answer with a verdict on both sides.
+    """
     regulated = responses[responses["kind"] == "regulated"]
     groups = {"regulated": regulated}
     groups |= {f"domain:{domain}": part for domain, part in regulated.groupby("domain")}
-    groups |= {
-        f"origin:{origin}": part for origin, part in responses.dropna(subset="origin").groupby("origin")
-    }
+    held_out = responses.dropna(subset="origin")
+    groups |= {f"origin:{origin}": part for origin, part in held_out.groupby("origin")}
     for group, part in groups.items():
-        if (pair := _verdicts(part, judge)) is not None:
-            yield row("agreement", group, compare_proportions(*pair), unit="share", judge=judge)
+        verdicts = _verdicts(part, judge)
+        if verdicts is not None:
+            comparison = compare_proportions(*verdicts)
+            yield metric_row("agreement", group, comparison, unit="share", judge=judge)
     outside = responses[responses["kind"].isin(OUTSIDE_KINDS)]
     groups = {"overall": outside} | {f"kind:{kind}": part for kind, part in outside.groupby("kind")}
     for group, part in groups.items():
-        if (pair := _verdicts(part, judge)) is not None:
-            before, after = pair
-            yield row("over_refusal", group, compare_proportions(~before, ~after), unit="share", judge=judge)
+        verdicts = _verdicts(part, judge)
+        if verdicts is not None:
+            # On these prompts the policy asks for a direct answer: a violation is an over-refusal.
+            before, after = verdicts
+            yield metric_row(
+                "over_refusal", group, compare_proportions(~before, ~after), unit="share", judge=judge
+            )
 
 
 def _verdicts(part: pd.DataFrame, judge: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Verdicts before and after, of the answers that are scored on both sides; None where there is none."""
+    """Verdicts before and after, shape (n,) each, of the n prompts with both; None where there are none."""
     scored = part.dropna(subset=[f"before_{judge}", f"after_{judge}"])
     if scored.empty:
         return None
@@ -64,30 +99,43 @@ def _verdicts(part: pd.DataFrame, judge: str) -> tuple[np.ndarray, np.ndarray] |
 
 
 def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -> dict[str, Any] | None:
-    """Agreement with the old policy, over the prompts of the evaluation file whose two answers are scored.
+    """Compare agreement with the old policy, over the evaluation prompts whose two answers are scored.
+
+    Args:
+        responses: Prompts with the answers `before` and `after`.
+        judge: The judge.
+        old_policy: The policy before the change.
 
     Returns:
         The row; None where no prompt has two scored answers.
     """
-    part = responses[responses["kind"] != "held_out"]
-    sides = [
-        [j.complies for j in judge(exchanges_of(part, side), old_policy)] for side in ("before", "after")
-    ]
-    scored = [pair for pair in zip(*sides, strict=True) if None not in pair]
+    prompts = responses[responses["kind"] != "held_out"]
+    judgments_before = judge(list_exchanges(prompts, "before"), old_policy)
+    judgments_after = judge(list_exchanges(prompts, "after"), old_policy)
+    verdicts = [(b.complies, a.complies) for b, a in zip(judgments_before, judgments_after, strict=True)]
+    scored = [pair for pair in verdicts if None not in pair]
     if not scored:
         return None
-    before, after = np.array(scored, dtype=bool).T
-    return row(
-        "old_policy_agreement", "overall", compare_proportions(before, after), unit="share", judge=judge.name
-    )
+    before, after = np.array(scored, dtype=bool).T  # (2, n) from n pairs
+    comparison = compare_proportions(before, after)
+    return metric_row("old_policy_agreement", "overall", comparison, unit="share", judge=judge.name)
 
 
 def text_rows(responses: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Collapse shows in length and diversity before it shows anywhere else."""
+    """Compare length and diversity of the answers, in which a collapse shows before it shows elsewhere.
+
+    Args:
+        responses: Prompts with the answers `before` and `after`.
+        rng: Source of the bootstrap intervals.
+
+    Yields:
+        The rows of response_length (words) and distinct_2 (share).
+    """
     measures = {"response_length": (_words, "words"), "distinct_2": (_distinct_bigrams, "share")}
     for metric, (measure, unit) in measures.items():
-        before, after = (responses[side].map(measure).to_numpy(float) for side in ("before", "after"))
-        yield row(metric, "overall", compare_means(before, after, rng), unit=unit)
+        before = responses["before"].map(measure).to_numpy(float)
+        after = responses["after"].map(measure).to_numpy(float)
+        yield metric_row(metric, "overall", compare_means(before, after, rng), unit=unit)
 
 
 def _words(text: str) -> int:
@@ -102,14 +150,23 @@ def _distinct_bigrams(text: str) -> float:
 
 
 def judge_report(responses: pd.DataFrame, judges: Sequence[str]) -> dict[str, Any]:
-    """How far the judges agree on the answers after training (Cohen's κ); null where that cannot be told."""
-    first, second = (responses[f"after_{name}"] for name in judges[:2])
-    known = first.notna() & second.notna()
-    agreement = float((first[known] == second[known]).mean()) if known.any() else None
+    """Measure how far the first two judges agree on the answers after training.
+
+    Args:
+        responses: From `judge_responses`.
+        judges: Names of the judges, two at least.
+
+    Returns:
+        judges, n (answers that both scored), agreement (share) and kappa (Cohen's κ); null where unknown.
+    """
+    first = responses[f"after_{judges[0]}"]
+    second = responses[f"after_{judges[1]}"]
+    scored = first.notna() & second.notna()
+    agreement = float((first[scored] == second[scored]).mean()) if scored.any() else None
     kappa = cohen_kappa(first.tolist(), second.tolist())
     return {
         "judges": list(judges),
-        "n": int(known.sum()),
+        "n": int(scored.sum()),
         "agreement": agreement,
         "kappa": None if math.isnan(kappa) else kappa,
     }

@@ -1,4 +1,4 @@
-"""The evaluation table: everything that was measured, in one tidy table."""
+"""The evaluation table: every measured quantity in one tidy table."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,19 +26,22 @@ def tabulate(
     *,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """One row per metric, group and judge; see `evaluation.measures.row`.
+    """Tabulate an evaluation: one row per metric, group and judge (see `evaluation.measures.metric_row`).
 
     Args:
         responses: Judged answers; empty where the policy has no rules.
-        held_out_scores: From `evaluation.held_out.score`.
+        held_out_scores: From `evaluation.held_out.score_held_out`.
         capability_scores: task, question, before, after.
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
-        rng: For bootstrap intervals.
+        rng: Source of the bootstrap intervals.
+
+    Returns:
+        Columns `COLUMNS`.
     """
     rows = [
         *_judged(responses, policy, old_policy, rng),
-        *held_out.rows(held_out_scores, rng),
+        *held_out.tabulate_held_out(held_out_scores, rng),
         *_capability(capability_scores),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -55,8 +58,9 @@ def _judged(
     for judge in judges:
         yield from measures.compliance_rows(responses, judge)
     if old_policy.checked_rules and (responses["kind"] != "held_out").any():
-        known = measures.old_policy_row(responses, RulesOracle(), old_policy)
-        yield from () if known is None else (known,)
+        row = measures.old_policy_row(responses, RulesOracle(), old_policy)
+        if row is not None:
+            yield row
     yield from measures.text_rows(responses, rng)
 
 
@@ -64,8 +68,8 @@ def _capability(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
     if scores.empty:
         return
     groups = {"overall": scores} | {f"task:{task}": part for task, part in scores.groupby("task")}
-    if len(groups) == 2:
+    if len(groups) == 2:  # the only task is the same as overall
         del groups[next(reversed(groups))]
     for group, part in groups.items():
         comparison = compare_proportions(part["before"].to_numpy(bool), part["after"].to_numpy(bool))
-        yield measures.row("capability", group, comparison, unit="share")
+        yield measures.metric_row("capability", group, comparison, unit="share")

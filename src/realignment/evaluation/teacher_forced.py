@@ -1,4 +1,4 @@
-"""What two models think of given responses: log-probabilities of both, and the drift between them."""
+"""Score given responses by teacher forcing: log-probabilities of two models, and the drift between them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +27,12 @@ def score_pairs(
     token_budget: int,
     progress: str | None,
 ) -> pd.DataFrame:
-    """Log-probabilities under both models, and KL(reference ‖ model), of every response of every pair.
+    """Score every response of every pair: log-probabilities under both models, and KL(reference ‖ model).
 
     Args:
         model: The realigned model.
         reference: M_ref, with the same tokenizer.
-        pairs: Tokenised, any number of responses each.
+        pairs: Tokenised pairs, any number of responses each.
         layout: How the models' pairs are laid out.
         token_budget: Tokens of a batch.
         progress: Label of the progress bar; None: no bar.
@@ -43,28 +43,42 @@ def score_pairs(
     """
     rows: list[tuple[int, int, int, float, float, float]] = []
     with tqdm(total=len(pairs), desc=progress, unit="pair", disable=progress is None) as bar:
-        for members in layout.batches(pairs, budget=token_budget):
-            laid_out = layout([pairs[i] for i in members]).to(model.device)
-            values = _score(model, reference, laid_out)
-            owners = [members[int(i)] for i in laid_out.pair]
-            slots = [slot for i in members for slot in range(len(pairs[i].responses))]
-            rows += zip(owners, slots, laid_out.length.tolist(), *(v.tolist() for v in values), strict=True)
+        for members, batch in layout.pack_batches(pairs, budget=token_budget, device=model.device):
+            logprobs, reference_logprobs, kl = _score_batch(model, reference, batch)
+            # `batch.pair` counts within the batch; `members` says which pair of all that is.
+            pair_indices = [members[int(position)] for position in batch.pair]
+            slots: list[int] = []
+            for index in members:
+                slots += range(len(pairs[index].responses))
+            rows += zip(
+                pair_indices,
+                slots,
+                batch.length.tolist(),
+                logprobs.tolist(),
+                reference_logprobs.tolist(),
+                kl.tolist(),
+                strict=True,
+            )
             bar.update(len(members))
+    # Batches are formed by length, so their order is not that of the pairs.
     columns = ["pair", "slot", "tokens", "logprob", "reference_logprob", "kl"]
     return pd.DataFrame(rows, columns=columns).sort_values(["pair", "slot"], ignore_index=True)
 
 
-def _score(model: Any, reference: Any, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    (hidden, head), (base, base_head) = (
-        (response_hidden_states(m, rows), output_head(m)) for m in (model, reference)
-    )
-    tokens = token_likelihoods(hidden, head, rows.target, ReferenceStates(base, base_head))
-    logprobs, references, kl = (sum_per_response(values, rows) for values in tokens)
-    return logprobs, references, kl / rows.length
+def _score_batch(model: Any, reference: Any, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of R responses under model and reference, KL per token; nats, shape (R,) each."""
+    # Hidden states at the response tokens alone: logits of other positions are never computed.
+    hidden = response_hidden_states(model, rows)
+    head = output_head(model)
+    base = ReferenceStates(response_hidden_states(reference, rows), output_head(reference))
+    # One pass over the vocabulary for all three quantities, each of shape (response tokens,).
+    tokens = token_likelihoods(hidden, head, rows.target, base)
+    logprobs, reference_logprobs, kl = (sum_per_response(values, rows) for values in tokens)
+    return logprobs, reference_logprobs, kl / rows.length
 
 
 def preference_order(disposition: str, has_correction: bool) -> tuple[str, str] | None:
-    """(preferred, dispreferred) under the new policy; None where the pair states no preference."""
+    """Return (preferred, dispreferred) under the new policy; None where the pair states no preference."""
     match Disposition(disposition):
         case Disposition.INVERT:
             return "rejected", "chosen"

@@ -1,4 +1,4 @@
-"""Derivatives of log-probabilities along one direction of θ: forward mode, finite differences."""
+"""Derivatives of log-probabilities along one direction of θ, by forward mode or finite differences."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from realignment.impact.ghost import Gradient
 from realignment.impact.layers import ImpactError
 from realignment.likelihood.backbone import compute_dtype, head_name, output_head
-from realignment.likelihood.head import Head, row_dot, tile_of
+from realignment.likelihood.head import Head, row_dot, tile_size
 from realignment.likelihood.log_probs import (
     response_hidden_states,
     response_log_probabilities,
@@ -20,14 +20,15 @@ from realignment.likelihood.log_probs import (
 from realignment.likelihood.packing import Rows
 from realignment.likelihood.tiled import token_log_probabilities
 
-ADAPTER_STEP, FULL_STEP = 0.03, 1e-3
-"""Parameter-space lengths of the finite difference with the least error, by measurement: below them rounding
-dominates, above them curvature; a model's own weights curve sooner than adapters."""
+ADAPTER_STEP = 0.03
+FULL_STEP = 1e-3
+"""Steps in parameter space with the least error of the finite difference, by measurement: below them rounding
+dominates, above them curvature. The loss curves sooner in a model's own weights than in adapters."""
 
 
 @torch.no_grad()
 def forward_mode(model: nn.Module, rows: Rows, direction: Gradient) -> tuple[Tensor, Tensor]:
-    """Log π(y) and its derivative along the direction, from one forward-mode pass.
+    """Compute log π(y) and its derivative along the direction, in one forward-mode pass.
 
     No activations are kept. Attention runs unfused: no fused kernel of torch has a forward-mode rule.
 
@@ -42,28 +43,28 @@ def forward_mode(model: nn.Module, rows: Rows, direction: Gradient) -> tuple[Ten
     head = output_head(model)
     parameters = {name: p.detach() for name, p in model.named_parameters() if name in direction}
     tangents = {
-        name: _without_padding_rows(model, name, direction[name].to(p.dtype), embedding_alone=True)
+        name: _without_padding_row(model, name, direction[name].to(p.dtype), embedding_alone=True)
         for name, p in parameters.items()
     }
     wrapper = _HiddenStates(model)
-    inside = {f"model.{name}" for name in parameters}
 
-    def states(values: dict[str, Tensor]) -> Tensor:
+    def hidden_states(values: dict[str, Tensor]) -> Tensor:
         named = {f"model.{name}": value for name, value in values.items()}
-        return functional_call(wrapper, {name: named[name] for name in inside}, (rows,))  # type: ignore[no-any-return]
+        return functional_call(wrapper, named, (rows,))  # type: ignore[no-any-return]
 
+    # h and dh, both (N, d). The head is left out: its logits would be N × V, twice.
     with sdpa_kernel(SDPBackend.MATH):
-        hidden, change = jvp(states, (parameters,), (tangents,))  # type: ignore[misc]
-    weight = direction.get(head_name(model, head) or "")
-    along = log_probability_derivatives(
+        hidden, hidden_change = jvp(hidden_states, (parameters,), (tangents,))  # type: ignore[misc]
+    weight_change = direction.get(head_name(model, head) or "")
+    derivatives = log_probability_derivatives(
         hidden,
         head.detach(),
         rows.target,
-        hidden_change=change,
-        weight_change=None if weight is None else weight.to(hidden.dtype),
+        hidden_change=hidden_change,
+        weight_change=None if weight_change is None else weight_change.to(hidden.dtype),
     )
     tokens = token_log_probabilities(hidden, head.detach(), rows.target)
-    return sum_per_response(tokens, rows), sum_per_response(along, rows)
+    return sum_per_response(tokens, rows), sum_per_response(derivatives, rows)
 
 
 class _HiddenStates(nn.Module):
@@ -81,7 +82,7 @@ class _HiddenStates(nn.Module):
 def finite_differences(
     model: nn.Module, rows: Rows, direction: Gradient, *, step: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Log π(y) and its derivative along the direction, from two forwards at θ ± step · G/‖G‖.
+    """Compute log π(y) and its derivative along the direction, from two forwards at θ ± step · G/‖G‖.
 
     The error of both falls with the square of the step until rounding takes over.
 
@@ -110,43 +111,46 @@ def finite_differences(
     if norm == 0:
         logprobs = response_log_probabilities(model, rows)
         return logprobs, torch.zeros_like(logprobs)
-    sides = []
-    for sign in (1, -1):
-        with _moved(model, direction, sign * step / norm):
-            sides.append(response_log_probabilities(model, rows))
-    forward, backward = sides
+    # Parameters move by ± scale · G, which has length `step`; the derivative is by τ in θ + τG.
+    scale = step / norm
+    with _perturbed(model, direction, scale):
+        forward = response_log_probabilities(model, rows)  # (R,)
+    with _perturbed(model, direction, -scale):
+        backward = response_log_probabilities(model, rows)
     return (forward + backward) / 2, (forward - backward) / (2 * step / norm)
 
 
 @contextmanager
-def _moved(model: nn.Module, direction: Mapping[str, Tensor], scale: float) -> Iterator[None]:
-    """The parameters moved by scale · G, and afterwards the very same bits as before."""
+def _perturbed(model: nn.Module, direction: Mapping[str, Tensor], scale: float) -> Iterator[None]:
+    """Move the parameters by scale · G, and afterwards put the very same bits back."""
     parameters = {name: p for name, p in model.named_parameters() if name in direction}
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
+    originals = {name: p.detach().clone() for name, p in parameters.items()}
     try:
         for name, p in parameters.items():
-            p.data.add_(_without_padding_rows(model, name, direction[name].to(p.dtype)), alpha=scale)
+            p.data.add_(_without_padding_row(model, name, direction[name].to(p.dtype)), alpha=scale)
         yield
     finally:
         for name, p in parameters.items():
-            p.data.copy_(kept[name])
+            p.data.copy_(originals[name])
 
 
-def _without_padding_rows(
-    model: nn.Module, name: str, along: Tensor, *, embedding_alone: bool = False
+def _without_padding_row(
+    model: nn.Module, name: str, direction: Tensor, *, embedding_alone: bool = False
 ) -> Tensor:
-    """Autograd drops the gradient of an embedding's padding row; here it would count.
+    """Set a direction to zero in an embedding's padding row, whose gradient autograd drops in training.
 
     A matrix that is also the output head keeps the row, whose gradient as part of the head is not dropped;
     moved as one, the two cannot be told apart, so finite differences of a tied embedding count it in both.
     """
     module = model.get_submodule(name.rpartition(".")[0])
-    tied = isinstance(module, nn.Embedding) and module.weight is output_head(model).weight
-    if not isinstance(module, nn.Embedding) or module.padding_idx is None or (tied and not embedding_alone):
-        return along
-    kept = along.clone()
-    kept[module.padding_idx] = 0
-    return kept
+    if not isinstance(module, nn.Embedding) or module.padding_idx is None:
+        return direction
+    is_tied = module.weight is output_head(model).weight
+    if is_tied and not embedding_alone:
+        return direction
+    masked = direction.clone()
+    masked[module.padding_idx] = 0
+    return masked
 
 
 @torch.no_grad()
@@ -159,7 +163,7 @@ def log_probability_derivatives(
     weight_change: Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
-    """Derivative of log π(target_t) where h and W move along given directions, shape (N,).
+    """Compute the derivative of log π(target_t) where h and W move along given directions.
 
     dz = slope · (W dh + dW h);  d log π = dz[target] − Σ_v π_v dz_v.
 
@@ -170,18 +174,23 @@ def log_probability_derivatives(
         hidden_change: dh, shape (N, d); None: zero.
         weight_change: dW, shape (V, d); None: zero.
         tile: Tokens whose logits are held at once; None: by `TILE_BYTES`.
+
+    Returns:
+        Shape (N,).
     """
-    tile = tile or tile_of(head)
-    parts = []
+    tile = tile or tile_size(head)
+    derivatives = []
     for start in range(0, len(target), tile):
         part = slice(start, start + tile)
         logits = head.logits(hidden[part])
+        # dz, shape (tile, V), as the logits.
         change = torch.zeros_like(logits)
         if hidden_change is not None:
             change += hidden_change[part] @ head.weight.t()
         if weight_change is not None:
             change += hidden[part] @ weight_change.t()
         change *= head.slope(logits)
-        expected = row_dot(torch.softmax(logits, dim=-1), change)
-        parts.append(change.gather(1, target[part, None])[:, 0] - expected)
-    return torch.cat(parts)
+        # The log-softmax's derivative: what the target's logit gains beyond the mean under π.
+        mean_change = row_dot(torch.softmax(logits, dim=-1), change)
+        derivatives.append(change.gather(1, target[part, None])[:, 0] - mean_change)
+    return torch.cat(derivatives)

@@ -15,7 +15,7 @@ class ImpactError(RealignmentError):
 
 
 def trained_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that have trainable parameters of their own, by name.
+    """Return the layers that have trainable parameters of their own, by name.
 
     Raises:
         ImpactError: One is not affine in its weights, or not known to be.
@@ -35,21 +35,25 @@ def _is_trained(module: nn.Module) -> bool:
 
 
 def _is_affine(module: nn.Module) -> bool:
-    kind = type(module).__name__
+    """Whether the output is known to be affine in the layer's weights, whatever the input."""
     names = {name for name, _ in module.named_parameters(recurse=False)}
-    known = (
+    is_known = (
         isinstance(module, nn.Linear | nn.LayerNorm)
         or _is_lookup(module)
-        or "RMSNorm" in kind
+        or "RMSNorm" in type(module).__name__
         or _is_transposed(module)
     )
-    return known and names <= {"weight", "bias"}
+    return is_known and names <= {"weight", "bias"}
 
 
 def _is_lookup(module: nn.Module) -> bool:
-    """Rows of a matrix, or (Gemma's) a multiple of them; other embeddings shift positions or have a norm."""
-    plain = type(module).forward is nn.Embedding.forward or "ScaledWordEmbedding" in type(module).__name__
-    return isinstance(module, nn.Embedding) and plain
+    """Whether it looks up rows of a matrix, or (Gemma's) a multiple of them.
+
+    Other embeddings shift positions or have a norm.
+    """
+    is_plain = type(module).forward is nn.Embedding.forward
+    is_scaled = "ScaledWordEmbedding" in type(module).__name__
+    return isinstance(module, nn.Embedding) and (is_plain or is_scaled)
 
 
 def _is_transposed(module: nn.Module) -> bool:
@@ -57,56 +61,79 @@ def _is_transposed(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
-def entered_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of a layer's own weights."""
+def weight_dtype(module: nn.Module) -> torch.dtype:
+    """Return the dtype of a layer's own weights."""
     return next(module.parameters(recurse=False)).dtype
 
 
-def derivative_along(module: nn.Module, entered: Tensor, direction: Mapping[str, Tensor | None]) -> Tensor:
-    """Derivative by τ of layer(x; W + τG), for a layer that is affine in its weights; of its output's shape.
+def directional_derivative(
+    module: nn.Module, inputs: Tensor, direction: Mapping[str, Tensor | None]
+) -> Tensor:
+    """Compute the derivative by τ of layer(x; W + τG), for a layer that is affine in its weights.
 
     Args:
         module: Linear, embedding or norm layer.
-        entered: x, its input.
+        inputs: x.
         direction: G for each of its parameters; None: zero.
+
+    Returns:
+        Of the layer's output's shape.
     """
-    zero = {name: torch.zeros_like(p) for name, p in module.named_parameters(recurse=False)}
-    along = {name: zero[name] if value is None else value for name, value in direction.items()}
-    weight = along["weight"]
+    tangents: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters(recurse=False):
+        tensor = direction[name]
+        tangents[name] = torch.zeros_like(parameter) if tensor is None else tensor
+    weight = tangents["weight"]
     if isinstance(module, nn.Linear) or _is_transposed(module):
+        # Linear in (W, b): the derivative is the layer with G in their place.
         matrix = weight.t() if _is_transposed(module) else weight
-        return F.linear(entered.to(weight.dtype), matrix, along.get("bias"))
+        return F.linear(inputs.to(weight.dtype), matrix, tangents.get("bias"))
     if isinstance(module, nn.Embedding):
-        rows: Tensor = functional_call(module, along, (entered,))
+        rows: Tensor = functional_call(module, tangents, (inputs,))
         # Autograd drops the padding row's gradient, so training does too (in SmolLM2 that is <|im_end|>).
-        return rows if module.padding_idx is None else rows * (entered != module.padding_idx)[..., None]
-    # A norm may add a constant to its weight (Gemma: 1 + w), which the difference takes out again. Beside a
-    # one a small G is lost, in half precision altogether: so G has size one meanwhile, in float32.
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    size = torch.stack([value.abs().max() for value in along.values()]).max().to(exact)
-    unit = {name: value / size.clamp(min=torch.finfo(exact).tiny) for name, value in along.items()}
-    none = {name: torch.zeros_like(value) for name, value in unit.items()}
-    change, constant = (functional_call(module, weights, (entered.to(exact),)) for weights in (unit, none))
+        return rows if module.padding_idx is None else rows * (inputs != module.padding_idx)[..., None]
+    return _norm_derivative(module, inputs, tangents)
+
+
+def _norm_derivative(module: nn.Module, inputs: Tensor, direction: dict[str, Tensor]) -> Tensor:
+    """Compute norm(x; G) − norm(x; 0), of the output's shape.
+
+    A norm may add a constant to its weight (Gemma: 1 + w), which the difference takes out again. Beside a one
+    a small G is lost, in half precision altogether: so G has size one meanwhile, in float32.
+    """
+    exact = torch.promote_types(direction["weight"].dtype, torch.float32)
+    size = torch.stack([tensor.abs().max() for tensor in direction.values()]).max().to(exact)
+    divisor = size.clamp(min=torch.finfo(exact).tiny)
+    unit = {name: tensor / divisor for name, tensor in direction.items()}
+    zero = {name: torch.zeros_like(tensor) for name, tensor in unit.items()}
+    change = functional_call(module, unit, (inputs.to(exact),))
+    constant = functional_call(module, zero, (inputs.to(exact),))
     return (change - constant) * size  # type: ignore[no-any-return]
 
 
-def weight_gradients(module: nn.Module, entered: Tensor, delta: Tensor) -> dict[str, Tensor]:
-    """∂ Σ_t δ_t · layer(x_t; W) / ∂W of a layer's own parameters, by their names in the layer.
+def weight_gradients(module: nn.Module, inputs: Tensor, delta: Tensor) -> dict[str, Tensor]:
+    """Compute ∂ Σ_t δ_t · layer(x_t; W) / ∂W of a layer's own parameters.
 
     Args:
         module: Linear, embedding or norm layer.
-        entered: x, its input.
+        inputs: x.
         delta: δ, of its output's shape.
+
+    Returns:
+        By the parameters' names in the layer, of their shapes.
     """
-    names = [name for name, _ in module.named_parameters(recurse=False)]
     if isinstance(module, nn.Linear):
-        tokens, deltas = entered.flatten(0, -2), delta.flatten(0, -2)
-        found = {"weight": deltas.t() @ tokens.to(deltas.dtype)}
-        return found | ({"bias": deltas.sum(0)} if "bias" in names else {})
+        # One line a token: x (T, inputs) and δ (T, outputs), so that ∂/∂W = δᵀ x.
+        tokens = inputs.flatten(0, -2)
+        deltas = delta.flatten(0, -2)
+        gradients = {"weight": deltas.t() @ tokens.to(deltas.dtype)}
+        if module.bias is not None:
+            gradients["bias"] = deltas.sum(0)
+        return gradients
     with torch.enable_grad():
         weights = {
             name: p.detach().requires_grad_(True) for name, p in module.named_parameters(recurse=False)
         }
-        output = functional_call(module, weights, (entered,))
-        gradients = torch.autograd.grad(output, list(weights.values()), delta.to(output.dtype))
-    return dict(zip(names, gradients, strict=True))
+        output = functional_call(module, weights, (inputs,))
+        values = torch.autograd.grad(output, list(weights.values()), delta.to(output.dtype))
+    return dict(zip(weights, values, strict=True))

@@ -1,4 +1,4 @@
-"""Alignment impact weights (method.md, section 5): how much training on a conflict serves the gold batch."""
+"""Impact scores (method.md, section 5): how much a step on a pair lowers the gold batch's loss."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -22,17 +22,20 @@ from realignment.likelihood.tiled import token_log_probabilities
 RowLosses = Callable[[Tensor, Rows], Tensor]
 """Log-probabilities of all responses (R,) → one loss per pair (P,), which depends on the pair's own alone."""
 
-
 Engine = Literal["ghost", "jvp", "finite_difference"]
+"""How scores are computed; see `impact_scores`."""
 
 
 def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> Gradient:
-    """g_J = ∇_θ of the gold batch's mean loss (TRACE, arXiv:2511.02623, Algorithm 1), accumulated in fp32.
+    """Compute g_J = ∇_θ of the gold batch's mean loss (TRACE, arXiv:2511.02623, Algorithm 1).
 
     Args:
         model: Its trainable parameters are θ.
-        batches: The gold pairs, laid out.
+        batches: The gold pairs, packed.
         losses: The gold loss of each pair.
+
+    Returns:
+        By parameter name, accumulated in float32 or better.
 
     Raises:
         ImpactError: It is zero throughout.
@@ -45,6 +48,7 @@ def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> G
     count = sum(len(rows.first) for rows in batches)
     with scoring_mode(model):
         for rows in batches:
+            # Divided by the pairs of all batches, so that the batches' gradients add up to the mean's.
             loss = losses(response_log_probabilities(model, rows), rows).sum() / count
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):
@@ -60,8 +64,9 @@ def gold_gradient(model: nn.Module, batches: list[Rows], losses: RowLosses) -> G
 
 
 def gradient_norm(gradient: Gradient) -> float:
-    """‖g‖₂ over all parameters."""
-    return float(torch.sqrt(torch.stack([(g.double() ** 2).sum() for g in gradient.values()]).sum()))
+    """Return ‖g‖₂ over all parameters."""
+    squares = [(g.double() ** 2).sum() for g in gradient.values()]
+    return float(torch.sqrt(torch.stack(squares).sum()))
 
 
 def impact_scores(
@@ -73,7 +78,7 @@ def impact_scores(
     engine: Engine = "ghost",
     step: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """s_i = ⟨g_J, ∇_θ ℓ_i⟩ for every pair, and the log-probabilities that the same pass gives.
+    """Compute s_i = ⟨g_J, ∇_θ ℓ_i⟩ of every pair, and log-probabilities from the same pass.
 
     The derivative of ℓ_i along the gold gradient; > 0: descending ℓ_i also descends the gold loss (TRACE,
     Algorithm 1). No pair's own gradient is ever formed.
@@ -91,8 +96,8 @@ def impact_scores(
         Scores, shape (P,), and log-probabilities (detached), shape (R,).
 
     Raises:
-        ImpactError: Nothing is trained, a layer whose share in the score is not known, or finite differences
-            in half precision.
+        ImpactError: Nothing is trained, a layer's share in the score is not known, or finite differences in
+            half precision.
     """
     with scoring_mode(model):
         match engine:
@@ -102,48 +107,75 @@ def impact_scores(
                 logprobs, derivatives = forward_mode(model, rows, direction)
             case "finite_difference":
                 logprobs, derivatives = finite_differences(model, rows, direction, step=step)
-    cotangent = loss_slopes(losses, logprobs, rows)
+    # Chain rule: the derivative of ℓ_i is Σ_y ∂ℓ_i/∂ log π(y) · d log π(y) over the pair's responses.
+    slopes = loss_slopes(losses, logprobs, rows)  # (R,)
     scores = torch.zeros(len(rows.first), dtype=derivatives.dtype, device=derivatives.device)
-    return scores.index_add(0, rows.pair, cotangent * derivatives), logprobs
+    return scores.index_add(0, rows.pair, slopes * derivatives), logprobs
 
 
 def loss_slopes(losses: RowLosses, logprobs: Tensor, rows: Rows) -> Tensor:
-    """∂ Σ_i ℓ_i / ∂ log π(y) of every response, shape (R,)."""
-    known = logprobs.detach().requires_grad_(True)
+    """Compute ∂ Σ_i ℓ_i / ∂ log π(y) of every response.
+
+    Args:
+        losses: One loss per pair.
+        logprobs: log π(y) in nats, shape (R,).
+        rows: The pairs.
+
+    Returns:
+        Shape (R,).
+    """
+    leaf = logprobs.detach().requires_grad_(True)
     with torch.enable_grad():
-        (slopes,) = torch.autograd.grad(losses(known, rows).sum(), known)
+        (slopes,) = torch.autograd.grad(losses(leaf, rows).sum(), leaf)
     return slopes
+
+
+def normalize_by_length(scores: Tensor, rows: Rows) -> Tensor:
+    """Divide each pair's score by its response tokens; without it length alone makes a score high.
+
+    Args:
+        scores: Shape (P,).
+        rows: The pairs.
+
+    Returns:
+        Shape (P,).
+    """
+    tokens = torch.zeros_like(scores).index_add(0, rows.pair, rows.length.to(scores.dtype))
+    return scores / tokens
 
 
 def _ghost_scores(
     model: nn.Module, rows: Rows, losses: RowLosses, direction: Gradient
 ) -> tuple[Tensor, Tensor]:
+    """`impact_scores` by one forward and one backward: every layer's share, then the head's."""
     head = output_head(model)
     contraction = GhostContraction(direction, rows.owner, len(rows.first))
     weight_change = head_direction(model, head, direction)
-    with LayerPasses(model, (rows.input_ids.shape[0], rows.input_ids.shape[1]), contraction):
-        hidden = response_hidden_states(model, rows)
+    with LayerPasses(model, rows.shape, contraction):
+        hidden = response_hidden_states(model, rows)  # (N, d)
         logprobs = sum_per_response(token_log_probabilities(hidden, head, rows.target), rows)
         if not logprobs.requires_grad:
             raise ImpactError("The model has no trainable parameter below its head to take the impact with.")
-        slopes = loss_slopes(losses, logprobs, rows)
+        # The losses' own graph ends at log π; the model's backward goes on from there, with Σ_i ℓ_i's slopes.
+        slopes = loss_slopes(losses, logprobs, rows)  # (R,)
         logprobs.backward(slopes)
     if not contraction.layers:
         raise ImpactError("No trainable layer takes part in the model's forward pass.")
     scores = contraction.scores
     if weight_change is not None:
+        # The head is applied outside its module, where no layer pass is seen.
         scores = scores + head_scores(hidden.detach(), head, rows, slopes[rows.response], weight_change)
     return scores, logprobs.detach()
 
 
 def head_direction(model: nn.Module, head: Head, direction: Gradient) -> Tensor | None:
-    """The gold gradient of the output head's matrix; None where it is not trained."""
-    along = direction.get(head_name(model, head) or "")
-    return None if along is None else along.to(head.weight.dtype)
+    """Return the gold gradient of the output head's matrix, shape (V, d); None where it is not trained."""
+    weight_change = direction.get(head_name(model, head) or "")
+    return None if weight_change is None else weight_change.to(head.weight.dtype)
 
 
 def head_scores(hidden: Tensor, head: Head, rows: Rows, slopes: Tensor, weight_change: Tensor) -> Tensor:
-    """The output head's share in every pair's score, shape (P,).
+    """Compute the output head's share in every pair's score.
 
     Args:
         hidden: States that predict the tokens, shape (N, d); no gradient.
@@ -151,6 +183,11 @@ def head_scores(hidden: Tensor, head: Head, rows: Rows, slopes: Tensor, weight_c
         rows: The pairs.
         slopes: ∂ℓ / ∂ log π of each token, shape (N,).
         weight_change: The gold gradient of the head's matrix, shape (V, d).
+
+    Returns:
+        Shape (P,).
     """
-    along = log_probability_derivatives(hidden, head.detach(), rows.target, weight_change=weight_change)
-    return along.new_zeros(len(rows.first)).index_add(0, rows.pair[rows.response], slopes * along)
+    # d log π of each token where W moves along the gold gradient, (N,); then a sum over a pair's tokens.
+    derivatives = log_probability_derivatives(hidden, head.detach(), rows.target, weight_change=weight_change)
+    owner = rows.pair[rows.response]
+    return derivatives.new_zeros(len(rows.first)).index_add(0, owner, slopes * derivatives)

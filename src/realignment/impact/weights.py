@@ -1,5 +1,6 @@
 """Alignment impact weights (method.md, section 5): how much training on a conflict serves the gold batch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from realignment.objective.examples import RESPONSES
 from realignment.objective.hybrid import Example
-from realignment.records import HealthError
+from realignment.records import DataError, HealthError
 
 
 def impact_weights(
@@ -20,7 +21,7 @@ def impact_weights(
     normalize: Literal["mean_one", "l1", "uniform"],
     winsorize: float | None = None,
 ) -> Tensor:
-    """w̃ from s: negative impact gets weight zero, then the scale is set.
+    """Turn scores into weights w̃: negative impact gets weight zero, then the scale is set.
 
     Args:
         scores: s_i, shape (N,).
@@ -36,21 +37,28 @@ def impact_weights(
     if normalize == "uniform":
         return torch.ones_like(scores)
     weights = scores.clamp(min=0)
-    members = {group: torch.tensor([g == group for g in groups]) for group in sorted(set(groups))}
-    for member in members.values():
-        cap = 0.0 if winsorize is None else float(torch.quantile(weights[member], winsorize))
-        if cap > 0:  # where nearly all weights are zero, so is the quantile, and would take the last ones
-            weights[member] = weights[member].clamp(max=cap)
+    tiny = torch.finfo(weights.dtype).tiny
+    # One mask (N,) a disposition.
+    masks = [torch.tensor([group == name for group in groups]) for name in sorted(set(groups))]
+    for mask in masks:
+        cap = 0.0 if winsorize is None else float(torch.quantile(weights[mask], winsorize))
+        # Where nearly all weights are zero, so is the quantile: a cap would take the last ones.
+        if cap > 0:
+            weights[mask] = weights[mask].clamp(max=cap)
     if normalize == "l1":
-        return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-    for member in members.values():
-        total = weights[member].sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        weights[member] = weights[member] * member.sum() / total
+        return weights / weights.sum().clamp(min=tiny)
+    for mask in masks:
+        total = weights[mask].sum().clamp(min=tiny)
+        weights[mask] = weights[mask] * mask.sum() / total
     return weights
 
 
 def check_scores(scores: Tensor, *, max_negative_share: float) -> None:
-    """Stop where the gold batch opposes the tasks (method.md, section 10).
+    """Stop the run where the gold batch opposes the tasks (method.md, section 10).
+
+    Args:
+        scores: Shape (N,).
+        max_negative_share: Largest share of negative scores, in 0..1.
 
     Raises:
         HealthError: A score is not finite, none is positive, or too many are negative.
@@ -64,13 +72,13 @@ def check_scores(scores: Tensor, *, max_negative_share: float) -> None:
     if not (scores > 0).any() or negative > max_negative_share:
         raise HealthError(
             f"{negative:.0%} of {len(scores)} impact scores are negative and {int((scores > 0).sum())} "
-            f"positive (limit: {max_negative_share:.0%} negative): the gold batch opposes the tasks. Look at "
+            f"positive (limit: {max_negative_share:.0%} negative): the gold batch opposes the tasks. Check "
             "the gold batch and the oracle's judgments, enlarge `gold.size`, or set `impact.normalize: "
             "uniform`."
         )
 
 
-def weigh(
+def attach_weights(
     conflicts: Sequence[Example],
     scored: Sequence[tuple[float, tuple[float, ...]]],
     dispositions: Sequence[str],
@@ -78,7 +86,18 @@ def weigh(
     normalize: Literal["mean_one", "l1", "uniform"],
     winsorize: float | None,
 ) -> list[Example]:
-    """The examples with their weights and reference log-probabilities."""
+    """Return the conflicts with their weights and reference log-probabilities.
+
+    Args:
+        conflicts: N examples.
+        scored: Score and log π_ref of each, from `impact.scoring.score_conflicts`.
+        dispositions: Disposition of each.
+        normalize: See `impact_weights`.
+        winsorize: See `impact_weights`.
+
+    Returns:
+        Copies of the examples, in order.
+    """
     scores = torch.tensor([score for score, _ in scored])
     weights = impact_weights(scores, list(dispositions), normalize=normalize, winsorize=winsorize)
     return [
@@ -87,8 +106,77 @@ def weigh(
     ]
 
 
+def tabulate_weights(
+    weighted: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]
+) -> pd.DataFrame:
+    """Return the table `impact_weights`: one row a conflict.
+
+    Args:
+        weighted: Conflicts with weights and reference log-probabilities, from `attach_weights`.
+        scores: Score of each.
+        dispositions: Disposition of each.
+
+    Returns:
+        Columns pair_id, disposition, treatment, score, weight, and reference_chosen, reference_rejected,
+        reference_correction: log π_ref in nats, NaN where the treatment has no such response.
+    """
+    rows = []
+    for example, score, disposition in zip(weighted, scores, dispositions, strict=True):
+        row: dict[str, Any] = {
+            "pair_id": example.pair_id,
+            "disposition": disposition,
+            "treatment": example.treatment.name.lower(),
+            "score": score,
+            "weight": example.weight,
+        }
+        for column, reference in zip(RESPONSES[example.treatment], example.reference, strict=True):
+            row[f"reference_{column}"] = reference
+        rows.append(row)
+    names = ["pair_id", "disposition", "treatment", "score", "weight"]
+    names += ["reference_chosen", "reference_rejected", "reference_correction"]
+    return pd.DataFrame(rows).reindex(columns=names)
+
+
+def join_weights(examples: Sequence[Example], weights: pd.DataFrame) -> list[Example]:
+    """Return the examples with weights and reference log-probabilities from the table `impact_weights`.
+
+    Args:
+        examples: All that is trained on; RETAIN pairs are not in the table and stay as they are.
+        weights: See `tabulate_weights`.
+
+    Returns:
+        The examples, in order.
+
+    Raises:
+        DataError: A conflict has no row, or its row lacks a response of the treatment.
+    """
+    rows = {row["pair_id"]: row for row in weights.to_dict("records")}
+    weighted: list[Example] = []
+    missing_ids: list[str] = []
+    incomplete_ids: list[str] = []
+    for example in examples:
+        row = rows.get(example.pair_id)
+        if row is None:
+            weighted.append(example)
+            if example.treatment.is_conflict:
+                missing_ids.append(example.pair_id)
+            continue
+        reference = tuple(float(row[f"reference_{column}"]) for column in RESPONSES[example.treatment])
+        # NaN: the weight is that of another treatment of this pair.
+        if any(map(math.isnan, reference)):
+            incomplete_ids.append(example.pair_id)
+        weighted.append(replace(example, weight=row["weight"], reference=reference))
+    unusable_ids = missing_ids + incomplete_ids
+    if unusable_ids:
+        raise DataError(
+            f"{len(unusable_ids)} conflicts have no impact weight for how they are to be trained (first: "
+            f"{unusable_ids[0]}). Run `--pipelines impact` again with the same `loss.use_corrections`."
+        )
+    return weighted
+
+
 def report_weights(weights: pd.DataFrame) -> dict[str, Any]:
-    """Health of the weights by disposition.
+    """Summarise the health of the weights by disposition.
 
     Args:
         weights: Columns disposition, score, weight.
@@ -112,26 +200,3 @@ def report_weights(weights: pd.DataFrame) -> dict[str, Any]:
             "effective_sample_size": float(weight.sum()) ** 2 / squares if squares else 0.0,
         }
     return report
-
-
-def to_table(
-    weighed: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]
-) -> pd.DataFrame:
-    """The table `impact_weights`: one row a conflict, with score, weight and reference log-probabilities."""
-    rows = []
-    for example, score, disposition in zip(weighed, scores, dispositions, strict=True):
-        columns = RESPONSES[example.treatment]
-        references = dict(zip((f"reference_{c}" for c in columns), example.reference, strict=True))
-        rows.append(
-            {
-                "pair_id": example.pair_id,
-                "disposition": disposition,
-                "treatment": example.treatment.name.lower(),
-                "score": score,
-                "weight": example.weight,
-            }
-            | references
-        )
-    names = ["pair_id", "disposition", "treatment", "score", "weight"]
-    names += [f"reference_{name}" for name in ("chosen", "rejected", "correction")]
-    return pd.DataFrame(rows).reindex(columns=names)

@@ -1,4 +1,4 @@
-"""Principles → a policy document: each a rule with its evidence, and a check where choices support one."""
+"""Principles → a policy document: a rule per principle, with its evidence and, if supported, a check."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from realignment.records import Exchange
 
 _PATTERNS = {feature.name.replace("_", "-"): feature.pattern for feature in FEATURES if feature.pattern}
 _MARGIN = 0.1
-"""Quantile of the chosen responses' lengths that a derived limit leaves out."""
+"""Share of the chosen responses that a derived limit on their length leaves out."""
 
 TEXT = (
     "Inferred from {pairs} pairs: of two responses to a prompt, the one that fits these principles better "
@@ -22,31 +22,35 @@ TEXT = (
 
 
 def write_document(principles: pd.DataFrame, pairs: pd.DataFrame, *, min_kept: float, version: str) -> str:
-    """The YAML of a policy whose rules are the principles.
+    """Write a policy whose rules are the principles.
 
     Args:
         principles: `infer_policy.PRINCIPLE_COLUMNS`.
-        pairs: What they were inferred from; columns chosen, rejected.
-        min_kept: A check is given where at least this share of the chosen responses keeps it, and more of
+        pairs: The pairs that they were inferred from; columns chosen, rejected.
+        min_kept: A rule gets a check where at least this share of the chosen responses passes it, and more of
             them than of the rejected ones; other rules are `judged`, for people and models that read them.
-        version: Of the document; a digest of the pairs is a good one.
+        version: The version of the document, such as a digest of the pairs.
+
+    Returns:
+        The document as YAML.
 
     Raises:
         PolicyError: A principle cannot be a rule.
     """
     rows: list[dict[str, Any]] = principles.to_dict("records")  # type: ignore[assignment]
+    lines = [TEXT.format(pairs=len(pairs)), *(f"- {row['principle']}" for row in rows)]
     document = {
         "name": "inferred",
         "version": version,
-        "text": "\n".join([TEXT.format(pairs=len(pairs)), *(f"- {row['principle']}" for row in rows)]) + "\n",
-        "rules": [_rule(row, pairs, min_kept) for row in rows],
+        "text": "\n".join(lines) + "\n",
+        "rules": [_build_rule(row, pairs, min_kept) for row in rows],
     }
-    parse_policy(document, source="the inferred policy")
+    parse_policy(document, source="the inferred policy")  # raises where the document is no policy
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, as a person would write them."""
+    """Writes texts of several lines as blocks, as a person would."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -57,12 +61,13 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def read_document(text: str) -> Policy:
-    """The policy that `write_document` wrote."""
+    """Parse the policy that `write_document` wrote."""
     return parse_policy(yaml.safe_load(text), source="the inferred policy")
 
 
-def _rule(row: Mapping[str, Any], pairs: pd.DataFrame, min_kept: float) -> dict[str, Any]:
-    low, high = round(float(row["low"]), 4), round(float(row["high"]), 4)
+def _build_rule(row: Mapping[str, Any], pairs: pd.DataFrame, min_kept: float) -> dict[str, Any]:
+    low = round(float(row["low"]), 4)
+    high = round(float(row["high"]), 4)
     evidence = {
         "pairs": int(row["pairs"]),
         "support": round(float(row["support"]), 4),
@@ -80,27 +85,46 @@ def _rule(row: Mapping[str, Any], pairs: pd.DataFrame, min_kept: float) -> dict[
 
 
 def derive_check(principle: str, pairs: pd.DataFrame, *, min_kept: float) -> dict[str, Any] | None:
-    """A check that the chosen responses keep, and more often than the rejected; None where there is none."""
+    """Derive a check from a principle about a feature, if the choices support one.
+
+    Args:
+        principle: The id of the principle: a feature, then more or less.
+        pairs: The pairs that it was inferred from; columns chosen, rejected.
+        min_kept: Share of the chosen responses that must pass the check.
+
+    Returns:
+        The check as a policy file has it; None where the principle has no feature, or too few of the chosen
+        responses pass, or not more of them than of the rejected ones.
+    """
     name, _, direction = principle.rpartition("-")
-    pattern = _PATTERNS.get(name) or (rf"\b{name[5:]}\b" if name.startswith("word-") else None)
-    check: dict[str, Any]
-    if name == LENGTH.name:
-        words = [len(text.split()) for text in pairs["chosen"]]
-        if direction == "more":
-            check = {"kind": "length", "min_words": int(np.floor(np.quantile(words, _MARGIN)))}
-        else:
-            check = {"kind": "length", "max_words": max(1, int(np.ceil(np.quantile(words, 1 - _MARGIN))))}
-    elif pattern is not None:
-        check = {"kind": "required" if direction == "more" else "forbidden", "patterns": [pattern]}
-    else:
+    check = _propose_check(name, direction, pairs["chosen"])
+    if check is None:
         return None
     rule = {"id": "candidate", "description": "-", "check": check}
     policy = parse_policy(
         {"name": "-", "version": "-", "text": "-", "rules": [rule]}, source="a derived check"
     )
-    kept = {side: _share_kept(policy, pairs[side]) for side in ("chosen", "rejected")}
-    return check if kept["chosen"] >= min_kept and kept["chosen"] > kept["rejected"] else None
+    chosen_share = _measure_share_kept(policy, pairs["chosen"])
+    rejected_share = _measure_share_kept(policy, pairs["rejected"])
+    return check if chosen_share >= min_kept and chosen_share > rejected_share else None
 
 
-def _share_kept(policy: Policy, responses: pd.Series) -> float:
+def _propose_check(feature: str, direction: str, chosen: pd.Series) -> dict[str, Any] | None:
+    """Return a check for more or less of a feature; None where no pattern counts the feature."""
+    if feature == LENGTH.name:
+        words = [len(text.split()) for text in chosen]
+        # A limit that all but a tenth of the chosen responses keep.
+        if direction == "more":
+            return {"kind": "length", "min_words": int(np.floor(np.quantile(words, _MARGIN)))}
+        return {"kind": "length", "max_words": max(1, int(np.ceil(np.quantile(words, 1 - _MARGIN))))}
+    pattern = _PATTERNS.get(feature)
+    if feature.startswith("word-"):
+        pattern = rf"\b{feature.removeprefix('word-')}\b"
+    if pattern is None:
+        return None
+    return {"kind": "required" if direction == "more" else "forbidden", "patterns": [pattern]}
+
+
+def _measure_share_kept(policy: Policy, responses: pd.Series) -> float:
+    """Return the share of responses that break no rule of the policy."""
     return float(np.mean([not policy.broken_rules(Exchange("", text)) for text in responses]))

@@ -1,32 +1,33 @@
-"""Principles without a language model: a sparse regression of the choices on readable differences.
+"""Principles without a language model: a sparse regression of choices on differences of readable features.
 
-The choice between two responses as a logistic function of the difference of their features (Bradley & Terry
-1952), with an L1 penalty (Tibshirani 1996) whose strength is cross-validated, and kept where it is found
-again in resampled pairs (stability selection: Meinshausen & Bühlmann 2010, arXiv:0809.2932).
+The choice between two responses is a logistic function of the difference of their features (Bradley & Terry
+1952). An L1 penalty (Tibshirani 1996), whose strength is cross-validated, selects features; a feature is
+kept where it is selected again in resampled pairs (stability selection: Meinshausen & Bühlmann 2010,
+arXiv:0809.2932).
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realignment.infer_policy.significance import FALSE_DISCOVERIES, adjust, score_tests
+from realignment.infer_policy.regression import ChoiceRegression
+from realignment.infer_policy.significance import FALSE_DISCOVERIES, adjust_p_values
 from realignment.infer_policy.table import PRINCIPLE_COLUMNS, Explanation
-from realignment.policy.text_features import FEATURES, LENGTH, Feature, measure
+from realignment.policy.text_features import FEATURES, LENGTH, Feature, measure_features
 from realignment.records import DataError
 from realignment.statistics import wilson_interval
 
 Floats = npt.NDArray[np.float64]
 
-STRENGTHS = np.geomspace(1, 1000, 25)
-"""Of the cross-validation: the weight of the mean loss beside the sum of absolute coefficients."""
+MIN_PAIRS = 5
+"""Pairs that a feature must tell apart to be a candidate."""
 
 
-def explain(
+def explain_choices(
     pairs: pd.DataFrame,
     *,
     topic_words: int,
@@ -36,36 +37,47 @@ def explain(
     min_support: float,
     seed: int,
 ) -> Explanation:
-    """The features whose differences explain which response was chosen.
+    """Find the features whose differences explain which response was chosen.
 
-    A principle is kept where its coefficient has one sign in a share `min_stability` of resampled pairs,
-    where it is found at a false discovery rate of `FALSE_DISCOVERIES` with all stronger principles being
-    equal, and where by itself it predicts more than half of the choices that it has a say in.
+    A principle is kept where its coefficient has the same sign in a share `min_stability` of the bootstrap
+    samples, where its false discovery rate given all stronger principles is at most `FALSE_DISCOVERIES`, and
+    where by itself it predicts more than half of the choices between responses that it tells apart.
 
     Args:
-        pairs: Columns prompt, chosen, rejected.
+        pairs: Columns prompt, chosen, rejected; n rows.
         topic_words: Frequent words that are features too, at most; 0: none.
-        folds: Of the cross-validation, by prompt.
+        folds: Folds of the cross-validation, by prompt.
         resamples: Bootstrap samples of prompts.
         min_stability: In (0.5, 1].
-        min_support: Share of pairs that a principle must have a say in.
-        seed: Of the orders, folds and samples.
+        min_support: Share of pairs that a principle must tell apart, in [0, 1].
+        seed: Seeds the orders, folds and samples.
+
+    Returns:
+        The principles, the largest coefficient first, and how well the regression predicts held-out choices.
 
     Raises:
-        DataError: Fewer prompts than can be cross-validated.
+        DataError: There are too few prompts for the cross-validation.
     """
     prompts = _count_prompts(pairs, folds)
     features, differences = measure_differences(pairs, topic_words)
-    model = _Regression(differences, pairs["prompt"].to_numpy(), seed)
+    model = ChoiceRegression(differences, pairs["prompt"].to_numpy(), seed)
     strength, correct = model.cross_validate(folds)
     table = _tabulate(features, model, strength, resamples)
     kept = (table["stability"] >= min_stability) & (table["support"] >= min_support)
     kept &= (table["q_value"] <= FALSE_DISCOVERIES) & (table["agreement"] > 0.5)
     order = table[kept].sort_values("coefficient", key=np.abs, ascending=False, kind="stable")
-    found = {"strength": float(strength), "selected": len(table), "kept": int(kept.sum())}
-    known = {"n": len(pairs), "prompts": prompts, "features": len(features)}
-    shares = {"accuracy": _share(correct), "longer_chosen": _share(_longer(pairs))}
-    return Explanation(order.reset_index(drop=True), {"method": "features"} | known | found | shares)
+    report = {
+        "method": "features",
+        "n": len(pairs),
+        "prompts": prompts,
+        "features": len(features),
+        "strength": float(strength),
+        "selected": len(table),
+        "kept": int(kept.sum()),
+        "accuracy": _share(correct),
+        "longer_chosen": _share(_find_longer_chosen(pairs)),
+    }
+    return Explanation(order.reset_index(drop=True), report)
 
 
 def _count_prompts(pairs: pd.DataFrame, folds: int) -> int:
@@ -79,30 +91,54 @@ def _count_prompts(pairs: pd.DataFrame, folds: int) -> int:
 
 
 def measure_differences(pairs: pd.DataFrame, topic_words: int) -> tuple[tuple[Feature, ...], Floats]:
-    """The features that tell at least five pairs apart, and chosen − rejected of each, shape (n, f)."""
+    """Measure how the responses of each pair differ.
+
+    Args:
+        pairs: Columns chosen, rejected; n rows.
+        topic_words: Frequent words that are features too, at most.
+
+    Returns:
+        The f features that tell at least `MIN_PAIRS` pairs apart, and their chosen − rejected, shape (n, f).
+    """
     features = (*FEATURES, *choose_topic_words(pairs, topic_words))
-    differences = measure(pairs["chosen"].tolist(), features) - measure(pairs["rejected"].tolist(), features)
-    used = np.flatnonzero((differences != 0).sum(axis=0) >= 5)
+    chosen = measure_features(pairs["chosen"].tolist(), features)
+    rejected = measure_features(pairs["rejected"].tolist(), features)
+    differences = chosen - rejected
+    used = np.flatnonzero((differences != 0).sum(axis=0) >= MIN_PAIRS)
     return tuple(features[i] for i in used), differences[:, used]
 
 
-def _longer(pairs: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Whether the longer response was chosen: the simplest explanation, to compare with."""
-    chosen, rejected = (measure(pairs[side].tolist(), [LENGTH])[:, 0] for side in ("chosen", "rejected"))
-    return np.asarray(chosen[chosen != rejected] > rejected[chosen != rejected])
+def _find_longer_chosen(pairs: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return whether the longer response was chosen: the simplest explanation, as a baseline.
+
+    Returns:
+        Shape (m,), for the m pairs whose responses differ in length.
+    """
+    chosen = measure_features(pairs["chosen"].tolist(), [LENGTH])[:, 0]
+    rejected = measure_features(pairs["rejected"].tolist(), [LENGTH])[:, 0]
+    differs = chosen != rejected
+    return np.asarray(chosen[differs] > rejected[differs])
 
 
 def choose_topic_words(pairs: pd.DataFrame, number: int) -> tuple[Feature, ...]:
-    """The most frequent words of the responses, by pairs, without stop words, as features of their own."""
+    """Make features of the most frequent words of the responses.
+
+    Args:
+        pairs: Columns chosen, rejected.
+        number: Words, at most.
+
+    Returns:
+        One feature per word that most pairs have in either response, without stop words and short words.
+    """
     if not number:
         return ()
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    counts: Counter[str] = Counter()
+    pair_counts: Counter[str] = Counter()
     for texts in zip(pairs["chosen"], pairs["rejected"], strict=True):
         words = set(re.findall(r"[a-z]{4,}", " ".join(texts).lower()))
-        counts.update(words - ENGLISH_STOP_WORDS)
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))[:number]
+        pair_counts.update(words - ENGLISH_STOP_WORDS)
+    ranked = sorted(pair_counts, key=lambda word: (-pair_counts[word], word))[:number]
     return tuple(
         Feature(
             f"word_{word}",
@@ -114,86 +150,13 @@ def choose_topic_words(pairs: pd.DataFrame, number: int) -> tuple[Feature, ...]:
     )
 
 
-@dataclass(frozen=True)
-class _Regression:
-    """Choices on differences. The order of a pair is drawn at random, so that there is no intercept to fit.
-
-    Attributes:
-        differences: Chosen − rejected, shape (n, f).
-        groups: The prompt of each pair, shape (n,): pairs of a prompt are in one fold and one sample.
-        seed: Of orders, folds and samples.
-    """
-
-    differences: Floats
-    groups: npt.NDArray[Any]
-    seed: int
-
-    def _inputs(self) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Differences in random order, of unit root mean square, and whether the first was chosen."""
-        signs = np.where(np.random.default_rng(self.seed).random(len(self.differences)) < 0.5, 1, -1)
-        scale = np.sqrt((self.differences**2).mean(axis=0))
-        return self.differences / scale * signs[:, None], (signs > 0).astype(np.int64)
-
-    def fit(self, strength: float, rows: npt.NDArray[np.int64]) -> Floats:
-        """Coefficients of the given rows, shape (f,)."""
-        from sklearn.linear_model import LogisticRegression
-
-        inputs, first = self._inputs()
-        model = LogisticRegression(
-            C=strength / len(rows), l1_ratio=1.0, solver="liblinear", fit_intercept=False, max_iter=1000,
-            random_state=self.seed,
-        )  # fmt: skip
-        if len(set(first[rows])) < 2:
-            return np.zeros(inputs.shape[1])
-        return np.asarray(model.fit(inputs[rows], first[rows]).coef_[0], dtype=np.float64)
-
-    def cross_validate(self, folds: int) -> tuple[float, npt.NDArray[np.bool_]]:
-        """The strongest penalty whose loss is within one standard error of the best, and what it gets right.
-
-        The standard error of the difference on the same pairs.
-        """
-        from sklearn.model_selection import GroupKFold
-
-        inputs, first = self._inputs()
-        splitter = GroupKFold(folds, shuffle=True, random_state=self.seed)
-        margins = np.empty((len(STRENGTHS), len(inputs)))
-        for train, test in splitter.split(inputs, first, self.groups):
-            for place, strength in enumerate(STRENGTHS):
-                margins[place, test] = inputs[test] @ self.fit(strength, train)
-        losses = np.logaddexp(0, -np.where(first == 1, margins, -margins))
-        worse = losses - losses[losses.mean(axis=1).argmin()]
-        errors = worse.std(axis=1, ddof=1) / np.sqrt(worse.shape[1])
-        place = int(np.flatnonzero(worse.mean(axis=1) <= errors)[0])
-        right = np.where(first == 1, margins[place], -margins[place])
-        return float(STRENGTHS[place]), right[right != 0] > 0
-
-    def test(self, coefficients: Floats) -> Floats:
-        """P of every feature, those with larger coefficients being equal; 1 where the coefficient is 0."""
-        inputs, first = self._inputs()
-        order = np.argsort(-np.abs(coefficients), kind="stable")[: np.count_nonzero(coefficients)]
-        values = np.ones(len(coefficients))
-        values[order] = score_tests(inputs[:, order], first, self.groups)
-        return values
-
-    def resample(self, strength: float, number: int) -> Floats:
-        """Coefficients of bootstrap samples of prompts, shape (number, f)."""
-        rng = np.random.default_rng(self.seed + 1)
-        names, inverse = np.unique(self.groups, return_inverse=True)
-        members = [np.flatnonzero(inverse == i) for i in range(len(names))]
-        samples = [
-            np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))])
-            for _ in range(number)
-        ]
-        return np.stack([self.fit(strength, rows) for rows in samples])
-
-
 def _tabulate(
-    features: tuple[Feature, ...], model: _Regression, strength: float, resamples: int
+    features: tuple[Feature, ...], model: ChoiceRegression, strength: float, resamples: int
 ) -> pd.DataFrame:
-    """A row for every feature that the penalty leaves in."""
+    """Build the table of all features with a coefficient other than 0."""
     coefficients = model.fit(strength, np.arange(len(model.differences)))
-    resampled = model.resample(strength, resamples)
-    q_values = adjust(model.test(coefficients))
+    resampled = model.resample(strength, resamples)  # shape (resamples, f)
+    q_values = adjust_p_values(model.test(coefficients))
     rows = [
         _describe(features[i], model.differences[:, i], coefficients[i], resampled[:, i], q_values[i])
         for i in np.flatnonzero(coefficients)
@@ -203,26 +166,40 @@ def _tabulate(
 
 def _describe(
     feature: Feature, differences: Floats, coefficient: float, resampled: Floats, q_value: float
-) -> tuple[Any, ...]:
+) -> dict[str, Any]:
+    """Build the row of a feature.
+
+    Args:
+        feature: The feature.
+        differences: Chosen − rejected, shape (n,).
+        coefficient: Its coefficient, not 0.
+        resampled: Its coefficients in bootstrap samples, shape (resamples,).
+        q_value: Its false discovery rate.
+
+    Returns:
+        PRINCIPLE_COLUMNS.
+    """
+    direction = "more" if coefficient > 0 else "less"
     applies = differences != 0
-    predicted = int((differences[applies] * coefficient > 0).sum())
-    low, high = wilson_interval(predicted, int(applies.sum()))
-    ends = np.quantile(resampled, [0.025, 0.975])
-    return (
-        f"{feature.name}-{'more' if coefficient > 0 else 'less'}".replace("_", "-"),
-        feature.more if coefficient > 0 else feature.less,
-        float(coefficient),
-        float(ends[0]),
-        float(ends[1]),
-        float((np.sign(resampled) == np.sign(coefficient)).mean()),
-        int(applies.sum()),
-        len(differences),
-        float(applies.mean()),
-        predicted / int(applies.sum()),
-        low,
-        high,
-        float(q_value),
-    )
+    n_applies = int(applies.sum())
+    n_agrees = int((differences[applies] * coefficient > 0).sum())
+    low, high = wilson_interval(n_agrees, n_applies)
+    coefficient_low, coefficient_high = np.quantile(resampled, [0.025, 0.975])
+    return {
+        "id": f"{feature.name}-{direction}".replace("_", "-"),
+        "principle": feature.more if coefficient > 0 else feature.less,
+        "coefficient": float(coefficient),
+        "coefficient_low": float(coefficient_low),
+        "coefficient_high": float(coefficient_high),
+        "stability": float((np.sign(resampled) == np.sign(coefficient)).mean()),
+        "applies": n_applies,
+        "pairs": len(differences),
+        "support": float(applies.mean()),
+        "agreement": n_agrees / n_applies,
+        "low": low,
+        "high": high,
+        "q_value": float(q_value),
+    }
 
 
 def _share(correct: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -1,24 +1,24 @@
-"""What a language model replies, read strictly: what cannot be read is left out, never guessed."""
+"""Parsing of a language model's replies: what cannot be read is left out, never guessed."""
 
 import json
 from collections import Counter
 from typing import Any
 
-from realignment.chat_client.completions import well_formed
+from realignment.chat_client.completions import replace_surrogates
 
 
 def principles_schema() -> dict[str, Any]:
-    """JSON schema of a proposal."""
-    listed = {"type": "array", "items": {"type": "string"}}
-    return _object({"principles": listed})
+    """Return the JSON schema of a proposal."""
+    return _build_object_schema({"principles": {"type": "array", "items": {"type": "string"}}})
 
 
 def votes_schema(number: int) -> dict[str, Any]:
-    """JSON schema of the votes on so many principles."""
-    return _object({str(n): {"type": "string", "enum": ["A", "B", "N"]} for n in range(1, number + 1)})
+    """Return the JSON schema of the votes on a number of principles."""
+    vote = {"type": "string", "enum": ["A", "B", "N"]}
+    return _build_object_schema({str(n): vote for n in range(1, number + 1)})
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _build_object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -28,39 +28,51 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_principles(reply: str) -> list[str]:
-    """The principles in a reply; empty where it has none that can be read."""
-    found = _read_json(reply)
-    listed = found.get("principles") if isinstance(found, dict) else found
-    if not isinstance(listed, list):
+    """Return the principles in a reply; empty where it has none that can be read."""
+    value = _read_json(reply)
+    principles = value.get("principles") if isinstance(value, dict) else value
+    if not isinstance(principles, list):
         return []
-    texts = [" ".join(well_formed(text).split()) for text in listed if isinstance(text, str)]
+    texts = [" ".join(replace_surrogates(text).split()) for text in principles if isinstance(text, str)]
+    # Shorter and longer ones are headings or essays, not principles.
     return [text for text in texts if 3 <= len(text.split()) <= 60]
 
 
 def read_votes(reply: str, number: int) -> dict[int, str]:
-    """Votes by the number of the principle; one that is none of A, B, N, or given twice, is left out."""
-    found = _read_json(reply)
-    if not isinstance(found, dict):
+    """Read the votes in a reply.
+
+    Args:
+        reply: What the model replied.
+        number: How many principles were voted on.
+
+    Returns:
+        Votes by the number of the principle; those that are none of A, B, N, or repeated, are left out.
+    """
+    value = _read_json(reply)
+    if not isinstance(value, dict):
         return {}
-    numbers = {str(n): n for n in range(1, number + 1)}  # looked up, for a key may have any number of digits
-    votes = [(numbers.get(key.strip().lstrip("0")), value) for key, value in found.items()]
-    times = Counter(n for n, _ in votes)
-    return {n: v for n, v in votes if n is not None and times[n] == 1 and v in ("A", "B", "N")}
+    # Looked up and not converted, for a key may have any number of digits.
+    numbers = {str(n): n for n in range(1, number + 1)}
+    votes = [(numbers.get(key.strip().lstrip("0")), vote) for key, vote in value.items()]
+    counts = Counter(n for n, _ in votes)  # "1" and "01" name the same principle
+    return {n: vote for n, vote in votes if n is not None and counts[n] == 1 and vote in ("A", "B", "N")}
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+def _refuse_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(items)
+    if len(value) < len(items):
         raise ValueError("a key is there twice")
-    return found
+    return value
 
 
 def _read_json(reply: str) -> Any:
-    """The outermost JSON value of a reply, also one in prose or in a code block; None: there is none."""
+    """Return the outermost JSON value of a reply, also from prose or a code block; None without one."""
     for opening, closing in (("{", "}"), ("[", "]")):
-        start, end = reply.find(opening), reply.rfind(closing)
+        start = reply.find(opening)
+        end = reply.rfind(closing)
         if 0 <= start < end:
             try:
-                return json.loads(reply[start : end + 1], object_pairs_hook=_without_repeats)
+                return json.loads(reply[start : end + 1], object_pairs_hook=_refuse_repeats)
             except (ValueError, RecursionError):
                 continue
     return None

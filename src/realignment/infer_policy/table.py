@@ -1,4 +1,4 @@
-"""The table of principles, whichever way they were found."""
+"""The table of principles, which both methods of inference return."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +9,9 @@ PRINCIPLE_COLUMNS = (
     "id", "principle", "coefficient", "coefficient_low", "coefficient_high", "stability", "applies", "pairs",
     "support", "agreement", "low", "high", "q_value",
 )  # fmt: skip
-"""`support` = `applies` / `pairs`; `agreement`: share of those where the principle predicts the choice,
-with `low` and `high` its 95 % interval; `q_value`: false discovery rate. Coefficients and stability are null
-where a language model proposed it."""
+"""`applies`: pairs that the principle tells apart; `support` = `applies` / `pairs`; `agreement`: the share of
+those whose choice it predicts, with `low` and `high` its 95 % interval; `q_value`: false discovery rate.
+Coefficients and stability are null where a language model proposed the principle."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Explanation:
 
     Attributes:
         principles: PRINCIPLE_COLUMNS, the strongest first.
-        report: method, n, selected, kept, and what the method has to say besides.
+        report: method, n, selected, kept, and further numbers of the method.
     """
 
     principles: pd.DataFrame

@@ -1,37 +1,29 @@
 """Raw rows → pairs. Every row becomes a pair or a rejected row with its reason: nothing disappears."""
 
-import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from realignment.intake.columns import build_columns
 from realignment.intake.flags import is_null
-from realignment.intake.formats import PKU_GRADES, PreferenceFormat, cut_prompt, detect_format, read_rows
-from realignment.intake.screening import (
-    OPTIONAL_TEXTS,
-    Columns,
-    Problems,
-    SeenRows,
-    find_long_prompts,
-    find_problems,
-)
-from realignment.policy.severity import read_categories, read_severity
+from realignment.intake.formats import PKU_COLUMNS, PKU_GRADES, PreferenceFormat, detect_format
+from realignment.intake.rows import read_rows, truncate_prompt
+from realignment.intake.screening import Columns, Problems, SeenRows, find_long_prompts, find_problems
 from realignment.records import GRADE_COLUMNS, PAIR_COLUMNS, TRUTH_COLUMNS, DataError
 
 REJECTED_COLUMNS = ("row", "field", "reason", "pair_id", "content")
 
-
-_SHOWN = 10
+_MAX_LISTED_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What became of a table; ``len(pairs) + len(rejected_rows)`` is its number of rows.
+    """The pairs and rejected rows of a table; ``len(pairs) + len(rejected_rows)`` is its number of rows.
 
     Attributes:
         pairs: `records.PAIR_COLUMNS`, and `records.TRUTH_COLUMNS` (boolean, null allowed) where the table
@@ -56,20 +48,23 @@ def clean_pairs(
     """Read a table of preference pairs, in whichever format it is, and set aside what cannot be used.
 
     Args:
-        raw: Rows as `intake.readers.read_table` gives them; an index named `row` numbers them, else
+        raw: Rows as `intake.readers.read_table` returns them; an index named `row` numbers them, else
             their position does.
-        invalid: Whether rows that cannot be used are skipped, or the first of them stop the run.
+        invalid: Whether rows that cannot be used are skipped, or stop the run.
         max_prompt_chars: Limit on the prompt, in characters.
         long_prompts: Drop longer ones (as rejected rows), keep their end, or stop.
+
+    Returns:
+        At least one pair, and every other row with its reason.
 
     Raises:
         DataError: Missing columns, no rows, no usable row, or a row that `invalid` or `long_prompts` makes
             fatal.
     """
     if raw.empty:
-        found = ", ".join(map(str, raw.columns)) or "none"
+        columns = ", ".join(map(str, raw.columns)) or "none"
         raise DataError(
-            f"The table of pairs has no rows. Found columns: {found}. Expected: prompt, chosen, rejected."
+            f"The table of pairs has no rows. Found columns: {columns}. Expected: prompt, chosen, rejected."
         )
     layout = detect_format(raw)
     result = clean_rows(
@@ -92,151 +87,128 @@ def clean_rows(
     long_prompts: Literal["drop", "truncate", "fail"],
     seen: SeenRows | None = None,
 ) -> Intake:
-    """`clean_pairs` for a part of a table whose format is known; it may hold no usable row.
+    """Clean a batch of a table whose format is known, as `clean_pairs` does; it may hold no usable row.
 
-    Of a table in parts every part has all of its columns, and `seen` goes from one to the next.
+    Args:
+        raw: Rows of the table, with all of its columns.
+        layout: The table's format.
+        invalid: As in `clean_pairs`.
+        max_prompt_chars: As in `clean_pairs`.
+        long_prompts: As in `clean_pairs`.
+        seen: The rows of earlier batches; pass the same object for every batch of a table.
+
+    Returns:
+        The batch's pairs and rejected rows.
+
+    Raises:
+        DataError: A row that `invalid` or `long_prompts` makes fatal.
     """
-    rows = raw.index.to_numpy() if raw.index.name == "row" else np.arange(1, len(raw) + 1)
-    readings = list(read_rows(raw, layout))
-    pairs = _to_columns(raw, readings, layout)
-    problems = find_problems(pairs, readings, seen)
+    numbers = raw.index.to_numpy() if raw.index.name == "row" else np.arange(1, len(raw) + 1)
+    rows = list(read_rows(raw, layout))
+    columns = build_columns(raw, rows, layout)
+    problems = find_problems(columns, rows, seen)
     if invalid == "fail":
-        _stop(problems, rows, "cannot be used", "Mend them, or set `invalid: skip` to set them aside.")
-    problems, truncated = _limit_prompts(pairs, problems, rows, max_prompt_chars, long_prompts)
-    kept = [problem is None for problem in problems]
-    report = _report(raw, problems) | {"truncated": truncated, "format": layout.value}
-    return Intake(_to_pairs(pairs, kept), _to_rejected(raw, rows, problems), report)
+        advice = "Correct them, or set `invalid: skip` to set them aside."
+        _raise_for_problems(problems, numbers, "cannot be used", advice)
+    problems, truncated = _limit_prompts(columns, problems, numbers, max_prompt_chars, long_prompts)
+    report = _build_report(raw, problems) | {"truncated": truncated, "format": layout.value}
+    is_usable = [problem is None for problem in problems]
+    return Intake(_build_pairs(columns, is_usable), _build_rejected(raw, numbers, problems), report)
 
 
-def _report(raw: pd.DataFrame, problems: Problems) -> dict[str, Any]:
+def _build_report(raw: pd.DataFrame, problems: Problems) -> dict[str, Any]:
     usable = problems.count(None)
+    reasons = Counter(f"{problem.field}: {problem.reason}" for problem in problems if problem is not None)
     return {
         "rows": len(raw),
         "pairs": usable,
         "rejected": len(raw) - usable,
-        "reasons": _count(problems),
+        "reasons": dict(reasons.most_common()),
         "generated_ids": "pair_id" not in raw.columns,
-        "ignored_columns": _list_ignored(raw),
+        "ignored_columns": _list_ignored_columns(raw),
     }
+
+
+def _list_ignored_columns(raw: pd.DataFrame) -> list[str]:
+    used = {*PAIR_COLUMNS, *TRUTH_COLUMNS, *GRADE_COLUMNS, *PKU_COLUMNS}
+    used |= {name.format(k) for name in PKU_GRADES for k in (0, 1)}
+    used -= {"messages"}  # a column of ours, made of the prompt and never read
+    return [str(name) for name in raw.columns if name not in used]
 
 
 def _limit_prompts(
-    pairs: Columns, problems: Problems, rows: np.ndarray, limit: int, long_prompts: str
+    columns: Columns, problems: Problems, numbers: np.ndarray, limit: int, long_prompts: str
 ) -> tuple[Problems, int]:
-    """The problems, with long prompts among them if they are dropped; and how many prompts were truncated."""
-    too_long = find_long_prompts(pairs, problems, limit)
+    """Apply the limit on prompts.
+
+    Returns:
+        The problems, with long prompts among them if they are dropped; and how many prompts were truncated.
+    """
+    too_long = find_long_prompts(columns, problems, limit)
     if long_prompts == "fail":
         advice = "Shorten them, raise the limit, or set `long_prompts` to drop or truncate."
-        _stop(too_long, rows, f"have a prompt of more than {limit} characters", advice)
+        _raise_for_problems(too_long, numbers, f"have a prompt of more than {limit} characters", advice)
     if long_prompts == "truncate":
-        return problems, _truncate(pairs, too_long, limit)
-    return [one or other for one, other in zip(problems, too_long, strict=True)], 0
+        return problems, _truncate_prompts(columns, too_long, limit)
+    return [problem or long for problem, long in zip(problems, too_long, strict=True)], 0
 
 
-def _to_columns(raw: pd.DataFrame, readings: Iterable[Any], layout: PreferenceFormat) -> Columns:
-    blank = [None] * len(raw)
-    columns: Columns = {
-        name: [getattr(reading, name, None) for reading in readings]
-        for name in ("prompt", "chosen", "rejected", "messages")
-    }
-    for name in ("pair_id", *OPTIONAL_TEXTS):
-        columns[name] = _without_nan(raw[name]) if name in raw.columns else list(blank)
-    if "pair_id" in raw.columns:
-        columns["pair_id"] = [str(cell) if _is_whole(cell) else cell for cell in columns["pair_id"]]
-    else:
-        columns["pair_id"] = [
-            _derive_id(*cells)
-            for cells in zip(
-                *(columns[name] for name in ("prompt", "chosen", "rejected", "messages")), strict=True
-            )
-        ]
-    given_by_format = [[getattr(reading, name, None) for reading in readings] for name in TRUTH_COLUMNS]
-    if any(name in raw.columns for name in (*TRUTH_COLUMNS, "is_response_0_safe", "is_response_1_safe")):
-        for name, cells in zip(TRUTH_COLUMNS, given_by_format, strict=True):
-            columns[name] = _without_nan(raw[name] if name in raw.columns else cells)
-    return columns | _read_grades(raw, readings, layout)
-
-
-def _read_grades(raw: pd.DataFrame, readings: Iterable[Any], layout: PreferenceFormat) -> Columns:
-    """Categories and severities of harm, where the table has columns for them."""
-    given = {name: raw[name] for name in GRADE_COLUMNS if name in raw.columns}
-    graded = {name.format(k) for name in PKU_GRADES[1:] for k in (0, 1)} & set(raw.columns)
-    if not given and not (graded and layout is PreferenceFormat.PKU):
-        return {}
-    by_format = {name: [getattr(reading, name, None) for reading in readings] for name in GRADE_COLUMNS}
-    read = {"categories": read_categories, "severity": read_severity}
-    return {
-        name: [read[name.partition("_")[2]](cell) for cell in given.get(name, by_format[name])]
-        for name in GRADE_COLUMNS
-    }
-
-
-def _derive_id(*texts: Any) -> str:
-    # Parts with their lengths cannot run into each other; lone surrogates are rejected later, not here.
-    content = "".join(f"{len(str(text))}:{text}" for text in texts)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _is_whole(cell: Any) -> bool:
-    return isinstance(cell, (int, np.integer)) and not isinstance(cell, bool)
-
-
-def _without_nan(cells: Iterable[Any]) -> list[Any]:
-    return [None if is_null(cell) else cell for cell in cells]
-
-
-def _truncate(columns: Columns, too_long: Problems, limit: int) -> int:
-    positions = [row for row, problem in enumerate(too_long) if problem is not None]
-    for row in positions:
-        cut = cut_prompt(columns["prompt"][row], columns["messages"][row], limit)
-        columns["prompt"][row], columns["messages"][row] = cut
+def _truncate_prompts(columns: Columns, too_long: Problems, limit: int) -> int:
+    """Shorten the long prompts in place, and return how many there are."""
+    positions = [position for position, problem in enumerate(too_long) if problem is not None]
+    prompts = columns["prompt"]
+    messages = columns["messages"]
+    for position in positions:
+        text, remaining = truncate_prompt(prompts[position], messages[position], limit)
+        prompts[position] = text
+        messages[position] = remaining
     return len(positions)
 
 
-def _stop(problems: Problems, rows: np.ndarray, what: str, advice: str) -> None:
-    found = [(row, problem) for row, problem in zip(rows, problems, strict=True) if problem is not None]
-    if found:
-        lines = [f"- row {row}, field {problem.field}: {problem.reason}" for row, problem in found[:_SHOWN]]
-        rest = [f"- and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-        raise DataError("\n".join([f"{len(found)} of {len(rows)} rows {what}. {advice}", *lines, *rest]))
+def _raise_for_problems(problems: Problems, numbers: np.ndarray, what: str, advice: str) -> None:
+    lines = [
+        f"- row {number}, field {problem.field}: {problem.reason}"
+        for number, problem in zip(numbers, problems, strict=True)
+        if problem is not None
+    ]
+    if not lines:
+        return
+    message = [f"{len(lines)} of {len(numbers)} rows {what}. {advice}", *lines[:_MAX_LISTED_ROWS]]
+    if len(lines) > _MAX_LISTED_ROWS:
+        message.append(f"- and {len(lines) - _MAX_LISTED_ROWS} more")
+    raise DataError("\n".join(message))
 
 
-def _count(problems: Problems) -> dict[str, int]:
-    return dict(
-        Counter(
-            f"{problem.field}: {problem.reason}" for problem in problems if problem is not None
-        ).most_common()
-    )
+def _build_pairs(columns: Columns, is_usable: list[bool]) -> pd.DataFrame:
+    optional = [name for name in (*TRUTH_COLUMNS, *GRADE_COLUMNS) if name in columns]
+    series = {}
+    for name in (*PAIR_COLUMNS, *optional):
+        cells = list(itertools.compress(columns[name], is_usable))
+        # These types survive Parquet unchanged, in columns of nothing but null too.
+        if name in TRUTH_COLUMNS:
+            dtype = "boolean"
+        elif name.endswith("_severity"):
+            dtype = "Int64"
+        else:
+            dtype = "str"
+        series[name] = pd.Series(cells, dtype=dtype)
+    return pd.DataFrame(series)
 
 
-def _list_ignored(raw: pd.DataFrame) -> list[str]:
-    used = {*PAIR_COLUMNS, *TRUTH_COLUMNS, *GRADE_COLUMNS, "response_0", "response_1", "better_response_id"}
-    used |= {name.format(k) for name in PKU_GRADES for k in (0, 1)}
-    return [str(name) for name in raw.columns if name not in used - {"messages"}]
-
-
-def _to_pairs(columns: Columns, kept: list[bool]) -> pd.DataFrame:
-    # `str` and `boolean` survive Parquet unchanged, columns of nothing but null included.
-    names = [*PAIR_COLUMNS, *(name for name in (*TRUTH_COLUMNS, *GRADE_COLUMNS) if name in columns)]
-    cells = {name: [cell for cell, keep in zip(columns[name], kept, strict=True) if keep] for name in names}
-    kinds = {name: "boolean" if name in TRUTH_COLUMNS else "str" for name in names}
-    kinds |= {name: "Int64" for name in names if name.endswith("_severity")}
-    return pd.DataFrame({name: pd.Series(cells[name], dtype=kinds[name]) for name in names})
-
-
-def _to_rejected(raw: pd.DataFrame, rows: np.ndarray, problems: Problems) -> pd.DataFrame:
+def _build_rejected(raw: pd.DataFrame, numbers: np.ndarray, problems: Problems) -> pd.DataFrame:
     positions = [position for position, problem in enumerate(problems) if problem is not None]
     lines = []
     for position, cells in zip(positions, raw.iloc[positions].to_dict("records"), strict=True):
-        problem, given = problems[position], cells.get("pair_id")
+        problem = problems[position]
         assert problem is not None
-        content = (
-            json.dumps(cells, default=str, ensure_ascii=False)[:200]
-            .encode("utf-8", "backslashreplace")
-            .decode()
-        )
-        pair_id = given.encode("utf-8", "backslashreplace").decode() if isinstance(given, str) else given
-        pair_id = None if is_null(pair_id) else str(pair_id)
-        lines.append((int(rows[position]), problem.field, problem.reason, pair_id, content))
+        content = _escape_surrogates(json.dumps(cells, default=str, ensure_ascii=False)[:200])
+        pair_id = cells.get("pair_id")
+        pair_id = None if is_null(pair_id) else _escape_surrogates(str(pair_id))
+        lines.append((int(numbers[position]), problem.field, problem.reason, pair_id, content))
     table = pd.DataFrame(lines, columns=list(REJECTED_COLUMNS))
     return table.astype({"row": "int64", "field": "str", "reason": "str", "pair_id": "str", "content": "str"})
+
+
+def _escape_surrogates(text: str) -> str:
+    """Return the text with lone surrogates as escape sequences, so that a file can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Readers of the tables that people bring (JSON Lines, JSON, CSV, Parquet, the Hub), row by row."""
+"""Readers of tables of raw rows: JSON Lines, JSON, CSV, Parquet and the Hub."""
 
 import csv
 import difflib
@@ -7,27 +7,27 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from realignment.intake.unicode import require_unicode
+from realignment.intake.frames import columns_to_frame, require_unique, rows_to_frame
 from realignment.records import DataError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-"""By these the format is told; the text formats may also be gzipped (``.jsonl.gz``)."""
+"""File name endings, which decide the format; the text formats may also be gzipped (``.jsonl.gz``)."""
 
 _HUB_OPTIONS = {"split", "config", "revision"}
 
 
 def read_table(source: str) -> pd.DataFrame:
-    """Raw rows of a file or a Hub dataset, every cell as the source has it (text, number, flag, list, null).
+    """Read the raw rows of a file or a Hub dataset, every cell as the source has it.
+
+    A cell is a text, number, flag, list or null; no text is turned into a number or a date.
 
     Args:
         source: A path that ends in one of `SUFFIXES`, or ``hub://org/name?split=train&config=…&revision=…``
@@ -38,20 +38,20 @@ def read_table(source: str) -> pd.DataFrame:
         CSV: the line on which the row begins), else the position, counted from one. `attrs` has the source.
 
     Raises:
-        DataError: Names file, row and what to do.
+        DataError: The source cannot be read; the message names file, row and what to do.
     """
     if source.startswith("hub://"):
         return _read_hub(source)
     path = Path(source)
     require_file(path)
-    kind = path.name.removesuffix(".gz")
-    if kind.endswith(".parquet"):
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
         table = _read_parquet(path)
-    elif kind.endswith(".jsonl"):
+    elif name.endswith(".jsonl"):
         table = _read_jsonl(_read_text(path), path)
-    elif kind.endswith(".json"):
+    elif name.endswith(".json"):
         table = _read_json(_read_text(path), path)
-    elif kind.endswith(".csv"):
+    elif name.endswith(".csv"):
         table = _read_csv(_read_text(path), path)
     else:
         raise DataError(
@@ -59,20 +59,27 @@ def read_table(source: str) -> pd.DataFrame:
         )
     if table.empty:
         raise DataError(f"{path} holds no rows. Expected at least one; is it the right file?")
-    table.attrs["source"] = source  # so that whoever finds a wrong cell can say in which file it is
+    table.attrs["source"] = source  # so that a later error about a cell can name the file
     return table
 
 
 def require_file(path: Path) -> None:
-    """An error that helps where there is no such file, or nothing in it."""
+    """Make sure that there is such a file, and something in it.
+
+    Args:
+        path: Where the file should be.
+
+    Raises:
+        DataError: There is none, or it is a folder or empty; the message names files of a similar name.
+    """
     if path.is_dir():
         raise DataError(
             f"{path} is a folder, expected a file; a folder of Parquet files is read as hub://{path}."
         )
     if not path.is_file():
-        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else " Check the path."
+        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        similar = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(similar)}?" if similar else " Check the path."
         raise DataError(f"No file {path}.{hint}")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes). Expected a table with at least one row.")
@@ -87,7 +94,8 @@ def _read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        byte = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        line_start = data.rfind(b"\n", 0, error.start) + 1
+        byte = error.start - line_start + 1
         encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
         raise DataError(
             f"{path} is not UTF-8: line {line}, byte {byte} of the line is 0x{data[error.start]:02x}. "
@@ -99,10 +107,10 @@ def _read_text(path: Path) -> str:
 
 
 def _read_jsonl(text: str, path: Path) -> pd.DataFrame:
-    rows, numbers = [], []
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # not splitlines(): JSON strings may hold U+2028
+    rows = []
+    numbers = []
+    # Not `splitlines()`, which also splits at U+2028, and JSON strings may contain that.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line and not line.isspace():
             rows.append(parse_object(line, path, number))
             numbers.append(number)
@@ -110,12 +118,24 @@ def _read_jsonl(text: str, path: Path) -> pd.DataFrame:
 
 
 def parse_object(line: str, path: Path, number: int) -> dict[str, Any]:
-    """The JSON object of one line; an error names the line."""
+    """Parse the JSON object of one line.
+
+    Args:
+        line: A line of a JSON Lines file.
+        path: The file, for the message of an error.
+        number: The line's number, for the message of an error.
+
+    Returns:
+        The object as a dictionary.
+
+    Raises:
+        DataError: The line is not JSON, or no object.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}, line {number}: broken JSON ({error}) in {line[:80]!r}. Mend or remove the line."
+            f"{path}, line {number}: broken JSON ({error}) in {line[:80]!r}. Correct or remove the line."
         ) from error
     if not isinstance(row, dict):
         raise DataError(
@@ -132,7 +152,7 @@ def _read_json(text: str, path: Path) -> pd.DataFrame:
         hint = (
             "One object per line belongs into a file that ends in .jsonl."
             if "Extra data" in str(error)
-            else "Mend it."
+            else "Correct it."
         )
         raise DataError(f"{path}: broken JSON ({error}). {hint}") from error
     if not isinstance(rows, list):
@@ -148,25 +168,25 @@ def _read_csv(text: str, path: Path) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[list[str | None]] = []
     numbers: list[int] = []
-    begins = 1
+    first_line = 1  # of the current row, which may have line breaks inside quotes
     try:
         header = next(reader)
         require_unique(header, path)
-        begins = reader.line_num + 1
+        first_line = reader.line_num + 1
         for fields in reader:
             if fields and len(fields) != len(header):
                 raise DataError(
-                    f"{path}, line {begins}: expected {len(header)} fields ({', '.join(header)}), "
+                    f"{path}, line {first_line}: expected {len(header)} fields ({', '.join(header)}), "
                     f"found {len(fields)}. "
                     'Texts with commas or line breaks need double quotes around them ("" inside for a quote).'
                 )
-            if fields:
+            if fields:  # a blank line has none
                 rows.append([field or None for field in fields])
-                numbers.append(begins)
-            begins = reader.line_num + 1
+                numbers.append(first_line)
+            first_line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {begins}: broken CSV ({error}). Check the quotes of that row."
+            f"{path}, line {first_line}: broken CSV ({error}). Check the quotes of that row."
         ) from error
     return pd.DataFrame(
         rows, columns=header, index=pd.Index(numbers, name="row", dtype="int64"), dtype=object
@@ -189,13 +209,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return columns_to_frame(columns, table.num_rows)
 
 
-def require_unique(names: list[str], path: Path) -> None:
-    """An error where two columns have one name: which of them is meant is not known."""
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path}: column names must be unique, repeated: {', '.join(map(repr, repeated))}.")
-
-
 def _find_undecodable(column: Any) -> int:
+    """Return the number of the first row, counted from one, whose text is not UTF-8; 0 if there is none."""
     for row, cell in enumerate(column, start=1):
         try:
             cell.as_py()
@@ -207,11 +222,12 @@ def _find_undecodable(column: Any) -> int:
 def _read_hub(source: str) -> pd.DataFrame:
     parts = urlsplit(source)
     options = dict(parse_qsl(parts.query))
-    if unknown := sorted(options.keys() - _HUB_OPTIONS):
+    unknown = sorted(options.keys() - _HUB_OPTIONS)
+    if unknown:
         raise DataError(
             f"{source}: unknown option {', '.join(unknown)}. Known: {', '.join(sorted(_HUB_OPTIONS))}."
         )
-    import datasets  # takes seconds; only this source needs it
+    import datasets  # here, for importing it takes seconds and only this source needs it
 
     name = parts.netloc + parts.path
     try:
@@ -226,20 +242,3 @@ def _read_hub(source: str) -> pd.DataFrame:
     if not len(rows):
         raise DataError(f"{source} holds no rows. Expected at least one; is it the right split?")
     return columns_to_frame(rows.to_dict(), len(rows))
-
-
-def rows_to_frame(rows: list[dict[str, Any]], numbers: Iterable[int]) -> pd.DataFrame:
-    """Rows as a table of objects, under their numbers; a key that a row lacks is null."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    require_unicode(names)
-    table = columns_to_frame({name: [row.get(name) for row in rows] for name in names}, len(rows))
-    return table.set_axis(pd.Index(np.fromiter(numbers, dtype=np.int64), name="row"), axis=0)
-
-
-def columns_to_frame(columns: dict[str, list[Any]], length: int, start: int = 1) -> pd.DataFrame:
-    """Columns of cells as a table of objects whose rows are numbered from `start`."""
-    # As objects: pandas must neither turn flags with gaps into floats nor choke on a lone surrogate.
-    index = pd.RangeIndex(start, start + length, name="row")
-    return pd.DataFrame(
-        {name: pd.Series(cells, index=index, dtype=object) for name, cells in columns.items()}, index=index
-    )

@@ -1,4 +1,4 @@
-"""Raw rows of files that are larger than memory, part by part."""
+"""Tables in files that are larger than memory, read batch by batch."""
 
 import gzip
 import zlib
@@ -13,13 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from realignment.intake.readers import (
-    columns_to_frame,
-    parse_object,
-    require_file,
-    require_unique,
-    rows_to_frame,
-)
+from realignment.intake.frames import columns_to_frame, require_unique, rows_to_frame
+from realignment.intake.readers import parse_object, require_file
 from realignment.intake.unicode import require_unicode
 from realignment.records import DataError
 
@@ -29,7 +24,13 @@ _EMPTY = "{} holds no rows. Expected at least one; is it the right file?"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A file of a table, with its rows, and the numbers by which rows are told: lines, else positions."""
+    """One file of a table.
+
+    Attributes:
+        path: The file.
+        rows: How many rows it has.
+        lines: How many row numbers it takes up: in JSON Lines the lines down to its last row, else the rows.
+    """
 
     path: Path
     rows: int
@@ -38,11 +39,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """One table in one or more files, looked through once: what it holds is known, and that it can be read.
+    """One table in one or more files, scanned once, so that its size is known and every row can be read.
 
     Attributes:
         shards: The files, in the order of their names.
-        columns: Of all of them, in the order in which they appear.
+        columns: The columns of all files, in the order in which they appear.
     """
 
     shards: tuple[Shard, ...]
@@ -52,31 +53,33 @@ class Shards:
         return sum(shard.rows for shard in self.shards)
 
     def read(self, size: int, keep: np.ndarray | None = None) -> Iterator[pd.DataFrame]:
-        """The rows that `read_table` would give, at most `size` at a time; no more are held at once.
+        """Read the rows that `read_table` would return, never holding more than one batch of them.
 
         Args:
-            size: Rows of a part.
-            keep: Which rows of the whole table are wanted, shape (rows,); None: all.
+            size: Rows of a batch, at most.
+            keep: Which rows of the whole table to read, shape (rows,); None: all.
 
         Yields:
-            Tables with every column, as `read_table` has them. Of several files the rows are numbered on
-            from one to the next.
+            Tables with every column, as `read_table` has them. In several files the row numbers continue
+            from one file to the next.
         """
-        position, line = 0, 0
+        position = 0  # of the shard's first row among all rows
+        offset = 0  # added to the row numbers that the shard's reader gives
         for shard in self.shards:
-            wanted = None if keep is None else keep[position : position + shard.rows]
-            for part in _reader(shard.path)(shard.path, size, wanted):
-                part.index += line
-                yield self._complete(part)
-            position, line = position + shard.rows, line + shard.lines
+            keep_in_shard = None if keep is None else keep[position : position + shard.rows]
+            for batch in _choose_reader(shard.path)(shard.path, size, keep_in_shard):
+                batch.index += offset
+                yield self._add_missing_columns(batch)
+            position += shard.rows
+            offset += shard.lines
 
-    def _complete(self, part: pd.DataFrame) -> pd.DataFrame:
-        for name in set(self.columns) - set(part.columns):
-            part[name] = pd.Series([None] * len(part), index=part.index, dtype=object)
-        return part[list(self.columns)]
+    def _add_missing_columns(self, batch: pd.DataFrame) -> pd.DataFrame:
+        for name in set(self.columns) - set(batch.columns):
+            batch[name] = pd.Series([None] * len(batch), index=batch.index, dtype=object)
+        return batch[list(self.columns)]
 
     def list_files(self) -> list[dict[str, Any]]:
-        """Every file: its name, its rows, and the number of its first row."""
+        """Return per file its name, the number of its rows, and the number of its first row."""
         starts = np.cumsum([1, *(shard.lines for shard in self.shards)]).tolist()
         return [
             {"file": shard.path.name, "rows": shard.rows, "first_row": start}
@@ -84,34 +87,52 @@ class Shards:
         ]
 
 
-def look_through(source: str) -> Shards:
-    """Find the files of a table, and read through them once.
+def scan_shards(source: str) -> Shards:
+    """Find the files of a table, and scan them once to count rows and collect columns.
 
     Args:
         source: A Parquet or JSON Lines file (``.jsonl`` or ``.jsonl.gz``), a folder of such files, or a
             pattern (``my/pairs/train-*.parquet``).
 
+    Returns:
+        The table, ready to be read batch by batch.
+
     Raises:
-        DataError: Names file, line and what to do.
+        DataError: A file cannot be read; the message names file, line and what to do.
     """
-    files = _find_files(source)
-    columns: dict[str, None] = {}
+    columns: dict[str, None] = {}  # an ordered set
     shards = []
-    for path in files:
-        if path.name.endswith(".parquet"):
-            schema, rows = _look_at_parquet(path)
-            columns |= dict.fromkeys(schema)
-            shards.append(Shard(path, rows, rows))
-        else:
-            rows, lines = 0, 0
-            for lines, line in _lines(path):
-                columns |= dict.fromkeys(parse_object(line, path, lines))
-                rows += 1
-            shards.append(Shard(path, rows, lines))
+    for path in _find_files(source):
+        scan = _scan_parquet if path.name.endswith(".parquet") else _scan_jsonl
+        shard, shard_columns = scan(path)
+        shards.append(shard)
+        columns |= dict.fromkeys(shard_columns)
     if not sum(shard.rows for shard in shards):
         raise DataError(_EMPTY.format(source))
     require_unicode(columns)
     return Shards(tuple(shards), tuple(columns))
+
+
+def _scan_jsonl(path: Path) -> tuple[Shard, list[str]]:
+    columns: dict[str, None] = {}
+    rows = 0
+    number = 0
+    for number, line in _read_lines(path):
+        columns |= dict.fromkeys(parse_object(line, path, number))
+        rows += 1
+    return Shard(path, rows, lines=number), list(columns)
+
+
+def _scan_parquet(path: Path) -> tuple[Shard, list[str]]:
+    require_file(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = list(file.schema_arrow.names)
+            rows = int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is no readable Parquet file: {error}") from error
+    require_unique(columns, path)
+    return Shard(path, rows, lines=rows), columns
 
 
 def _find_files(source: str) -> list[Path]:
@@ -122,8 +143,11 @@ def _find_files(source: str) -> list[Path]:
         )
     path = Path(source)
     if path.is_dir() or "*" in path.name:
-        found = path.iterdir() if path.is_dir() else path.parent.glob(path.name)
-        files = sorted(file for file in found if file.name.endswith(SUFFIXES) and file.name[0] not in "._")
+        candidates = path.iterdir() if path.is_dir() else path.parent.glob(path.name)
+        # Names that begin with a dot or an underscore are logs and markers of whatever wrote the folder.
+        files = sorted(
+            file for file in candidates if file.name.endswith(SUFFIXES) and file.name[0] not in "._"
+        )
         if not files:
             raise DataError(f"{source} holds no file that ends in {', '.join(SUFFIXES)}.")
         return files
@@ -136,12 +160,12 @@ def _find_files(source: str) -> list[Path]:
     return [path]
 
 
-def _reader(path: Path) -> Any:
+def _choose_reader(path: Path) -> Any:
     return _read_parquet if path.name.endswith(".parquet") else _read_jsonl
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that hold anything, with their numbers."""
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, with their numbers."""
     number = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         try:
@@ -150,40 +174,29 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(
-                f"{path} is no complete UTF-8 text, at line {number}: {error}. Mend it or copy it again."
+                f"{path} is no complete UTF-8 text, at line {number}: {error}. Correct it or copy it again."
             ) from error
 
 
 def _read_jsonl(path: Path, size: int, keep: np.ndarray | None) -> Iterator[pd.DataFrame]:
-    wanted = (line for position, line in enumerate(_lines(path)) if keep is None or keep[position])
-    while part := list(islice(wanted, size)):
-        rows = [parse_object(text, path, number) for number, text in part]
-        yield rows_to_frame(rows, [number for number, _ in part])
-
-
-def _look_at_parquet(path: Path) -> tuple[list[str], int]:
-    require_file(path)
-    try:
-        with pq.ParquetFile(path) as file:
-            names, rows = list(file.schema_arrow.names), int(file.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no readable Parquet file: {error}") from error
-    require_unique(names, path)
-    return names, rows
+    lines = (line for position, line in enumerate(_read_lines(path)) if keep is None or keep[position])
+    while batch := list(islice(lines, size)):
+        rows = [parse_object(text, path, number) for number, text in batch]
+        yield rows_to_frame(rows, [number for number, _ in batch])
 
 
 def _read_parquet(path: Path, size: int, keep: np.ndarray | None) -> Iterator[pd.DataFrame]:
-    start = 0
+    start = 0  # rows read so far
     try:
-        # Buffered: else every group of rows is read whole, and groups of a million rows are common.
+        # Buffered: else every row group is read whole, and groups of a million rows are common.
         with pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=size):
-                columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-                part = columns_to_frame(columns, batch.num_rows, start + 1)
-                wanted = None if keep is None else keep[start : start + batch.num_rows]
-                start += batch.num_rows
-                part = part if wanted is None else part[wanted]
-                if len(part):
-                    yield part
+            for record_batch in file.iter_batches(batch_size=size):
+                columns = {name: record_batch.column(name).to_pylist() for name in record_batch.schema.names}
+                batch = columns_to_frame(columns, record_batch.num_rows, start + 1)
+                if keep is not None:
+                    batch = batch[keep[start : start + record_batch.num_rows]]
+                start += record_batch.num_rows
+                if len(batch):
+                    yield batch
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no readable Parquet file from row {start + 1} on: {error}") from error

@@ -1,4 +1,4 @@
-"""Half of a surrogate pair: JSON can say one, and no table, file or model can hold it."""
+"""Lone surrogates: JSON can encode half of a surrogate pair, and no table, file or model can hold it."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from realignment.records import DataError
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether the text is not valid Unicode."""
+    """Return whether the text has half of a surrogate pair, so that it is not valid Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -15,9 +15,17 @@ def has_lone_surrogate(text: str) -> bool:
 
 
 def require_unicode(names: Iterable[str]) -> None:
-    """An error where a column has a name that no table can hold."""
-    for name in filter(has_lone_surrogate, names):
-        raise DataError(
-            f"The name {name!a:.80} of a column is not valid Unicode: it has half of a surrogate pair. "
-            "Rename or remove it."
-        )
+    """Make sure that a table can hold the names of its columns.
+
+    Args:
+        names: The names of the columns.
+
+    Raises:
+        DataError: A name is not valid Unicode.
+    """
+    for name in names:
+        if has_lone_surrogate(name):
+            raise DataError(
+                f"The name {name!a:.80} of a column is not valid Unicode: it has half of a surrogate pair. "
+                "Rename or remove it."
+            )

@@ -1,7 +1,7 @@
 """Judging and triage of a table that is larger than memory: the results of both stages, part by part.
 
-What is held at once is one part, and of every pair a few numbers: two hashes of 8 bytes, which tell repeated
-rows, 8 bytes by which RETAIN pairs are drawn, and where labels are the oracle some 30 bytes more.
+In memory are one part at a time, and a few numbers for every pair: two hashes of 8 bytes, to find repeated
+rows, 8 bytes to draw RETAIN pairs, and where labels are the oracle some 30 bytes more.
 """
 
 from realignment.judge_stream.reading import CleanPairs, read_pairs

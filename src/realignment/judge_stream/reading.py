@@ -1,4 +1,4 @@
-"""Raw rows → clean, graded pairs, part by part."""
+"""Read raw rows, clean and grade the pairs, part by part."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from realignment.intake.screening import SeenRows
 from realignment.intake.shards import Shards
 from realignment.parameters import IntakeParameters
 from realignment.policy import Policy
-from realignment.policy.severity import categories_of, check_categories, grade_part
+from realignment.policy.severity import check_categories, grade_batch, list_categories
 from realignment.records import Counts, DataError
 from realignment.table_files import TableFile, TableWriter, WorkFolder
 
-_SUMS = ("rows", "pairs", "rejected", "truncated")
+_SUMMED_COUNTS = ("rows", "pairs", "rejected", "truncated")
 
 
 @dataclass(frozen=True, slots=True)
 class CleanPairs:
-    """`intake.Intake`, its tables on disk and its pairs graded."""
+    """The result of intake, as `intake.Intake`, with its tables on disk and its pairs graded."""
 
     pairs: TableFile
     rejected_rows: TableFile
@@ -38,36 +38,44 @@ def read_pairs(
     """Clean and grade the pairs, as the stage `judging` does.
 
     Args:
-        raw: The table; its format is told by its columns and its first part.
-        policy: Its tiers make verdicts of grades.
+        raw: The table; its format is detected from its columns and its first part.
+        policy: Its tiers turn grades into verdicts.
         parameters: As in the stage; the draw of `limit` is the same.
-        folder: Of the tables.
+        folder: Folder of the new tables.
         size: Rows of a part.
-        seed: Of the draw.
+        seed: Seed of the draw.
+
+    Returns:
+        Pairs, rejected rows and the intake report.
 
     Raises:
-        DataError: As `intake.clean_pairs` and `policy.severity.grade`, before anything is judged.
+        DataError: As `intake.clean_pairs` and `policy.severity.grade_pairs`, before anything is judged.
     """
     settings = parameters.model_dump(exclude={"limit"})
     keep = _draw(len(raw), parameters.limit, seed)
-    layout, seen, categories = None, SeenRows(), set[str]()
+    layout = None
+    seen = SeenRows()
+    categories: set[str] = set()
     counts: Counts = Counter()
     report: dict[str, Any] = {}
     with TableWriter(folder, "pairs") as pairs, TableWriter(folder, "rejected_rows") as rejected:
-        for part in shown(raw.read(size, keep), "Reading the pairs", len(raw)):
+        for part in show_progress(raw.read(size, keep), "Reading the pairs", len(raw)):
             layout = layout or detect_format(part)
             clean = intake.clean_rows(part, layout, **settings, seen=seen)
-            categories |= categories_of(clean.pairs) if policy.tiers else set()
-            pairs.append(grade_part(clean.pairs, policy))
+            categories |= list_categories(clean.pairs) if policy.tiers else set()
+            pairs.append(grade_batch(clean.pairs, policy))
             rejected.append(clean.rejected_rows)
             report = clean.report
-            counts.update({(name,): report[name] for name in _SUMS})
+            # The report of a part counts its rows; sums over all parts replace these counts below.
+            counts.update({(name,): report[name] for name in _SUMMED_COUNTS})
             counts.update({("reason", reason): n for reason, n in report["reasons"].items()})
         if not counts["pairs",]:
             raise DataError(f"None of the {counts['rejected',]} rows can be used: {_reasons(counts)}.")
         check_categories(categories, policy)
-        report |= {name: counts[name,] for name in _SUMS}
-        report |= {"reasons": _reasons(counts)} | ({"files": raw.list_files()} if len(raw.shards) > 1 else {})
+        report |= {name: counts[name,] for name in _SUMMED_COUNTS}
+        report["reasons"] = _reasons(counts)
+        if len(raw.shards) > 1:
+            report["files"] = raw.list_files()
         return CleanPairs(pairs.finish(), rejected.finish(), report)
 
 
@@ -76,7 +84,7 @@ def _reasons(counts: Counts) -> dict[str, int]:
 
 
 def _draw(rows: int, limit: int | None, seed: int) -> npt.NDArray[np.bool_] | None:
-    """Which rows `DataFrame.sample` would draw of so many; None: all."""
+    """Return whether each row is among those that `DataFrame.sample` would draw; None: all are."""
     if limit is None or limit >= rows:
         return None
     keep = np.zeros(rows, bool)
@@ -84,9 +92,9 @@ def _draw(rows: int, limit: int | None, seed: int) -> npt.NDArray[np.bool_] | No
     return keep
 
 
-def shown(parts: Iterator[pd.DataFrame], what: str, rows: int) -> Iterator[pd.DataFrame]:
-    """The parts, with a bar on a terminal that tells how many rows have been worked through."""
-    with tqdm(total=rows, desc=what, unit="pair", disable=None) as bar:
+def show_progress(parts: Iterator[pd.DataFrame], description: str, rows: int) -> Iterator[pd.DataFrame]:
+    """Yield the parts, with a progress bar of the rows on a terminal."""
+    with tqdm(total=rows, desc=description, unit="pair", disable=None) as bar:
         for part in parts:
             yield part
             bar.update(len(part))

@@ -1,11 +1,11 @@
-"""Pairs → judgments: ask an oracle about every response, and measure it where the truth is known."""
+"""Pairs → judgments: an oracle judges every response, and is measured where the truth is known."""
 
-from realignment.judging.judge import JUDGED_RESPONSES, exchanges_of, judge_pairs, tabulate
+from realignment.judging.judge import JUDGED_RESPONSES, judge_pairs, list_exchanges, tabulate_judgments
 from realignment.judging.oracle_check import (
     check_oracle,
     count_verdicts,
     measure_oracle,
-    repeat_stability,
+    measure_stability,
     report_oracle,
 )
 
@@ -13,10 +13,10 @@ __all__ = [
     "JUDGED_RESPONSES",
     "check_oracle",
     "count_verdicts",
-    "exchanges_of",
     "judge_pairs",
+    "list_exchanges",
     "measure_oracle",
-    "repeat_stability",
+    "measure_stability",
     "report_oracle",
-    "tabulate",
+    "tabulate_judgments",
 ]

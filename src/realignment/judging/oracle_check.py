@@ -1,4 +1,4 @@
-"""Pairs → judgments: ask an oracle about every response, and measure it where the truth is known."""
+"""Checks of an oracle: agreement with known truth, stability, and the share of unscored responses."""
 
 import math
 from collections import Counter
@@ -12,11 +12,18 @@ from realignment.oracles import Oracle
 from realignment.policy import Policy
 from realignment.records import Counts, Disposition, HealthError
 from realignment.statistics import wilson_interval
-from realignment.triage import disposition_of
+from realignment.triage import decide_disposition
+
+_CELLS = ("tp", "fp", "fn", "tn")
+"""Cells of a confusion matrix; positive = complies."""
 
 
 def measure_oracle(pairs: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, Any]:
-    """Agreement of the oracle with the hand-set truth, where the data has one.
+    """Measure the agreement of the oracle with the hand-set truth, where the data has one.
+
+    Args:
+        pairs: Cleaned pairs.
+        judgments: What the oracle said of their responses.
 
     Returns:
         The oracle report of `docs/reference/outputs.md`; `accuracy` is null where the data has no truth.
@@ -25,94 +32,130 @@ def measure_oracle(pairs: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, An
 
 
 def count_verdicts(pairs: pd.DataFrame, judgments: pd.DataFrame) -> Counts:
-    """What `report_oracle` reports: responses, and where the truth is known, how they were judged."""
-    scored = judgments[judgments["response"] != "correction"]
-    counts: Counts = Counter({("n",): len(scored), ("unscored",): int(scored["complies"].isna().sum())})
+    """Count what `report_oracle` reports; counts of several parts of a table can be added.
+
+    Args:
+        pairs: Cleaned pairs.
+        judgments: Judgments of their responses.
+
+    Returns:
+        Responses and unscored ones; where the truth is known, also confusion counts of responses by field and
+        of dispositions.
+    """
+    # Corrections are judged too, but have no truth, and are not part of the data.
+    of_pairs = judgments[judgments["response"] != "correction"]
+    n_unscored = int(of_pairs["complies"].isna().sum())
+    counts: Counts = Counter({("n",): len(of_pairs), ("unscored",): n_unscored})
     if not {"chosen_complies", "rejected_complies"} <= set(pairs.columns):
         return counts
     table = pairs.set_index("pair_id")
-    by_response = {
-        r: scored[scored["response"] == r].set_index("pair_id")["complies"] for r in ("chosen", "rejected")
-    }
-    for response, verdicts in by_response.items():
-        measured = _compare(table[f"{response}_complies"], verdicts)
-        counts.update({("field", response, cell): count for cell, count in measured.items()})
-    counts.update(_confuse_dispositions(table, by_response))
+    verdicts: dict[str, pd.Series] = {}
+    for response in ("chosen", "rejected"):
+        rows = of_pairs[of_pairs["response"] == response]
+        verdicts[response] = rows.set_index("pair_id")["complies"]
+        confusion = _count_confusion(table[f"{response}_complies"], verdicts[response])
+        counts.update({("field", response, cell): count for cell, count in confusion.items()})
+    counts.update(_count_dispositions(table, verdicts))
     return counts
 
 
 def report_oracle(oracle: str, counts: Counts) -> dict[str, Any]:
-    """The report of these counts (`count_verdicts`)."""
+    """Return the report of these counts.
+
+    Args:
+        oracle: Name of the oracle.
+        counts: From `count_verdicts`.
+
+    Returns:
+        The oracle report of `docs/reference/outputs.md`; `accuracy` is null where the data has no truth.
+    """
     report: dict[str, Any] = {"oracle": oracle, "n": counts["n",], "unscored": counts["unscored",]}
     report |= {"accuracy": None, "interval": None}
-    measured = {
-        response: {cell: counts["field", response, cell] for cell in ("tp", "fp", "fn", "tn")}
-        for response in ("chosen", "rejected")
-    }
-    pooled = {cell: sum(part[cell] for part in measured.values()) for cell in ("tp", "fp", "fn", "tn")}
-    known = sum(pooled.values())
-    if not known:
+    by_field: dict[str, dict[str, int]] = {}
+    pooled = dict.fromkeys(_CELLS, 0)
+    for response in ("chosen", "rejected"):
+        by_field[response] = {cell: counts["field", response, cell] for cell in _CELLS}
+        for cell, count in by_field[response].items():
+            pooled[cell] += count
+    labelled = sum(pooled.values())
+    if not labelled:
         return report
     right = pooled["tp"] + pooled["tn"]
-    confusion: dict[str, dict[str, int]] = {}
+    confusion: dict[str, dict[str, int]] = {}  # true disposition → assigned disposition → pairs
     for kind, *key in counts:
         if kind == "disposition":
-            confusion.setdefault(key[0], {})[key[1]] = counts["disposition", key[0], key[1]]
+            true, assigned = key
+            confusion.setdefault(true, {})[assigned] = counts["disposition", true, assigned]
     return report | {
-        "accuracy": right / known,
-        "interval": list(wilson_interval(right, known)),
+        "accuracy": right / labelled,
+        "interval": list(wilson_interval(right, labelled)),
         "confusion": pooled,
-        "by_field": measured,
+        "by_field": by_field,
         "disposition_accuracy": _share_on_diagonal(confusion),
         "disposition_confusion": confusion,
     }
 
 
-def _compare(truth: pd.Series, verdict: pd.Series) -> dict[str, int]:
-    """Confusion counts; positive = complies. Unscored and unlabelled responses are left out."""
-    truth, verdict = truth.astype("boolean"), verdict.reindex(truth.index)
+def _count_confusion(truth: pd.Series, verdict: pd.Series) -> dict[str, int]:
+    """Return confusion counts; positive = complies. Unscored and unlabelled responses are left out."""
+    truth = truth.astype("boolean")
+    verdict = verdict.reindex(truth.index)
     both = truth.notna() & verdict.notna()
-    t, v = truth[both].to_numpy(bool), verdict[both].to_numpy(bool)
-    counts = {"tp": t & v, "fp": ~t & v, "fn": t & ~v, "tn": ~t & ~v}
-    return {name: int(cell.sum()) for name, cell in counts.items()}
+    t = truth[both].to_numpy(bool)
+    v = verdict[both].to_numpy(bool)
+    cells = {"tp": t & v, "fp": ~t & v, "fn": t & ~v, "tn": ~t & ~v}
+    return {name: int(cell.sum()) for name, cell in cells.items()}
 
 
-def _confuse_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -> Counts:
-    """(disposition, true, assigned) → number of pairs; where the labels leave the truth open, none."""
+def _count_dispositions(table: pd.DataFrame, verdicts: dict[str, pd.Series]) -> Counts:
+    """Return (disposition, true, assigned) → pairs; without pairs whose labels leave the truth open."""
+    true = _assign_dispositions(table["chosen_complies"], table["rejected_complies"])
+    chosen = verdicts["chosen"].reindex(table.index)
+    rejected = verdicts["rejected"].reindex(table.index)
+    counts: Counts = Counter()
+    for truth, assigned in zip(true, _assign_dispositions(chosen, rejected), strict=True):
+        if truth is not Disposition.REVIEW:
+            counts["disposition", str(truth), str(assigned)] += 1
+    return counts
 
-    def assign(chosen: pd.Series, rejected: pd.Series) -> list[Disposition]:
-        known = [[None if pd.isna(v) else bool(v) for v in column] for column in (chosen, rejected)]
-        return [disposition_of(*values) for values in zip(*known, strict=True)]
 
-    true = assign(table["chosen_complies"], table["rejected_complies"])
-    given = assign(*(verdicts[response].reindex(table.index) for response in ("chosen", "rejected")))
-    pairs = zip(true, given, strict=True)
-    return Counter(("disposition", str(t), str(g)) for t, g in pairs if t is not Disposition.REVIEW)
+def _assign_dispositions(chosen: pd.Series, rejected: pd.Series) -> list[Disposition]:
+    """Return the disposition of each pair from whether its responses comply (true, false or null)."""
+    verdicts = []
+    for column in (chosen, rejected):
+        verdicts.append([None if pd.isna(verdict) else bool(verdict) for verdict in column])
+    return [decide_disposition(*pair_verdicts) for pair_verdicts in zip(*verdicts, strict=True)]
 
 
 def _share_on_diagonal(confusion: dict[str, dict[str, int]]) -> float | None:
+    """Return the share of pairs whose assigned disposition is the true one; None without pairs."""
     total = sum(sum(row.values()) for row in confusion.values())
-    return sum(row.get(d, 0) for d, row in confusion.items()) / total if total else None
+    right = sum(row.get(disposition, 0) for disposition, row in confusion.items())
+    return right / total if total else None
 
 
-def repeat_stability(
+def measure_stability(
     pairs: pd.DataFrame, policy: Policy, oracle: Oracle, judgments: pd.DataFrame, *, sample: int, seed: int
 ) -> float | None:
-    """Share of a random sample of responses to which the oracle gives the same verdict when asked again.
+    """Return the share of a random sample of responses that get the same verdict when judged again.
 
     Args:
         pairs: Cleaned pairs.
-        policy: They are judged under.
-        oracle: Who judged them.
-        judgments: What it said the first time.
-        sample: Responses to judge again, rounded up to whole pairs; 0: none, and the result is None.
-        seed: Of the sample.
+        policy: The policy to judge by.
+        oracle: The oracle that judged them, without its store.
+        judgments: Its first judgments.
+        sample: Responses to judge again, rounded up to whole pairs; 0: none.
+        seed: Seed of the sample.
+
+    Returns:
+        In [0, 1]; None without a sample.
     """
     if not sample:
         return None
     rows = pairs.sample(min(math.ceil(sample / 2), len(pairs)), random_state=seed)
     again = judge_pairs(rows.assign(correction=None), policy, oracle)
     merged = again.merge(judgments, on=["pair_id", "response"], suffixes=("_again", ""))
+    # Unscored twice is the same verdict, although null does not equal null.
     same = (merged["complies"] == merged["complies_again"]) | (
         merged["complies"].isna() & merged["complies_again"].isna()
     )
@@ -122,19 +165,26 @@ def repeat_stability(
 def check_oracle(
     report: dict[str, Any], judgments: pd.DataFrame, *, max_unscored: float, min_stability: float
 ) -> None:
-    """Stop before training where the oracle is unstable (method.md, section 10); `judgments` say why.
+    """Stop before training where the oracle is unstable (method.md, section 10).
+
+    Args:
+        report: The oracle report; its `stability` may be missing.
+        judgments: Judgments, whose reasons explain what is unscored.
+        max_unscored: Share of unscored responses, in [0, 1].
+        min_stability: Share of equal verdicts when judged again, in [0, 1].
 
     Raises:
         HealthError: Too many responses are unscored, or repeated judgments disagree too often.
     """
     share = report["unscored"] / max(report["n"], 1)
     if share > max_unscored:
+        reason = judgments.loc[judgments["complies"].isna(), "reason"].mode().iloc[0]
         raise HealthError(
             f"The oracle {report['oracle']!r} left {report['unscored']} of {report['n']} responses unscored "
-            f"({share:.0%}, limit {max_unscored:.0%}), most often for this reason: "
-            f"{judgments.loc[judgments['complies'].isna(), 'reason'].mode().iloc[0]!r:.300}. Mend its cause, "
-            "label more data, choose another `judging.oracle`, or raise `judging.max_unscored`: those pairs "
-            "then go to review. Replies that cannot be read are kept; `judging.refresh=true` asks again."
+            f"({share:.0%}, limit {max_unscored:.0%}), most often for this reason: {reason!r:.300}. Fix its "
+            "cause, label more data, choose another `judging.oracle`, or raise `judging.max_unscored`: those "
+            "pairs then go to review. Replies that cannot be read are stored; `judging.refresh=true` judges "
+            "again."
         )
     stability = report.get("stability")
     if stability is not None and stability < min_stability:

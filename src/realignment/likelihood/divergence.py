@@ -1,4 +1,4 @@
-"""What a policy is set against: the reference's distribution over the vocabulary, and the KL to it."""
+"""What a policy is compared with: the reference's distribution over the vocabulary, and the KL to it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,24 +8,24 @@ from torch import Tensor
 
 from realignment.likelihood.head import Head, row_dot
 
-FAR = 40.0
+MAX_LOG_RATIO = 40.0
 """Nats. Where log q − log p is more, p is taken for q e⁻⁴⁰: what it adds to the KL is 10⁻¹⁶ of q either way,
 and eˣ with p ≈ 0 would be ∞ · 0 from 88 on in float32."""
 
-LOST = 16
-"""Units in the last place. A share that is one minus a sum is rounding below them."""
+ROUNDING_UNITS = 16
+"""Units in the last place. A probability that is one minus a sum is rounding below them."""
 
 
 class Reference(Protocol):
     """π_ref at N tokens, without gradient."""
 
-    def tile(self, part: slice, like: Tensor, spent: "ReferenceTile | None" = None) -> "ReferenceTile":
-        """The reference at some of the N tokens.
+    def tile(self, part: slice, like: Tensor, reuse: "ReferenceTile | None" = None) -> "ReferenceTile":
+        """Return the reference at some of the N tokens.
 
         Args:
             part: Which ones.
             like: The policy's logits there, shape (tile, V).
-            spent: A tile of as many tokens or more whose memory may be taken.
+            reuse: A tile of as many tokens or more whose memory may be overwritten.
         """
         ...
 
@@ -34,12 +34,12 @@ class ReferenceTile(Protocol):
     """π_ref at the tokens of a tile."""
 
     @property
-    def change(self) -> Tensor:
-        """∂KL/∂logits = q − p, shape (tile, V); valid where `compare` has been."""
+    def logit_gradient(self) -> Tensor:
+        """∂KL/∂logits = q − p, shape (tile, V); valid in the rows that `compare` has seen."""
         ...
 
     def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Set some rows of the tile against the policy; each row once.
+        """Compare some rows of the tile with the policy; each row once.
 
         Args:
             block: Which rows.
@@ -54,39 +54,55 @@ class ReferenceTile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceStates:
-    """The reference by its last hidden states, shape (N, d), and its head: exact."""
+    """The reference by its last hidden states and its head: exact.
+
+    Attributes:
+        hidden: States that predict the N tokens, shape (N, d).
+        head: The reference's output head.
+    """
 
     hidden: Tensor
     head: Head
 
-    def tile(self, part: slice, like: Tensor, spent: ReferenceTile | None = None) -> "_LogitsTile":
-        """See `Reference`."""
-        return _LogitsTile(self.head.logits(self.hidden[part], None if spent is None else spent.change))
+    def tile(self, part: slice, like: Tensor, reuse: ReferenceTile | None = None) -> "_LogitsTile":
+        """Return the reference at some of the tokens; see `Reference`."""
+        out = None if reuse is None else reuse.logit_gradient
+        return _LogitsTile(self.head.logits(self.hidden[part], out))
 
 
 @dataclass(frozen=True, slots=True)
 class _LogitsTile:
-    """Holds the reference's logits, and in the end q − p in their place."""
+    """Holds the reference's logits, and after `compare` q − p in their place."""
 
-    change: Tensor
+    logit_gradient: Tensor
 
     def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReferenceTile`."""
-        log_p = torch.log_softmax(self.change[block], dim=-1)
-        known = log_p.gather(1, target)[:, 0]
-        return known, _divergence(log_p, log_q, self.change[block])
+        log_p = torch.log_softmax(self.logit_gradient[block], dim=-1)
+        # Read before `_divergence`, which overwrites log p.
+        target_log_p = log_p.gather(1, target)[:, 0]
+        return target_log_p, _divergence(log_p, log_q, self.logit_gradient[block])
 
 
-def _divergence(log_p: Tensor, log_q: Tensor, change: Tensor) -> Tensor:
-    """KL(p ‖ q) of each row, and q − p; `log_p` is overwritten, and `change` is filled.
+def _divergence(log_p: Tensor, log_q: Tensor, difference: Tensor) -> Tensor:
+    """Compute KL(p ‖ q) of each row, and q − p.
 
     With x = log q − log p: q − p = p (eˣ − 1), and KL = Σ p (eˣ − 1 − x), in which the rounding of both
     normalisers cancels: close to the reference Σ p (−x) alone would be all rounding.
+
+    Args:
+        log_p: The reference's, shape (rows, V); overwritten.
+        log_q: The policy's, shape (rows, V).
+        difference: Filled with q − p, shape (rows, V).
+
+    Returns:
+        KL of each row in nats, shape (rows,).
     """
-    p = torch.maximum(log_p, log_q - FAR, out=log_p).exp()
+    p = torch.maximum(log_p, log_q - MAX_LOG_RATIO, out=log_p).exp()
     x = torch.sub(log_q, log_p, out=log_p)
-    weighted = row_dot(p, x)
-    return torch.mul(torch.expm1(x, out=x), p, out=change).sum(1) - weighted
+    # Σ p x first: the next line overwrites x with eˣ − 1.
+    linear = row_dot(p, x)
+    return torch.mul(torch.expm1(x, out=x), p, out=difference).sum(1) - linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +121,14 @@ class ReferenceTop:
     logprob: Tensor
     target: Tensor
 
-    def tile(self, part: slice, like: Tensor, spent: ReferenceTile | None = None) -> "_TopTile":
-        """See `Reference`."""
-        index, target = self.index[part].long(), self.target[part].to(like.dtype)
-        change = torch.empty_like(like) if spent is None else spent.change[: len(like)]
-        return _TopTile(index, self.logprob[part].to(like.dtype), target, change)
+    def tile(self, part: slice, like: Tensor, reuse: ReferenceTile | None = None) -> "_TopTile":
+        """Return the reference at some of the tokens; see `Reference`."""
+        return _TopTile(
+            index=self.index[part].long(),
+            logprob=self.logprob[part].to(like.dtype),
+            target=self.target[part].to(like.dtype),
+            logit_gradient=torch.empty_like(like) if reuse is None else reuse.logit_gradient[: len(like)],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +138,24 @@ class _TopTile:
     index: Tensor
     logprob: Tensor
     target: Tensor
-    change: Tensor
+    logit_gradient: Tensor
 
     def compare(self, block: slice, log_q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReferenceTile`."""
-        index, log_p = self.index[block], self.logprob[block]
-        q = torch.exp(log_q, out=self.change[block])
+        index = self.index[block]  # (rows, k)
+        log_p = self.logprob[block]  # (rows, k)
+        q = torch.exp(log_q, out=self.logit_gradient[block])  # (rows, V)
         # The policy's rest is a sum and exact; one minus the top would be rounding where the policy is sure.
         rest_q = q.scatter_(1, index, 0.0).sum(1, keepdim=True).clamp_(min=torch.finfo(q.dtype).tiny)
         rest_p = 1 - log_p.exp().sum(1, keepdim=True)
-        # Of the reference there is no more. Where its rest is rounding, it is the policy's for all we know.
-        lost = LOST * torch.finfo(q.dtype).eps
-        rest_p = torch.where(rest_p < lost, rest_q.clamp(max=lost), rest_p)
+        # Only the top of the reference is stored. A rest within rounding could as well be the policy's.
+        rounding = ROUNDING_UNITS * torch.finfo(q.dtype).eps
+        rest_p = torch.where(rest_p < rounding, rest_q.clamp(max=rounding), rest_p)
+        # Two distributions over k + 1 buckets, and the exact KL between them.
         bucketed_p = torch.cat([log_p, rest_p.log()], dim=1)
         bucketed_q = torch.cat([log_q.gather(1, index), rest_q.log()], dim=1)
-        change = torch.empty_like(bucketed_p)
-        kl = _divergence(bucketed_p, bucketed_q, change)
-        q.mul_(change[:, -1:] / rest_q).scatter_(1, index, change[:, :-1])
+        difference = torch.empty_like(bucketed_p)
+        kl = _divergence(bucketed_p, bucketed_q, difference)
+        # Back to V words: the rest's q − p is shared out in the policy's proportions, the top's is its own.
+        q.mul_(difference[:, -1:] / rest_q).scatter_(1, index, difference[:, :-1])
         return self.target[block], kl

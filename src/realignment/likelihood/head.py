@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 TILE_BYTES = {"cpu": 3 * 2**23, "cuda": 2**28}
-"""Of a tile of float32 logits: as many tokens as keep the matrix product fast."""
+"""Size of a tile of float32 logits: as many tokens as keep the matrix product fast."""
 
 PRODUCT_WIDTH = 512
 """Words of the vocabulary in one product on a CPU: a fifth faster than all of them at once."""
 
 BLOCK_BYTES = 2**20
-"""Of the rows of a tile that are worked on at once on a CPU: the passes over them stay in the cache."""
+"""Size of the rows of a tile that are worked on at once on a CPU: the passes over them stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Head:
     Attributes:
         weight: W, the output embedding, shape (V, d).
         softcap: c of Gemma's soft-capping; None: no cap.
-        scale: Of Cohere's and Granite's logits.
+        scale: Factor of Cohere's and Granite's logits.
     """
 
     weight: Tensor
@@ -30,64 +30,81 @@ class Head:
     scale: float = 1.0
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """Shape (N, V), in float32 or better.
+        """Compute the logits of some tokens.
 
         Args:
             hidden: Shape (N, d).
             out: Logits that are no longer needed, of N tokens or more: on a CPU new memory of this size costs
                 as much as the passes over it. Not with gradient.
+
+        Returns:
+            Shape (N, V), in float32 or better.
         """
-        exact = _product(hidden, self.weight, out)
+        logits = _product(hidden, self.weight, out)
         if self.scale != 1.0:
-            exact = exact * self.scale
-        return exact if self.softcap is None else self.softcap * torch.tanh(exact / self.softcap)
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def slope(self, logits: Tensor) -> Tensor | float:
-        """∂ logits / ∂ (W h), of the logits' shape; a number where it is constant."""
+        """Return ∂ logits / ∂ (W h), of the logits' shape; a number where it is constant."""
         if self.softcap is None:
             return self.scale
+        # d tanh(z)/dz = 1 − tanh²(z), and tanh(z) = logits / c is at hand.
         return self.scale * (1 - (logits / self.softcap) ** 2)
 
     def detach(self) -> "Head":
-        """The same head as a constant."""
+        """Return the same head as a constant."""
         return Head(self.weight.detach(), self.softcap, self.scale)
 
 
 def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
+    """W h of each token, shape (N, V), in float32 or better."""
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     if torch.is_grad_enabled() or hidden.device.type != "cpu":
         return (hidden @ weight.t()).to(dtype)
     logits = hidden.new_empty(len(hidden), len(weight), dtype=dtype) if out is None else out[: len(hidden)]
     if hidden.dtype != dtype:
         return logits.copy_(hidden @ weight.t())
-    for part, columns in zip(weight.split(PRODUCT_WIDTH), logits.split(PRODUCT_WIDTH, dim=1), strict=True):
-        torch.mm(hidden, part.t(), out=columns)
+    for words, columns in zip(weight.split(PRODUCT_WIDTH), logits.split(PRODUCT_WIDTH, dim=1), strict=True):
+        torch.mm(hidden, words.t(), out=columns)
     return logits
 
 
-def tile_of(head: Head) -> int:
-    """Tokens of a tile."""
-    vocabulary, device = head.weight.shape[0], head.weight.device.type
-    return max(16, TILE_BYTES.get(device, TILE_BYTES["cuda"]) // (4 * vocabulary))
+def tile_size(head: Head) -> int:
+    """Return how many tokens have their logits in memory at once."""
+    vocabulary = head.weight.shape[0]
+    size = TILE_BYTES.get(head.weight.device.type, TILE_BYTES["cuda"])
+    return max(16, size // (4 * vocabulary))  # four bytes a logit
 
 
-def blocks_of(logits: Tensor) -> list[slice]:
-    """The rows of a tile, some at a time; on a GPU all at once, for each pass is a kernel to launch."""
+def row_blocks(logits: Tensor) -> list[slice]:
+    """Divide the rows of a tile into blocks that stay in a CPU's cache while several passes go over them.
+
+    On a GPU all rows are one block, for each pass is a kernel to launch.
+    """
     rows, vocabulary = logits.shape
     size = max(1, BLOCK_BYTES // (4 * vocabulary)) if logits.device.type == "cpu" else max(rows, 1)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def scaled_by(values: Tensor, slope: Tensor | float) -> Tensor:
-    """The product, in place; a pass over the tile is spared where the slope is one."""
-    return values if isinstance(slope, float) and slope == 1.0 else values.mul_(slope)
+def scale_in_place(values: Tensor, factor: Tensor | float) -> Tensor:
+    """Multiply in place; a factor of one costs no pass over the tile."""
+    return values if isinstance(factor, float) and factor == 1.0 else values.mul_(factor)
 
 
 def row_dot(first: Tensor, second: Tensor) -> Tensor:
-    """Inner product of each row, without a product of the tile's size."""
+    """Return the inner product of each pair of rows, without a temporary product of the tile's size."""
     return torch.bmm(first[:, None, :], second[:, :, None])[:, 0, 0]
 
 
-def less_target(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Q − 𝟙[target], in place: in float32 the difference is exact where q is close to one."""
+def subtract_one_hot(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Turn q into q − 𝟙[target], in place: in float32 the difference is exact where q is close to one.
+
+    Args:
+        probabilities: q, shape (N, V).
+        target: Token ids, shape (N, 1).
+
+    Returns:
+        The same tensor.
+    """
     return probabilities.scatter_add_(1, target, probabilities.new_full((1, 1), -1.0).expand_as(target))

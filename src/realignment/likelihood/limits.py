@@ -1,4 +1,4 @@
-"""What cannot be laid out: sequences without tokens, and longer ones than a model has positions for."""
+"""What cannot be packed: sequences without tokens, and longer ones than a model has positions for."""
 
 import logging
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from realignment.records import RealignmentError
 
 logger = logging.getLogger(__name__)
 
-OFFSET = 2
-"""Rows of an embedding of positions that stand for none, at most (OPT's)."""
+MAX_RESERVED_POSITIONS = 2
+"""Most rows of an embedding of positions that stand for no position (OPT's)."""
 
 
 class LikelihoodError(RealignmentError):
@@ -40,56 +40,64 @@ class PositionLimit:
         Raises:
             LikelihoodError: A pair is longer than can be computed exactly.
         """
-        lengths = [len(pair.prompt) + max(map(len, pair.responses), default=0) for pair in pairs]
-        longest = max(lengths, default=0)
+        widths = [pair.width for pair in pairs]
+        longest = max(widths, default=0)
         if longest <= self.tokens:
             return
         if not self.reason:
-            _warn(self.tokens)
+            _warn_once(self.tokens)
             return
-        longer = sum(length > self.tokens for length in lengths)
+        longer = sum(width > self.tokens for width in widths)
         raise LikelihoodError(
-            f"Pair {lengths.index(longest)} has a prompt and a response of {longest} tokens together, "
+            f"Pair {widths.index(longest)} has a prompt and a response of {longest} tokens together, "
             f"expected at most {self.tokens}: {self.reason}. Drop the {longer} of {len(pairs)} pairs that "
             "are longer, or cut responses sooner (`training.max_response_tokens`)."
         )
 
 
 @cache
-def _warn(limit: int) -> None:
+def _warn_once(limit: int) -> None:
     logger.warning(
         "Some prompts and responses have more than the %d tokens together on which the model was trained "
-        "(`max_position_embeddings`). They are computed, but what it says there may mean little.",
+        "(`max_position_embeddings`). They are computed, but their likelihoods may mean little.",
         limit,
     )
 
 
 def position_limit(model: PreTrainedModel) -> PositionLimit | None:
-    """The limit of a model's positions; None: it names none."""
+    """Return how long the model lets a sequence be; None: its configuration names no limit."""
     config = model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
+    # These kinds of rotary positions switch to other frequencies once a pass has a longer sequence.
     switches = {"longrope": "original_max_position_embeddings", "dynamic": "max_position_embeddings"}
-    for kind in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        name = str(kind.get("rope_type"))
-        if name in switches and (tokens := kind.get(switches[name], limit)) is not None:
-            reason = f"beyond, its {name} frequencies change for all sequences of a pass"
+    # Where layers differ in their frequencies, `rope_parameters` has one dict for each kind of layer.
+    nested = [value for value in rope.values() if isinstance(value, dict)]
+    for parameters in (rope, *nested):
+        kind = str(parameters.get("rope_type"))
+        tokens = parameters.get(switches[kind], limit) if kind in switches else None
+        if tokens is not None:
+            reason = f"beyond, its {kind} frequencies change for all sequences of a pass"
             return PositionLimit(int(tokens), reason)
     if limit is None:
         return None
-    return PositionLimit(
-        int(limit), "the model has a learned embedding for each" if _learns(model, limit) else ""
-    )
+    is_learned = _has_learned_positions(model, limit)
+    return PositionLimit(int(limit), "the model has a learned embedding for each" if is_learned else "")
 
 
-def _learns(model: Any, limit: int) -> bool:
+def _has_learned_positions(model: Any, limit: int) -> bool:
+    """Whether an embedding other than that of words has about as many rows as there are positions."""
     words = model.get_input_embeddings()
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m is not words]
-    return any(0 <= table.num_embeddings - limit <= OFFSET for table in tables)
+    return any(0 <= table.num_embeddings - limit <= MAX_RESERVED_POSITIONS for table in tables)
 
 
 def check_tokens(index: int, pair: TokenizedPair) -> None:
     """Refuse a pair without a prompt or a response.
+
+    Args:
+        index: The pair's, for the message.
+        pair: Prompt and responses.
 
     Raises:
         LikelihoodError: One has no token.
@@ -97,8 +105,8 @@ def check_tokens(index: int, pair: TokenizedPair) -> None:
     empty = [f"response {slot}" for slot, response in enumerate(pair.responses) if not response]
     if pair.prompt and pair.responses and not empty:
         return
-    found = "prompt" if not pair.prompt else ", ".join(empty) or "list of responses"
+    missing = "prompt" if not pair.prompt else ", ".join(empty) or "list of responses"
     raise LikelihoodError(
-        f"Pair {index} has an empty {found}: expected at least one token, for a response is predicted from "
+        f"Pair {index} has an empty {missing}: expected at least one token, for a response is predicted from "
         "its prompt and ends with the end-of-turn token. Drop the pair."
     )

@@ -17,16 +17,21 @@ class TokenizedPair:
     def __len__(self) -> int:
         return len(self.prompt) + sum(map(len, self.responses))
 
+    @property
+    def width(self) -> int:
+        """Tokens of the prompt and the longest response: the longest sequence that a model sees."""
+        return len(self.prompt) + max(map(len, self.responses), default=0)
+
 
 def chat_messages(prompt: str, messages: str | None = None) -> list[dict[str, str]]:
-    """The chat before the response: `messages` (JSON) where the data gives it, else one user turn."""
+    """Return the chat before the response: `messages` (JSON) where the data has it, else one user turn."""
     if isinstance(messages, str) and messages:
         return json.loads(messages)  # type: ignore[no-any-return]
     return [{"role": "user", "content": prompt}]
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> str:
-    """The text the model continues: the chat template with its generation prompt, or else the bare turns."""
+    """Return the text that the model continues: the chat template's, or without one the bare turns."""
     if tokenizer.chat_template is None:
         return "\n\n".join(turn["content"] for turn in chat) + "\n\n"
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
@@ -39,18 +44,22 @@ def tokenize_pair(
     *,
     max_response_tokens: int,
 ) -> TokenizedPair:
-    """Prompt and responses as ids, tokenised apart, so that the prompt is exactly what generation sees.
+    """Tokenise prompt and responses separately, so that the prompt is exactly what generation sees.
 
     Args:
         tokenizer: The model's own.
         chat: Messages before the response.
         responses: Texts, without any template.
         max_response_tokens: Longer responses are cut, and then end without an end-of-turn token.
+
+    Returns:
+        The prompt with its generation prompt, and each response with the end-of-turn token.
     """
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    end = tokenizer.eos_token_id
-    completions = ([*encode(text.strip()), end][:max_response_tokens] for text in responses)
-    return TokenizedPair(prompt=encode(prompt_text(tokenizer, chat)), responses=tuple(completions))
+    prompt = encode(prompt_text(tokenizer, chat))
+    end_of_turn = tokenizer.eos_token_id
+    completions = ([*encode(text.strip()), end_of_turn][:max_response_tokens] for text in responses)
+    return TokenizedPair(prompt, tuple(completions))

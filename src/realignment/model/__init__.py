@@ -1,1 +1,1 @@
-"""Base models: one string names where a model comes from; what is used is a local folder, checked."""
+"""Language models: fetch one from any of its sources, load it, generate with it, save it after training."""

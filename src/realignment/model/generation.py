@@ -1,4 +1,4 @@
-"""Answers of a model, greedy or sampled, in batches of prompts of similar length."""
+"""Generate a model's answers, greedy or sampled, in batches of prompts of similar length."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model says; `complete`: it ended its turn itself and was not cut at the limit."""
+    """An answer of a model.
+
+    Attributes:
+        text: Without special tokens and surrounding white space.
+        complete: Whether the model ended its turn itself; False: it was cut at the limit.
+    """
 
     text: str
     complete: bool
@@ -24,12 +29,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn.
+    """Settings of nucleus sampling.
 
     Attributes:
         temperature: Divides the logits, > 0.
         top_p: Share of the probability that is kept, the likeliest tokens first (arXiv:1904.09751).
-        seed: Of the draws; with the place of a chat among the chats it decides the answer.
+        seed: Of the draws; with the index of a chat among the chats it decides the answer.
     """
 
     temperature: float
@@ -37,7 +42,7 @@ class Sampling:
     seed: int
 
 
-def generate(
+def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     chats: Sequence[list[dict[str, str]]],
@@ -47,8 +52,8 @@ def generate(
     repetition_penalty: float = 1.0,
     progress: str | None = None,
 ) -> list[str]:
-    """The text of the model's greedy answer to every chat, in order; see `answer`."""
-    answers = answer(
+    """Return the text of the model's greedy answer to every chat, in order; see `generate_answers`."""
+    answers = generate_answers(
         model,
         tokenizer,
         chats,
@@ -57,11 +62,11 @@ def generate(
         repetition_penalty=repetition_penalty,
         progress=progress,
     )
-    return [one.text for one in answers]
+    return [answer.text for answer in answers]
 
 
 @torch.inference_mode()
-def answer(
+def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     chats: Sequence[list[dict[str, str]]],
@@ -72,7 +77,7 @@ def answer(
     sampling: Sampling | None = None,
     progress: str | None = None,
 ) -> list[Answer]:
-    """The model's answer to every chat, in order.
+    """Generate the model's answer to every chat.
 
     Args:
         model: In evaluation mode; its device is used.
@@ -83,37 +88,54 @@ def answer(
         repetition_penalty: Divides the logits of tokens that occurred (arXiv:1909.05858); 1: off.
         sampling: How to draw; None: greedy.
         progress: Label of the progress bar; None: no bar.
+
+    Returns:
+        One answer per chat, in order.
     """
     texts = [prompt_text(tokenizer, chat) for chat in chats]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers: list[Answer] = [Answer("", False)] * len(texts)
-    ends = _end_tokens(model, tokenizer)
-    limits = {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty}
-    settings = _greedy(tokenizer, ends) | limits
+    end_tokens = _end_tokens(model, tokenizer)
+    settings = _greedy_settings(tokenizer, end_tokens)
+    settings |= {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty}
     with tqdm(total=len(texts), desc=progress, unit="answer", disable=progress is None) as bar:
         for start in range(0, len(order), batch_size):
-            members = order[start : start + batch_size]
-            batch = _encode(tokenizer, [texts[i] for i in members], model.device)
-            draws = [NucleusDraws(sampling, members)] if sampling else []
-            output = model.generate(**batch, **settings, logits_processor=LogitsProcessorList(draws))
-            for index, ids in zip(members, output[:, batch["input_ids"].shape[1] :], strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-                answers[index] = Answer(text, complete=bool(torch.isin(ids.cpu(), torch.tensor(ends)).any()))
-            bar.update(len(members))
+            indices = order[start : start + batch_size]
+            batch = _encode(tokenizer, [texts[i] for i in indices], model.device)
+            samplers = [NucleusSampler(sampling, indices)] if sampling else []
+            output = model.generate(**batch, **settings, logits_processor=LogitsProcessorList(samplers))
+            # Every prompt is padded on its left to the same length, so all answers begin at one column.
+            new_tokens = output[:, batch["input_ids"].shape[1] :]
+            for index, tokens in zip(indices, new_tokens, strict=True):
+                answers[index] = _read_answer(tokenizer, tokens, end_tokens)
+            bar.update(len(indices))
     return answers
 
 
-def _greedy(tokenizer: Any, ends: list[int]) -> dict[str, Any]:
-    """The likeliest token each time; the model's own settings for sampling are set aside."""
-    aside: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
-    return aside | {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": ends}
+def _read_answer(tokenizer: Any, tokens: torch.Tensor, end_tokens: list[int]) -> Answer:
+    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    # The rest of the row after an end token is padding, so an end token anywhere says that it ended.
+    ended = torch.isin(tokens.cpu(), torch.tensor(end_tokens)).any()
+    return Answer(text, complete=bool(ended))
 
 
-class NucleusDraws(LogitsProcessor):
-    """Draws one token a row and leaves no other: greedy decoding then takes it.
+def _greedy_settings(tokenizer: Any, end_tokens: list[int]) -> dict[str, Any]:
+    """Settings of greedy decoding, which switch off the model's own settings for sampling."""
+    return {
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "do_sample": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": end_tokens,
+    }
 
-    Each row has a generator of its own, one number a token, so that its draw depends on the seed and on its
-    place among the chats, and not on what else is in the batch.
+
+class NucleusSampler(LogitsProcessor):
+    """Draws one token for each row and excludes all others: greedy decoding then takes the drawn one.
+
+    Each row has a random generator of its own, and one number of it is used per token. So the draw depends on
+    the seed and on the index of the chat among the chats, and not on what else is in the batch.
     """
 
     def __init__(self, sampling: Sampling, rows: Sequence[int]) -> None:
@@ -122,44 +144,64 @@ class NucleusDraws(LogitsProcessor):
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """−∞ for every token but the drawn one, shape (rows, V)."""
-        tokens, probabilities = nucleus(scores.float() / self._sampling.temperature, self._sampling.top_p)
-        numbers = torch.cat([torch.rand(1, 1, generator=generator) for generator in self._generators])
-        reached = probabilities.cumsum(dim=-1)
-        place = (reached <= numbers.to(reached) * reached[:, -1:]).sum(dim=-1, keepdim=True)
-        drawn = tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1))
+        """Return 0 for the drawn token of each row and −∞ for every other.
+
+        Args:
+            input_ids: The tokens so far; not used.
+            scores: Logits of the next token, shape (rows, V).
+
+        Returns:
+            Shape (rows, V).
+        """
+        tokens, probabilities = select_nucleus(
+            scores.float() / self._sampling.temperature, self._sampling.top_p
+        )
+        # (rows, 1): one number in [0, 1) per row, from the generator of that row.
+        uniforms = torch.cat([torch.rand(1, 1, generator=generator) for generator in self._generators])
+        # (rows, k): the last column is the probability of the whole nucleus, which may be below 1.
+        cumulative = probabilities.cumsum(dim=-1)
+        # The first token whose cumulative probability exceeds the scaled number is the drawn one.
+        rank = (cumulative <= uniforms.to(cumulative) * cumulative[:, -1:]).sum(dim=-1, keepdim=True)
+        # By rounding the number may reach the last sum: then the last token is drawn.
+        drawn = tokens.gather(-1, rank.clamp(max=tokens.shape[-1] - 1))
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)  # type: ignore[return-value]
 
 
-def nucleus(logits: torch.Tensor, top_p: float, *, first: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-    """The smallest set of tokens whose probability reaches `top_p`: arXiv:1904.09751.
+def select_nucleus(
+    logits: torch.Tensor, top_p: float, *, first: int = 256
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest set of tokens whose probability reaches `top_p` (arXiv:1904.09751).
 
     Args:
         logits: Shape (rows, V).
         top_p: In (0, 1].
-        first: So many of the likeliest tokens are looked at, and twice as many until the set is among them:
+        first: So many of the likeliest tokens are sorted, and twice as many until the set is among them:
             sorting a whole vocabulary for every token costs more than a small model.
 
     Returns:
         Tokens, the likeliest first, and their probabilities, 0 outside of the set; both of shape (rows, k).
     """
     size = logits.shape[-1] if top_p >= 1 else min(first, logits.shape[-1])
-    likeliest = logits.topk(size, dim=-1)
+    likeliest = logits.topk(size, dim=-1)  # values and indices, both (rows, size)
+    # Normalised over the whole vocabulary, not over the `size` likeliest tokens.
     probabilities = (likeliest.values - logits.logsumexp(dim=-1, keepdim=True)).exp()
-    reached = probabilities.cumsum(dim=-1)
-    if size < logits.shape[-1] and bool((reached[:, -1] < top_p).any()):
-        return nucleus(logits, top_p, first=2 * first)
-    return likeliest.indices, probabilities.masked_fill(reached - probabilities >= top_p, 0.0)
+    cumulative = probabilities.cumsum(dim=-1)
+    if size < logits.shape[-1] and bool((cumulative[:, -1] < top_p).any()):
+        return select_nucleus(logits, top_p, first=2 * first)
+    # A token belongs to the set if the likelier ones before it do not reach `top_p` by themselves.
+    outside = cumulative - probabilities >= top_p
+    return likeliest.indices, probabilities.masked_fill(outside, 0.0)
 
 
 def _encode(tokenizer: Any, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    # By name: some tokenizers also give token types, which a decoder does not know.
+    # By name: some tokenizers also return token types, which a decoder does not take.
     return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Where an answer ends: at the tokenizer's end of turn, which is trained on, or one the model names."""
-    named = model.generation_config.eos_token_id
-    ends = named if isinstance(named, list) else [named]
-    return sorted({end for end in (*ends, tokenizer.eos_token_id) if end is not None})
+    """Tokens that end an answer: the tokenizer's end of turn, which is trained on, and the model's own."""
+    configured = model.generation_config.eos_token_id
+    tokens = {tokenizer.eos_token_id}
+    tokens.update(configured if isinstance(configured, list) else [configured])
+    return sorted(tokens - {None})

@@ -1,10 +1,10 @@
-"""Base models: one string names where a model comes from; what is used is a local folder, checked."""
+"""Load a causal language model and its tokenizer from a local folder, ready for chat."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realignment.model.devices import choose_device, choose_dtype
-from realignment.model.store import ModelError, require_model, summarise
+from realignment.model.store import ModelError, require_model, summarise_error
 from realignment.parameters.base import ModelParameters
 
 # torch and transformers take seconds to import; listing the pipelines must not wait for them.
@@ -20,10 +20,10 @@ PLAIN_CHAT_TEMPLATE = (
 """For base models without a chat template: ``User: …``, blank line, ``Assistant: …``, end of text."""
 
 
-def load(
+def load_model(
     path: Path | str, *, dtype: str, device: str, quantize: str | None = None
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A causal language model and its tokenizer, ready for chat: padding token and chat template are set.
+    """Load a causal language model and its tokenizer, with a padding token and a chat template.
 
     Where the tokenizer has no padding token, the end-of-text token stands in; where it has no chat template,
     `PLAIN_CHAT_TEMPLATE` does.
@@ -32,10 +32,13 @@ def load(
         path: A folder written by ``save_pretrained``.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (as stored).
         device: ``cpu``, ``cuda``, ``cuda:1`` …
-        quantize: ``nf4`` or ``int8``: linear layers by bitsandbytes, to train a LoRA on; None: as is.
+        quantize: ``nf4`` or ``int8``: linear layers by bitsandbytes, to train a LoRA on; None: as stored.
+
+    Returns:
+        Model and tokenizer.
 
     Raises:
-        ModelError: If the folder holds no causal language model, or bitsandbytes is not there.
+        ModelError: The folder holds no causal language model, or bitsandbytes is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -45,14 +48,47 @@ def load(
         if quantize is None:
             model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype).to(device)
         else:
-            bits = _quantization(quantize, dtype)
+            quantization = _quantization_config(quantize, dtype)
             model = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=dtype, quantization_config=bits, device_map={"": device}
+                str(path), dtype=dtype, quantization_config=quantization, device_map={"": device}
             )
     except ModelError:
         raise
     except Exception as error:  # transformers, tokenizers and safetensors each raise errors of their own
-        raise ModelError(f"{path} does not load as a causal language model: {summarise(error)}") from error
+        raise ModelError(
+            f"{path} does not load as a causal language model: {summarise_error(error)}"
+        ) from error
+    _complete_tokenizer(tokenizer, path)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def load_configured_model(
+    path: str | Path, parameters: ModelParameters, *, quantize: str | None = None
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer in the precision and on the device that the parameters name.
+
+    Args:
+        path: A folder written by ``save_pretrained``.
+        parameters: Its `dtype` and `device` are used.
+        quantize: See `load_model`.
+
+    Returns:
+        Model, in evaluation mode, and tokenizer.
+    """
+    device = choose_device(parameters.device)
+    dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
+    model, tokenizer = load_model(path, dtype=dtype, device=device, quantize=quantize)
+    return model.eval(), tokenizer
+
+
+def own_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Return the chat template that came with the model; None where `load_model` had to give it one."""
+    template = tokenizer.chat_template
+    return None if template == PLAIN_CHAT_TEMPLATE else template
+
+
+def _complete_tokenizer(tokenizer: Any, path: Path | str) -> None:
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise ModelError(
@@ -61,27 +97,9 @@ def load(
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
 
 
-def load_configured(
-    path: str | Path, parameters: ModelParameters, *, quantize: str | None = None
-) -> tuple[Any, Any]:
-    """Model and tokenizer, in the precision and on the device that the parameters ask for."""
-    device = choose_device(parameters.device)
-    dtype = str(choose_dtype(parameters.dtype, device)).removeprefix("torch.")
-    model, tokenizer = load(path, dtype=dtype, device=device, quantize=quantize)
-    return model.eval(), tokenizer
-
-
-def own_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """The chat template that came with the model; None where `load` had to give it one."""
-    template = tokenizer.chat_template
-    return None if template == PLAIN_CHAT_TEMPLATE else template
-
-
-def _quantization(kind: str, dtype: str) -> Any:
+def _quantization_config(kind: str, dtype: str) -> Any:
     """Settings of QLoRA (Dettmers et al. 2023, arXiv:2305.14314): normal floats, scales quantised again."""
     from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""Pairs of text → tokenised examples, each with the treatment that its disposition asks for."""
+"""Tokenised examples from pairs of text, each with the treatment that its disposition implies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,13 +20,19 @@ RESPONSES = {
 """Columns of a pair's responses, in the order of the treatment."""
 
 
-def treatment_of(disposition: str, *, has_correction: bool = False, affirmed: bool = False) -> Treatment:
-    """INVERT → PREFER; PUNISH → CORRECT or SUPPRESS; RETAIN → KEEP or AFFIRM.
+def choose_treatment(disposition: str, *, has_correction: bool = False, affirmed: bool = False) -> Treatment:
+    """Choose a pair's treatment: INVERT → PREFER; PUNISH → CORRECT or SUPPRESS; RETAIN → KEEP or AFFIRM.
 
     Args:
         disposition: The pair's.
         has_correction: Whether a PUNISH pair has a verified correction.
         affirmed: Whether a RETAIN pair states a preference that still holds: its rejected response violates.
+
+    Returns:
+        The treatment.
+
+    Raises:
+        ValueError: The pair is in review.
     """
     match Disposition(disposition):
         case Disposition.INVERT:
@@ -48,7 +54,7 @@ def build_examples(
     max_response_tokens: int,
     audited: bool = False,
 ) -> list[Example]:
-    """One example per pair, in order, of weight one.
+    """Build one example per pair, of weight one.
 
     Args:
         pairs: Triaged pairs.
@@ -57,6 +63,9 @@ def build_examples(
         affirm: Whether RETAIN pairs whose rejected response violates keep their preference.
         max_response_tokens: Where a response is cut.
         audited: Whether each pair's own `error_rate` counts in the robust loss.
+
+    Returns:
+        The examples, in the order of the pairs.
 
     Raises:
         DataError: `audited`, and the pairs have no error rates.
@@ -71,13 +80,14 @@ def build_examples(
     for pair in _records(pairs):
         has_correction = use_corrections and isinstance(pair["correction"], str)
         affirmed = affirm and pair.get("rejected_verdict") is False
-        treatment = treatment_of(pair["disposition"], has_correction=has_correction, affirmed=affirmed)
+        treatment = choose_treatment(pair["disposition"], has_correction=has_correction, affirmed=affirmed)
         tokens = _tokenize(tokenizer, pair, RESPONSES[treatment], max_response_tokens)
         examples.append(Example(pair["pair_id"], tokens, treatment, error_rate=_error_rate(pair, audited)))
     return examples
 
 
 def _error_rate(pair: Mapping[str, Any], audited: bool) -> float | None:
+    """ε of the pair; None: not audited, or not known for this pair."""
     rate = pair["error_rate"] if audited else None
     return None if rate is None or pd.isna(rate) else float(rate)
 
@@ -85,15 +95,12 @@ def _error_rate(pair: Mapping[str, Any], audited: bool) -> float | None:
 def build_gold_examples(
     gold: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, *, max_response_tokens: int
 ) -> list[Example]:
-    """Gold pairs as plain preferences: (preferred, dispreferred)."""
-    return [
-        Example(
-            pair["pair_id"],
-            _tokenize(tokenizer, pair, ("preferred", "dispreferred"), max_response_tokens),
-            Treatment.PREFER,
-        )
-        for pair in _records(gold)
-    ]
+    """Build gold pairs as plain preferences: (preferred, dispreferred)."""
+    examples = []
+    for pair in _records(gold):
+        tokens = _tokenize(tokenizer, pair, ("preferred", "dispreferred"), max_response_tokens)
+        examples.append(Example(pair["pair_id"], tokens, Treatment.PREFER))
+    return examples
 
 
 def tokenize_columns(
@@ -105,8 +112,8 @@ def tokenize_columns(
 ) -> list[TokenizedPair]:
     """Tokenise the given response columns of each pair (one sequence of columns per pair)."""
     return [
-        _tokenize(tokenizer, pair, wanted, max_response_tokens)
-        for pair, wanted in zip(_records(pairs), columns, strict=True)
+        _tokenize(tokenizer, pair, names, max_response_tokens)
+        for pair, names in zip(_records(pairs), columns, strict=True)
     ]
 
 

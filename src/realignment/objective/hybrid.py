@@ -15,7 +15,7 @@ from realignment.objective import losses
 
 
 class Treatment(IntEnum):
-    """What is done with a pair. The order of its responses in the row is part of the treatment."""
+    """What training does with a pair. The order of its responses in the row is part of the treatment."""
 
     PREFER = 0
     """INVERT: responses (preferred, dispreferred)."""
@@ -40,7 +40,7 @@ SUPPRESSION_LOSSES = Literal["npo", "npo_paper", "apo_down"]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The knobs of the hybrid loss.
+    """The settings of the hybrid loss.
 
     Attributes:
         beta: Inverse temperature of every preference term (paper: 0.3).
@@ -68,11 +68,11 @@ class Example:
     """A pair ready to be trained on or scored.
 
     Attributes:
-        pair_id: The pair's.
-        tokens: Prompt and responses, in the order that the treatment asks for.
-        treatment: What is done with it.
+        pair_id: The pair's identity.
+        tokens: Prompt and responses, in the order of the treatment.
+        treatment: What training does with it.
         weight: w̃, the impact weight.
-        reference: log π_ref of each response in nats; empty where it is not known (yet).
+        reference: log π_ref of each response in nats; empty: not (yet) computed.
         error_rate: ε of this pair in the robust loss; None: the objective's.
     """
 
@@ -85,12 +85,12 @@ class Example:
 
 
 def is_retained(treatments: Tensor) -> Tensor:
-    """Which pairs are RETAIN pairs, shape (P,)."""
+    """Return which pairs are RETAIN pairs, shape (P,)."""
     return (treatments == Treatment.KEEP) | (treatments == Treatment.AFFIRM)
 
 
 def error_rates(examples: Sequence[Example]) -> Tensor:
-    """ε of each example in the robust loss, shape (P,); NaN where it is the objective's."""
+    """Return ε of each example in the robust loss, shape (P,); NaN where it is the objective's."""
     return torch.tensor([math.nan if e.error_rate is None else e.error_rate for e in examples])
 
 
@@ -102,35 +102,41 @@ def pair_losses(
     objective: Objective,
     error_rates: Tensor | None = None,
 ) -> Tensor:
-    """ℓ_i of every pair, unweighted. A KEEP pair has the anchor alone, an AFFIRM pair prefers chosen as well.
+    """Compute ℓ_i of every pair, unweighted.
+
+    A KEEP pair has the anchor alone, an AFFIRM pair prefers its chosen response as an INVERT pair the other.
 
     Args:
         logprobs: log π_θ of all responses in nats, shape (R,).
         reference: log π_ref of the same, shape (R,).
         rows: Their layout, P pairs.
         treatments: `Treatment` of each pair, shape (P,).
-        objective: The knobs.
-        error_rates: ε of each row in the robust loss, shape (B,); NaN, or None for all: the objective's.
+        objective: The settings.
+        error_rates: ε of each pair in the robust loss, shape (P,); NaN, or None for all: the objective's.
 
     Returns:
         Shape (P,).
     """
-    logratios, first, beta = logprobs - reference, rows.first, objective.beta
+    logratios = logprobs - reference  # (R,)
+    first = rows.first  # (P,): a pair's responses are at first, first + 1, …
     values = logprobs.new_zeros(len(treatments))
-    correct, suppress = (
-        (treatments == kind).nonzero()[:, 0] for kind in (Treatment.CORRECT, Treatment.SUPPRESS)
-    )
+    # Indices of the pairs of each kind; a pair is in one of the first three.
     prefer = ((treatments == Treatment.PREFER) | (treatments == Treatment.AFFIRM)).nonzero()[:, 0]
+    correct = (treatments == Treatment.CORRECT).nonzero()[:, 0]
+    suppress = (treatments == Treatment.SUPPRESS).nonzero()[:, 0]
+    answered = (treatments != Treatment.SUPPRESS).nonzero()[:, 0]
     if len(prefer):
         own = torch.full_like(values, math.nan) if error_rates is None else error_rates
         rates = own[prefer].to(values.dtype).nan_to_num(nan=objective.error_rate)
         values = values.index_add(0, prefer, _preference(logratios, rows, first[prefer], objective, rates))
     if len(correct):
         correction, chosen, rejected = (logratios[first[correct] + slot] for slot in range(3))
-        values = values.index_add(0, correct, losses.correction_loss(correction, chosen, rejected, beta=beta))
+        correction_losses = losses.correction_loss(correction, chosen, rejected, beta=objective.beta)
+        values = values.index_add(0, correct, correction_losses)
     if len(suppress):
         values = values.index_add(0, suppress, _suppression(logratios, first[suppress], objective))
-    if objective.anchor_weight and len(answered := (treatments != Treatment.SUPPRESS).nonzero()[:, 0]):
+    if objective.anchor_weight and len(answered):
+        # A treatment's first response is its compliant answer, but for SUPPRESS, which has none.
         anchor = losses.anchor_loss(logprobs[first[answered]], rows.length[first[answered]])
         values = values.index_add(0, answered, objective.anchor_weight * anchor)
     return values
@@ -139,7 +145,9 @@ def pair_losses(
 def _preference(
     logratios: Tensor, rows: Rows, first: Tensor, objective: Objective, rate: Tensor | float
 ) -> Tensor:
-    preferred, dispreferred = logratios[first], logratios[first + 1]
+    """Loss of each pair whose responses are (preferred, dispreferred), from index `first` on."""
+    preferred = logratios[first]
+    dispreferred = logratios[first + 1]
     match objective.invert:
         case "dpo":
             return losses.dpo_loss(preferred, dispreferred, beta=objective.beta)
@@ -151,7 +159,10 @@ def _preference(
 
 
 def _suppression(logratios: Tensor, first: Tensor, objective: Objective) -> Tensor:
-    chosen, rejected, beta = logratios[first], logratios[first + 1], objective.beta
+    """Loss of each pair whose responses are both to be suppressed: (chosen, rejected)."""
+    chosen = logratios[first]
+    rejected = logratios[first + 1]
+    beta = objective.beta
     match objective.suppress:
         case "npo":
             return losses.npo_loss(chosen, beta=beta) + losses.npo_loss(rejected, beta=beta)
@@ -161,27 +172,30 @@ def _suppression(logratios: Tensor, first: Tensor, objective: Objective) -> Tens
             return losses.apo_down_loss(rejected, chosen, beta=beta)
 
 
-def shares(treatments: Tensor, objective: Objective, counts: Tensor) -> Tensor:
-    """How much ℓ_i counts in the batch's loss before its impact weight, shape (P,).
+def loss_coefficients(treatments: Tensor, objective: Objective, counts: Tensor) -> Tensor:
+    """Return how much ℓ_i counts in the batch's loss before its impact weight.
 
     1/N_INVERT, λ_II/N_PUNISH and λ_R/N_RETAIN: each disposition's mean over the whole batch's own pairs.
 
     Args:
         treatments: `Treatment` of each pair, shape (P,).
-        objective: The knobs.
+        objective: The settings.
         counts: `count_dispositions` of the whole batch, of which the pairs may be a part.
+
+    Returns:
+        Shape (P,).
     """
     scale = torch.tensor([1.0, objective.punish_weight, objective.retain_weight], device=counts.device)
-    return (scale / counts.clamp(min=1))[dispositions_of(treatments)]
+    return (scale / counts.clamp(min=1))[disposition_indices(treatments)]
 
 
 def count_dispositions(treatments: Tensor) -> Tensor:
-    """Pairs that are INVERT, PUNISH and RETAIN, shape (3,)."""
-    return torch.bincount(dispositions_of(treatments), minlength=3)
+    """Count the pairs that are INVERT, PUNISH and RETAIN, shape (3,)."""
+    return torch.bincount(disposition_indices(treatments), minlength=3)
 
 
-def dispositions_of(treatments: Tensor) -> Tensor:
-    """0: INVERT, 1: PUNISH, 2: RETAIN, for each of `Treatment` values of any shape."""
+def disposition_indices(treatments: Tensor) -> Tensor:
+    """Turn `Treatment` values of any shape into 0: INVERT, 1: PUNISH, 2: RETAIN."""
     return torch.tensor([0, 1, 1, 2, 2], device=treatments.device)[treatments]
 
 
@@ -193,14 +207,17 @@ def hybrid_loss(
     objective: Objective,
     counts: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + mean_RETAIN (α_KL KLₖ + λ_R ℓₖ), over own pairs.
+    """Combine a batch's losses into one.
+
+    L = mean_INVERT w̃ᵢ ℓᵢ + λ_II mean_PUNISH w̃ⱼ ℓⱼ + mean_RETAIN (α_KL KLₖ + λ_R ℓₖ), each mean over the
+    disposition's own pairs.
 
     Args:
         per_pair: ℓ, shape (P,).
         weights: w̃, shape (P,).
         treatments: Shape (P,).
         retained_kl: Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,).
-        objective: The knobs. TRACE has λ_R = `retain_weight` = 0.
+        objective: The settings. TRACE has λ_R = `retain_weight` = 0.
         counts: `count_dispositions` of the whole batch where the pairs are a part of one: the losses of the
             parts then add up to the batch's.
 
@@ -208,7 +225,8 @@ def hybrid_loss(
         The loss, and its terms before λ_II, α_KL and λ_R.
     """
     counts = count_dispositions(treatments) if counts is None else counts
-    sums = per_pair.new_zeros(3).index_add(0, dispositions_of(treatments), weights * per_pair)
+    # Σ w̃ ℓ of each disposition, shape (3,). A disposition without pairs has mean zero.
+    sums = per_pair.new_zeros(3).index_add(0, disposition_indices(treatments), weights * per_pair)
     means = sums / counts.clamp(min=1)
     kl = retained_kl.sum() / counts[2].clamp(min=1)
     total = (
@@ -217,30 +235,5 @@ def hybrid_loss(
         + objective.retain_weight * means[2]
         + objective.kl_weight * kl
     )
-    names = ("invert_loss", "punish_loss", "retain_loss")
-    return total, dict(zip(names, means, strict=True)) | {"retain_kl": kl}
-
-
-def epoch_order(treatments: Sequence[int], *, epochs: float, seed: int) -> list[int]:
-    """Indices of all epochs in one list, each interleaved anew; a fraction of an epoch is its first part."""
-    orders = (
-        interleave(treatments, torch.Generator().manual_seed(seed * 100_003 + epoch))
-        for epoch in range(math.ceil(epochs))
-    )
-    return [index for order in orders for index in order][: max(1, round(epochs * len(treatments)))]
-
-
-def interleave(treatments: Sequence[int], generator: torch.Generator) -> list[int]:
-    """A random order in which every stretch holds the treatments in nearly their overall proportion.
-
-    Each treatment is shuffled and spread evenly: with plain shuffling a small batch often lacks a treatment,
-    and the means over the batch's own rows then give the treatments it has too large a share.
-    """
-    keys = torch.empty(len(treatments), dtype=torch.float64)
-    kinds = torch.tensor(treatments)
-    for kind in kinds.unique():
-        members = (kinds == kind).nonzero()[:, 0]
-        shuffled = members[torch.randperm(len(members), generator=generator)]
-        offset = torch.rand((), generator=generator, dtype=torch.float64)
-        keys[shuffled] = (torch.arange(len(members)) + offset) / len(members)
-    return keys.argsort(stable=True).tolist()
+    terms = {"invert_loss": means[0], "punish_loss": means[1], "retain_loss": means[2], "retain_kl": kl}
+    return total, terms

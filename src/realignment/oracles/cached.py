@@ -1,4 +1,4 @@
-"""Verdicts that cost are kept: a run that was killed goes on where it was, and nothing is asked twice."""
+"""The verdict store: a run that was killed continues where it was, and no exchange is judged twice."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from tqdm import tqdm
 
 from realignment.chat_client.usage import Usage
-from realignment.oracles.protocol import CostlyOracle, Judgments, in_order
+from realignment.oracles.protocol import CostlyOracle, Judgments, judge_in_order
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment, OracleError
 
@@ -25,9 +25,13 @@ CREATE TABLE IF NOT EXISTS verdicts (
 ) WITHOUT ROWID
 """
 _BUSY_S = 60.0
-_VARIABLES = 500
-BATCH_SIZE, BATCH_S = 64, 2.0
-"""A batch is written when it has so many verdicts, or is so many seconds old: so much a kill can lose."""
+"""Seconds to wait for another process that holds the file."""
+_MAX_VARIABLES = 500
+"""Keys of one query; SQLite allows 999 variables or more."""
+BATCH_SIZE = 64
+"""Verdicts after which a batch is written: a kill loses no more than these."""
+BATCH_S = 2.0
+"""Seconds after which a smaller batch is written."""
 
 
 class VerdictStoreError(OracleError):
@@ -35,7 +39,7 @@ class VerdictStoreError(OracleError):
 
 
 class _DamagedError(sqlite3.DatabaseError):
-    """A row is there, and is no verdict."""
+    """A row is there, but is not a verdict."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
@@ -47,18 +51,18 @@ class VerdictStore:
     path: Path
 
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Judgment]:
-        """The judgments that are there, by key."""
-        found: dict[bytes, Judgment] = {}
+        """Return the stored judgments of these keys, by key."""
+        judgments: dict[bytes, Judgment] = {}
         with self._connect() as connection:
-            for start in range(0, len(keys), _VARIABLES):
-                part = keys[start : start + _VARIABLES]
-                marks = ",".join("?" * len(part))
-                rows = connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
-                found |= {row[0]: _to_judgment(row) for row in rows}
-        return found
+            for start in range(0, len(keys), _MAX_VARIABLES):
+                part = keys[start : start + _MAX_VARIABLES]
+                placeholders = ",".join("?" * len(part))
+                rows = connection.execute(f"SELECT * FROM verdicts WHERE key IN ({placeholders})", part)
+                judgments |= {row[0]: _to_judgment(row) for row in rows}
+        return judgments
 
     def write(self, judgments: dict[bytes, Judgment]) -> None:
-        """Keep these; all of them, or none where the disk is full."""
+        """Store these judgments by key, in one transaction: all, or none where the disk is full."""
         if not judgments:
             return
         rows = [
@@ -70,9 +74,9 @@ class VerdictStore:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        """A connection that can write, or an error before anything is asked that could not be kept."""
+        """Open a connection that can write, or fail before the oracle judges what could not be stored."""
         # SQLite waits for other writers by itself, but not for one that opens the file at the same moment.
-        opening = Retrying(
+        retrying = Retrying(
             retry=retry_if_exception(lambda error: "locked" in str(error)),
             stop=stop_after_delay(_BUSY_S),
             wait=wait_random(0.01, 0.1),
@@ -80,11 +84,11 @@ class VerdictStore:
         )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(opening(self._open)) as connection:
+            with closing(retrying(self._open)) as connection:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise VerdictStoreError(
-                f"The verdict store {self.path} cannot be used: {error}. {_what_to_do(error)}"
+                f"The verdict store {self.path} cannot be used: {error}. {_suggest_remedy(error)}"
             ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -101,8 +105,8 @@ class VerdictStore:
         return connection
 
 
-def _what_to_do(error: Exception) -> str:
-    """By what SQLite says is wrong: only a store that is whole keeps what it has."""
+def _suggest_remedy(error: Exception) -> str:
+    """Return advice by SQLite's error code; only an intact store keeps what it has."""
     again = "and run again: only what is missing is asked."
     other = "set another `judging.verdict_store`"
     if isinstance(error, OSError):
@@ -116,19 +120,20 @@ def _what_to_do(error: Exception) -> str:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return f"Make the file and its folder writable, or {other}, {again}"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"Another process has not let go of it for {_BUSY_S:.0f} s. Wait for that one, {again}"
+            return f"Another process has locked it for {_BUSY_S:.0f} s. Wait for that one, {again}"
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_ERROR:
             return (
                 f"It is damaged, or another program's file. Move it away, or {other}, and run again: what "
                 "cannot be read of it is lost, and is asked again."
             )
     return (
-        "A verdict is not such as can be kept, so that those written together with it are not kept either. "
-        "This is a fault of the oracle that gave it, and not of the disk: report it."
+        "A verdict cannot be stored, so those written together with it are not stored either. This is a "
+        "fault of the oracle that gave it, and not of the disk: report it."
     )
 
 
 def _to_judgment(row: tuple[Any, ...]) -> Judgment:
+    """Return the judgment of a row of the table, whose values SQLite does not check."""
     try:
         _, complies, confidence, rules_broken, reason, oracle = row
         verdict = None if complies is None else bool(complies)
@@ -138,21 +143,30 @@ def _to_judgment(row: tuple[Any, ...]) -> Judgment:
 
 
 def verdict_key(identity: str, policy: Policy, exchange: Exchange) -> bytes:
-    """sha256 over all that a verdict depends on: another oracle, wording, policy or text, another key."""
+    """Return the sha256 of all that a verdict depends on: another oracle, policy or text has another key.
+
+    Args:
+        identity: Identity of the oracle: model, wording and settings.
+        policy: The policy to judge by.
+        exchange: What is judged.
+
+    Returns:
+        32 bytes.
+    """
     parts = [identity, policy.digest, exchange.prompt, exchange.response, exchange.domain]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 @dataclass(frozen=True)
 class CachedOracle:
-    """Answers from the store, and asks the oracle only for what is missing, the same exchange only once.
+    """Answers from the store; the oracle judges only what is missing, and the same exchange only once.
 
-    Verdicts are written as they come; one that is missing through a fault is not, and is asked for again.
+    Verdicts are written as they come. Faults are not stored, so the next run judges those exchanges again.
 
     Attributes:
-        oracle: Who is asked.
-        store: Where verdicts are kept.
-        refresh: Ask for everything again, and replace what the store has.
+        oracle: Judges what the store does not have.
+        store: Keeps the verdicts.
+        refresh: Judge everything again, and replace what the store has.
     """
 
     oracle: CostlyOracle
@@ -161,53 +175,60 @@ class CachedOracle:
 
     @property
     def name(self) -> str:
-        """That of the oracle."""
+        """Name of the oracle, in reports as without the store."""
         return self.oracle.name
 
     @property
     def identity(self) -> str:
-        """That of the oracle."""
+        """Identity of the oracle, which verdicts are stored under."""
         return self.oracle.identity
 
     @property
     def usage(self) -> Usage:
-        """That of the oracle, with the number of answers from the store."""
+        """What the oracle has cost so far, with the number of answers from the store."""
         return self.oracle.usage
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange, in order."""
-        return in_order(self, exchanges, policy)
+        """Return one judgment per exchange, in order."""
+        return judge_in_order(self, exchanges, policy)
 
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
-        """Those that the store has first."""
-        identity, positions = self.identity, dict[bytes, list[int]]()
+        """Yield position and judgment of every exchange, those in the store first."""
+        # Equal exchanges have one key, and so are judged once.
+        positions: dict[bytes, list[int]] = {}
+        identity = self.identity
         for position, exchange in enumerate(exchanges):
             positions.setdefault(verdict_key(identity, policy, exchange), []).append(position)
-        found = self.store.look_up([] if self.refresh else list(positions))
-        for key, judgment in found.items():
+        stored = self.store.look_up([] if self.refresh else list(positions))
+        for key, judgment in stored.items():
             self.usage.stored += len(positions[key])
-            yield from ((position, judgment) for position in positions[key])
-        missing = [key for key in positions if key not in found]
-        for key, judgment in self._ask([(key, exchanges[positions[key][0]]) for key in missing], policy):
-            yield from ((position, judgment) for position in positions[key])
+            for position in positions[key]:
+                yield position, judgment
+        missing = {key: exchanges[places[0]] for key, places in positions.items() if key not in stored}
+        for key, judgment in self._judge(missing, policy):
+            for position in positions[key]:
+                yield position, judgment
 
-    def _ask(
-        self, questions: list[tuple[bytes, Exchange]], policy: Policy
+    def _judge(
+        self, exchanges: dict[bytes, Exchange], policy: Policy
     ) -> Generator[tuple[bytes, Judgment], None, None]:
+        """Yield the oracle's judgments by key, and store them batch by batch."""
+        keys = list(exchanges)
         batch: dict[bytes, Judgment] = {}
-        since = time.monotonic()
-        answers = self.oracle.stream([exchange for _, exchange in questions], policy)
-        bar = tqdm(total=len(questions), desc=self.name, unit="verdict", leave=False, disable=None)
+        written_at = time.monotonic()
+        judgments = self.oracle.stream(list(exchanges.values()), policy)
+        bar = tqdm(total=len(keys), desc=self.name, unit="verdict", leave=False, disable=None)
         try:
-            with closing(answers), bar:
-                for position, judgment in answers:
-                    key = questions[position][0]
+            with closing(judgments), bar:
+                for position, judgment in judgments:
+                    key = keys[position]
                     if not judgment.fault:
                         batch[key] = judgment
-                    if len(batch) >= BATCH_SIZE or time.monotonic() - since > BATCH_S:
+                    if len(batch) >= BATCH_SIZE or time.monotonic() - written_at > BATCH_S:
                         self.store.write(batch)
-                        batch, since = {}, time.monotonic()
+                        batch = {}
+                        written_at = time.monotonic()
                     bar.update()
                     yield key, judgment
-        finally:  # also where the oracle fails or the run is interrupted: what was paid for is kept
+        finally:  # also where the oracle fails or the run is interrupted: verdicts cost time and money
             self.store.write(batch)

@@ -10,28 +10,29 @@ from realignment.records import Exchange, Judgment
 
 @dataclass(frozen=True)
 class CascadeOracle:
-    """Each oracle judges what those before it left unscored or unsure; the last one's word stands.
+    """Each oracle judges what those before it left unscored or unsure; the last one decides.
 
     Attributes:
         oracles: From the cheapest to the best.
         min_confidence: Below this a verdict is unsure, in [0, 1].
-        asked: How many exchanges each oracle was asked for so far.
+        name: Name of the oracle in reports.
+        exchange_counts: Exchanges that each oracle has judged so far.
     """
 
     oracles: tuple[Oracle, ...]
     min_confidence: float
     name: str = "cascade"
-    asked: list[int] = field(default_factory=list, compare=False)
+    exchange_counts: list[int] = field(default_factory=list, compare=False)
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange, of the oracle that decided it."""
+        """Return one judgment per exchange, by the oracle that decided it."""
         judgments: list[Judgment | None] = [None] * len(exchanges)
         open_positions = list(range(len(exchanges)))
-        self.asked.extend([0] * (len(self.oracles) - len(self.asked)))
+        self.exchange_counts.extend([0] * (len(self.oracles) - len(self.exchange_counts)))
         for step, oracle in enumerate(self.oracles):
             if not open_positions:
                 break
-            self.asked[step] += len(open_positions)
+            self.exchange_counts[step] += len(open_positions)
             answers = oracle([exchanges[position] for position in open_positions], policy)
             for position, judgment in zip(open_positions, answers, strict=True):
                 judgments[position] = judgment

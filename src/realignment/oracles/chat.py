@@ -7,25 +7,27 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from realignment.chat_client.client import Answer, ChatServer, Failure, fill_in
+from realignment.chat_client.client import Answer, ChatServer, Failure, build_request_body
 from realignment.chat_client.usage import Usage
-from realignment.oracles.prompts import AS_JSON, ask, instruct, probes
-from realignment.oracles.protocol import Judgments, in_order
+from realignment.oracles.prompts import AS_JSON, build_system_message, build_user_message, list_probes
+from realignment.oracles.protocol import Judgments, judge_in_order
 from realignment.oracles.replies import read_reply, reply_schema, verdict_confidence
 from realignment.parameters import ChatParameters
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
 _TOP_LOGPROBS = 5
-_SHAPING = {"base_url", "model", "temperature", "max_tokens", "json_schema", "logprobs", "extra"}
+"""Alternatives per token, which the confidence is computed from."""
+_VERDICT_SETTINGS = {"base_url", "model", "temperature", "max_tokens", "json_schema", "logprobs", "extra"}
+"""Settings that a verdict depends on, for the identity."""
 
 
 @dataclass(frozen=True)
 class ChatOracle:
-    """Asks the server for each exchange, many at a time, and reads the verdict from a JSON reply.
+    """Sends one request per exchange to the server, many at a time, and reads the verdict from a JSON reply.
 
     A reply that is cut, unreadable or contradictory is unscored with its reason; so is a request that fails
-    `max_attempts` times, as a fault, which is asked again in the next run.
+    `max_attempts` times, as a fault, which the next run retries.
 
     Attributes:
         settings: Server, model and limits.
@@ -39,41 +41,54 @@ class ChatOracle:
 
     @property
     def name(self) -> str:
-        """Kind and model."""
+        """Kind and model of the oracle, for reports."""
         return f"chat {self.settings.model}"
 
     @property
     def identity(self) -> str:
-        """Digest of server, sample and whole requests to it; not of how fast it is asked."""
-        parts = self.settings.model_dump(include=_SHAPING) | {"sample": self.sample}
-        bodies = (body for policy, exchange in probes() for body in self.bodies([exchange], policy))
-        parts["requests"] = [fill_in(body, self.settings) for body in bodies]
+        """Digest of server, sample and whole requests to it; the rate limit and the like play no part."""
+        parts = self.settings.model_dump(include=_VERDICT_SETTINGS) | {"sample": self.sample}
+        requests = []
+        for policy, exchange in list_probes():
+            for body in self.build_bodies([exchange], policy):
+                requests.append(build_request_body(body, self.settings))
+        parts["requests"] = requests
         return f"chat {hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}"
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; confidence is the verdict's probability, or 1 without logprobs."""
-        return in_order(self, exchanges, policy)
+        """Return one judgment per exchange; confidence is the verdict's probability, 1 without logprobs."""
+        return judge_in_order(self, exchanges, policy)
 
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
-        """Judgments as the replies come in.
+        """Yield judgments as the replies come in.
+
+        Args:
+            exchanges: What to judge.
+            policy: The policy to judge by.
+
+        Yields:
+            Position and judgment of each exchange.
 
         Raises:
             OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
         """
-        bodies = self.bodies(exchanges, policy)
+        bodies = self.build_bodies(exchanges, policy)
         with closing(ChatServer(self.settings, self.usage).complete(bodies)) as answers:
             for position, answer in answers:
                 self.usage.asked += 1
                 yield position, self.read(answer, policy)
 
-    def bodies(self, exchanges: Iterable[Exchange], policy: Policy) -> Iterator[dict[str, Any]]:
-        """What is asked about each exchange, without what `chat_client.client.fill_in` adds."""
-        shared, system = self._request(policy), {"role": "system", "content": instruct(policy)}
+    def build_bodies(self, exchanges: Iterable[Exchange], policy: Policy) -> Iterator[dict[str, Any]]:
+        """Yield the body of each request, without what `chat_client.client.build_request_body` adds."""
+        shared = self._build_shared_fields(policy)
+        system = {"role": "system", "content": build_system_message(policy)}
         for exchange in exchanges:
-            yield shared | {"messages": [system, {"role": "user", "content": ask(exchange, AS_JSON)}]}
+            yield shared | {
+                "messages": [system, {"role": "user", "content": build_user_message(exchange, AS_JSON)}]
+            }
 
-    def _request(self, policy: Policy) -> dict[str, Any]:
-        """What all requests have in common, besides what the server's settings give."""
+    def _build_shared_fields(self, policy: Policy) -> dict[str, Any]:
+        """Return the fields that all requests share, besides those of the server's settings."""
         request: dict[str, Any] = {"seed": self.sample}
         if self.settings.json_schema:
             schema = reply_schema([rule.id for rule in policy.rules])
@@ -84,7 +99,7 @@ class ChatOracle:
         return request
 
     def read(self, answer: Answer, policy: Policy) -> Judgment:
-        """The verdict of an answer; unscored, with the reason, where it gives none."""
+        """Return the verdict of an answer; unscored, with the reason, where it gives none."""
         if isinstance(answer, Failure):
             return Judgment(None, 0.0, reason=f"no reply: {answer.reason}", oracle=self.name, fault=True)
         choice = answer.choices[0]

@@ -1,4 +1,4 @@
-"""A command that works through a file: looked for first, ended when we are, and heard when it fails."""
+"""External commands: check that the program exists, run it, end it with this process, read its log."""
 
 import os
 import shutil
@@ -10,15 +10,20 @@ from pathlib import Path
 
 from realignment.records import OracleError
 
-_PATIENCE_S = 20.0
-_LAST_LINES, _LAST_BYTES = 15, 4000
+_TERMINATION_S = 20.0
+"""Seconds between SIGTERM and SIGKILL."""
+_TAIL_LINES = 15
+_TAIL_BYTES = 4000
 
 
 def require_command(command: Sequence[str]) -> None:
-    """Check that there is a program to start.
+    """Check that the program of a command exists.
+
+    Args:
+        command: Program and arguments.
 
     Raises:
-        OracleError: There is none.
+        OracleError: There is no such program.
     """
     if shutil.which(command[0]) is None:
         raise OracleError(
@@ -28,8 +33,8 @@ def require_command(command: Sequence[str]) -> None:
         )
 
 
-def fill_places(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """The command with every ``{name}`` of `values` filled in; other braces, such as those of JSON, stay."""
+def fill_placeholders(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Return the command with each ``{name}`` of `values` filled in; other braces, as those of JSON, stay."""
     filled = []
     for argument in command:
         for name, value in values.items():
@@ -38,8 +43,12 @@ def fill_places(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
     return filled
 
 
-def run(command: Sequence[str], log: Path) -> int:
-    """Run it to its end, all that it prints into `log`; where we are interrupted, so is it.
+def run_command(command: Sequence[str], log: Path) -> int:
+    """Run a command to its end; it is terminated where this process is interrupted.
+
+    Args:
+        command: Program and arguments.
+        log: File for all that it prints.
 
     Returns:
         Its exit code; negative: the signal that ended it.
@@ -47,33 +56,34 @@ def run(command: Sequence[str], log: Path) -> int:
     Raises:
         OSError: It cannot be started.
     """
-    with log.open("wb") as printed:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=printed,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that the processes which it starts, one for each GPU, end with it
+            start_new_session=True,  # a process group, so that its children (one per GPU) end with it
         )
         try:
             return process.wait()
         except BaseException:
-            _end(process)
+            _terminate(process)
             raise
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for way in (signal.SIGTERM, signal.SIGKILL):
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """End the process group, by force where it does not end when asked to."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, way)
+            os.killpg(process.pid, signal_number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE_S)
+            process.wait(_TERMINATION_S)
             return
 
 
-def last_lines(log: Path) -> str:
-    """The end of what a command printed."""
-    with log.open("rb") as printed:
-        printed.seek(max(0, log.stat().st_size - _LAST_BYTES))
-        lines = printed.read().decode(errors="replace").splitlines()
-    return "\n".join(lines[-_LAST_LINES:]) or "(it printed nothing)"
+def read_log_tail(log: Path) -> str:
+    """Return the last lines of what a command printed."""
+    with log.open("rb") as output:
+        output.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = output.read().decode(errors="replace").splitlines()
+    return "\n".join(lines[-_TAIL_LINES:]) or "(it printed nothing)"

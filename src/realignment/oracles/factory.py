@@ -1,4 +1,4 @@
-"""The oracle that the parameters ask for: built in one place, for every stage that asks one."""
+"""Oracles from parameters: built in one place, for every stage that judges."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -11,9 +11,9 @@ from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.chat import ChatOracle
 from realignment.oracles.distributed import distribute
-from realignment.oracles.human import HumanOracle, read_imported
-from realignment.oracles.kept_labels import keep_labels
-from realignment.oracles.labels import LabelOracle, truth_labels, truth_rules
+from realignment.oracles.human import HumanOracle, read_imported_verdicts
+from realignment.oracles.label_index import index_labels
+from realignment.oracles.labels import LabelOracle, read_truth_labels, read_truth_rules
 from realignment.oracles.loading import load_classifier, load_local_lm
 from realignment.oracles.protocol import CostlyOracle, Oracle
 from realignment.oracles.rules import RulesOracle
@@ -33,46 +33,50 @@ from realignment.records import DataError
 from realignment.table_files import Table, TableFile
 
 
-def appoint(parameters: OracleParameters, pairs: Table | None = None) -> Oracle:
-    """The oracle of these parameters.
+def build_oracle(parameters: OracleParameters, pairs: Table | None = None) -> Oracle:
+    """Return the oracle named by the parameters.
 
     Args:
-        parameters: Its kind and settings. `JudgingParameters` also name the store that answers what was asked
-            before.
+        parameters: Its kind and settings. `JudgingParameters` also name the store that keeps its verdicts.
         pairs: What it is to judge; `labels` reads its verdicts there, and no other kind needs them.
+
+    Returns:
+        The oracle, with the verdict store around each member whose verdicts are worth storing.
 
     Raises:
         DataError: The oracle is `labels` and the pairs have none.
         ModelError: The model of `local_lm` cannot be fetched or loaded.
         OracleError: It has no chat template, or Ray is to judge and cannot.
+        ValueError: The section of the oracle's kind is missing; validated parameters have it.
     """
     ray = parameters.workers if isinstance(parameters, JudgingParameters) else None
 
-    def build(wanted: OracleParameters, sample: int = 0) -> Oracle:
-        if ray is not None and wanted.oracle in IN_PROCESS:
-            sent = distribute(wanted.alone(), appoint_alone, ray)
-            return _keep(sent, parameters) if sent.identity else sent
-        if (cheap := _appoint_cheap(wanted, pairs)) is not None:
-            return cheap
-        match wanted:
+    def build(member: OracleParameters, sample: int = 0) -> Oracle:
+        if ray is not None and member.oracle in IN_PROCESS:
+            remote = distribute(member.dump_own_section(), build_oracle_from_json, ray)
+            # Without an identity, its verdicts are not worth storing.
+            return _with_store(remote, parameters) if remote.identity else remote
+        uncached = _build_uncached_oracle(member, pairs)
+        if uncached is not None:
+            return uncached
+        match member:
             case OracleParameters(oracle="local_lm", local_lm=LocalLMParameters() as settings):
-                return _keep(load_local_lm(settings), parameters)
+                return _with_store(load_local_lm(settings), parameters)
             case OracleParameters(oracle="chat", chat=ChatParameters() as settings):
-                return _keep(ChatOracle(settings, sample), parameters)
+                return _with_store(ChatOracle(settings, sample), parameters)
             case OracleParameters(oracle="vote", vote=VoteParameters() as settings):
-                ballots = [(member, s) for member in wanted.members() for s in range(settings.samples)]
+                # Every member votes once per sample.
+                ballots = [(voter, n) for voter in member.member_oracles() for n in range(settings.samples)]
                 return VoteOracle(tuple(build(*ballot) for ballot in ballots), settings.min_agreement)
             case OracleParameters(oracle="cascade", cascade=CascadeParameters() as settings):
-                return CascadeOracle(tuple(map(build, wanted.members())), settings.min_confidence)
-        raise ValueError(
-            f"The section of `oracle: {wanted.oracle}` is missing."
-        )  # validated parameters have it
+                return CascadeOracle(tuple(map(build, member.member_oracles())), settings.min_confidence)
+        raise ValueError(f"The section of `oracle: {member.oracle}` is missing.")
 
     return build(parameters)
 
 
-def _keep(oracle: CostlyOracle, parameters: OracleParameters) -> Oracle:
-    """The oracle as `judging.engine` has it asked, with the store around it."""
+def _with_store(oracle: CostlyOracle, parameters: OracleParameters) -> Oracle:
+    """Return the oracle on the engine that `judging.engine` names, with the verdict store around it."""
     if not isinstance(parameters, JudgingParameters):
         return oracle
     if parameters.batches is not None and isinstance(oracle, ChatOracle):
@@ -81,27 +85,30 @@ def _keep(oracle: CostlyOracle, parameters: OracleParameters) -> Oracle:
     return oracle if path is None else CachedOracle(oracle, VerdictStore(Path(path)), parameters.refresh)
 
 
-def appoint_alone(wanted: str) -> Oracle:
-    """The oracle of these parameters in JSON, in this process: what a worker judges by."""
-    return appoint(OracleParameters.model_validate_json(wanted))
+def build_oracle_from_json(parameters: str) -> Oracle:
+    """Return the oracle of these parameters in JSON, in this process: for the workers of a cluster."""
+    return build_oracle(OracleParameters.model_validate_json(parameters))
 
 
-def _appoint_cheap(wanted: OracleParameters, pairs: Table | None) -> Oracle | None:
-    """An oracle whose verdicts are not worth keeping; None where this is none of them."""
-    match wanted:
+def _build_uncached_oracle(parameters: OracleParameters, pairs: Table | None) -> Oracle | None:
+    """Return an oracle whose verdicts are too cheap to store; None for every other kind."""
+    match parameters:
         case OracleParameters(oracle="rules"):
             return RulesOracle()
         case OracleParameters(oracle="labels"):
-            return _read_labels(pairs)
+            return _build_label_oracle(pairs)
         case OracleParameters(oracle="human", human=HumanParameters() as settings):
-            return HumanOracle.from_table(read_imported(Path(settings.verdicts)))
+            return HumanOracle.from_table(read_imported_verdicts(Path(settings.verdicts)))
         case OracleParameters(oracle="classifier", classifier=TextClassifierParameters() as settings):
             return load_classifier(settings)
     return None
 
 
 def without_store(oracle: Oracle) -> Oracle:
-    """The same oracle, asked every time: what repeated judgments have to be."""
+    """Return the same oracle without its verdict store, so that every call judges anew.
+
+    To measure stability, repeated judgments must not come from the store.
+    """
     match oracle:
         case CachedOracle():
             return oracle.oracle
@@ -111,39 +118,49 @@ def without_store(oracle: Oracle) -> Oracle:
 
 
 def report_usage(oracle: Oracle) -> dict[str, dict[str, float]]:
-    """What each costly oracle in this one has cost so far; of a cascade, how often it asked whom."""
+    """Return what each costly oracle within this one has cost so far, by its name.
+
+    Of a cascade, also the number of exchanges that each member judged.
+    """
     match oracle:
         case CascadeOracle():
-            asked: dict[str, float] = {
-                member.name: n for member, n in zip(oracle.oracles, oracle.asked, strict=False)
-            }
-            return {oracle.name: asked} | _usage_of(oracle.oracles)
+            counts = zip(oracle.oracles, oracle.exchange_counts, strict=False)
+            exchanges: dict[str, float] = {member.name: count for member, count in counts}
+            return {oracle.name: exchanges} | _add_usage_of(oracle.oracles)
         case VoteOracle():
-            return _usage_of(oracle.oracles)
+            return _add_usage_of(oracle.oracles)
         case CostlyOracle():
             return {oracle.name: asdict(oracle.usage)}
     return {}
 
 
-def _usage_of(oracles: Sequence[Oracle]) -> dict[str, dict[str, float]]:
-    """Oracles of one name, such as the samples of a vote, are added up."""
+def _add_usage_of(oracles: Sequence[Oracle]) -> dict[str, dict[str, float]]:
+    """Return the usage of several oracles; those of one name, such as samples of a vote, are added up."""
     total: dict[str, dict[str, float]] = {}
     for member in oracles:
         for name, counts in report_usage(member).items():
-            known = total.setdefault(name, {})
+            sums = total.setdefault(name, {})
             for key, count in counts.items():
-                known[key] = known.get(key, 0) + count
+                sums[key] = sums.get(key, 0) + count
     return total
 
 
-def _read_labels(pairs: Table | None) -> LabelOracle:
+def _build_label_oracle(pairs: Table | None) -> LabelOracle:
+    """Return the oracle that answers with the labels of these pairs.
+
+    Raises:
+        DataError: They have none.
+    """
     pairs = pd.DataFrame() if pairs is None else pairs
     if isinstance(pairs, TableFile):
-        kept, rules = keep_labels(pairs.parts())
-        if len(kept.hashes):
-            return LabelOracle(kept, rules=rules)
-    elif set((labels := truth_labels(pairs)).values()) - {None}:
-        return LabelOracle(labels, rules=truth_rules(pairs))
+        # Larger than memory: hashes of the responses instead of the texts.
+        label_index, rule_index = index_labels(pairs.parts())
+        if len(label_index.hashes):
+            return LabelOracle(label_index, rules=rule_index)
+    else:
+        labels = read_truth_labels(pairs)
+        if any(label is not None for label in labels.values()):
+            return LabelOracle(labels, rules=read_truth_rules(pairs))
     raise DataError(
         "`judging.oracle: labels` needs the columns chosen_complies and rejected_complies (true, false "
         f"or null), and the pairs give no label. Found columns: {', '.join(pairs.columns)}. Label some, "

@@ -1,5 +1,6 @@
-"""A language model in this process as judge: no text is generated, two answer tokens are compared."""
+"""A language model in this process as judge: it generates no text, two answer tokens are compared."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from realignment.chat_client.usage import Usage
 from realignment.likelihood.backbone import backbone, causal_model
-from realignment.oracles.protocol import Judgments, in_order
+from realignment.oracles.protocol import Judgments, judge_in_order
 from realignment.oracles.questions import Question
 from realignment.oracles.reading import Reader
 from realignment.policy import Policy
@@ -20,26 +21,26 @@ from realignment.records import Exchange, Judgment, OracleError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_AT_A_TIME = 1024
-"""Exchanges whose requests are in memory; each such part reads the policy anew."""
+_EXCHANGES_IN_MEMORY = 1024
+"""Exchanges whose requests are in memory at a time; the policy is read again for each such part."""
 
 
 @dataclass(frozen=True, eq=False)
 class LocalLMOracle:
-    """Asks the model once per exchange, with one forward pass over what is not shared.
+    """Compares the probabilities of two answers after each request, from one forward pass per exchange.
 
-    What requests share is read once: the policy by all, a prompt by the responses to it (see `reading`). Of
-    the head only the last position and the two answers' rows are computed. The verdict is that of a full
-    forward pass per request.
+    What requests share is read once (prefix caching): the policy for all, a prompt for the responses to it
+    (see `reading`). Of the head only the last position and the two answers' rows are computed. The verdict is
+    that of a full forward pass per request.
 
     Attributes:
         model: Any causal language model with a key-value cache.
-        tokenizer: Its own.
-        question: From `chat_question` or `guard_question`.
-        name: What reports call it.
+        tokenizer: The model's own.
+        question: From `build_chat_question` or `build_guard_question`.
+        name: Name of the oracle in reports.
         identity: Digest of model and question, for the verdict store.
         token_budget: Tokens of a batch, besides the policy's.
-        usage: What it has read so far.
+        usage: Exchanges and tokens read so far.
     """
 
     model: "PreTrainedModel"
@@ -51,47 +52,56 @@ class LocalLMOracle:
     usage: Usage = field(default_factory=Usage)
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; confidence is the probability of its verdict, of the two."""
-        return in_order(self, exchanges, policy)
+        """Return one judgment per exchange; confidence is the verdict's probability among the two answers."""
+        return judge_in_order(self, exchanges, policy)
 
     @torch.inference_mode()
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
-        """Judgments batch by batch, neighbours those of one prompt."""
+        """Yield judgments batch by batch, those of one prompt together."""
+        # Neighbours with the same prompt share its tokens.
         order = sorted(range(len(exchanges)), key=lambda place: _prompt(exchanges[place]))
-        for start in range(0, len(order), _AT_A_TIME):
-            places = order[start : start + _AT_A_TIME]
+        for start in range(0, len(order), _EXCHANGES_IN_MEMORY):
+            places = order[start : start + _EXCHANGES_IN_MEMORY]
             for index, judgment in self._judge_all([exchanges[place] for place in places], policy):
                 yield places[index], judgment
 
     def _judge_all(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         requests, answers = self._tokenize([self.question.render(policy, exchange) for exchange in exchanges])
         limit = getattr(self.model.config, "max_position_embeddings", None) or max(map(len, requests))
-        fitting = [index for index, request in enumerate(requests) if len(request) <= limit]
-        for index in sorted(set(range(len(requests))) - set(fitting)):
-            found = f"the request has {len(requests[index])} tokens, the model reads {limit}"
-            yield index, Judgment(None, 0.0, reason=found, oracle=self.name)
-        head, read = _AnswerHead(self.model, answers), self._reader.tokens
+        fitting: list[int] = []  # indices of requests that the model can read
+        for index, request in enumerate(requests):
+            if len(request) <= limit:
+                fitting.append(index)
+                continue
+            reason = f"the request has {len(request)} tokens, the model reads {limit}"
+            yield index, Judgment(None, 0.0, reason=reason, oracle=self.name)
+        head = _AnswerHead(self.model, answers)
+        tokens_before = self._reader.tokens
         prompts = [_prompt(exchanges[index]) for index in fitting]
         for batch, states in self._reader([requests[index] for index in fitting], prompts):
+            # States (B, d) → logits of the two answers (B, 2) → P(complies) among the two (B,), in float32 at
+            # least: half precision would round the confidence.
             logits = head(states)
             exact = torch.promote_types(logits.dtype, torch.float32)
             probabilities = logits.softmax(-1, dtype=exact)[:, 0].tolist()
             self.usage.asked += len(batch)
-            self.usage.prompt_tokens += self._reader.tokens - read
-            read = self._reader.tokens
-            yield from zip((fitting[i] for i in batch), map(self._judge, probabilities), strict=True)
+            self.usage.prompt_tokens += self._reader.tokens - tokens_before
+            tokens_before = self._reader.tokens
+            for index, probability in zip(batch, probabilities, strict=True):
+                yield fitting[index], self._judge(probability)
 
     @cached_property
     def _reader(self) -> Reader:
         return Reader(self.model, budget=self.token_budget)
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], tuple[int, int]]:
-        """Requests as ids, and the ids that the two answers begin with where they follow a request."""
+        """Return requests as ids, and the first id of each of the two answers where it follows a request."""
         requests = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        both = [texts[0] + self.question.complies, texts[0] + self.question.violates]
-        begun = self.tokenizer(both, add_special_tokens=False)["input_ids"]
+        # In context, since a tokenizer may merge an answer's first letters with what precedes them.
+        answered = [texts[0] + self.question.complies, texts[0] + self.question.violates]
+        answered_ids = self.tokenizer(answered, add_special_tokens=False)["input_ids"]
         start = len(requests[0])
-        tokens = [answer[start] if answer[:start] == requests[0] else -1 for answer in begun]
+        tokens = [ids[start] if ids[:start] == requests[0] else -1 for ids in answered_ids]
         if -1 in tokens or tokens[0] == tokens[1]:
             raise OracleError(
                 f"{self.name}: its tokenizer gives the answers {self.question.complies!r} and "
@@ -101,7 +111,7 @@ class LocalLMOracle:
         return list(requests), (tokens[0], tokens[1])
 
     def _judge(self, probability: float) -> Judgment:
-        if probability != probability:
+        if math.isnan(probability):
             return Judgment(None, 0.0, reason="the model's logits are not finite", oracle=self.name)
         confidence = max(probability, 1 - probability)
         reason = f"P(complies) = {probability:.2f}"
@@ -109,37 +119,44 @@ class LocalLMOracle:
 
 
 def _prompt(exchange: Exchange) -> tuple[str, str]:
-    """What the requests of several responses have in common."""
+    """Return what the requests of several responses to one prompt have in common."""
     return exchange.domain or "", exchange.prompt
 
 
 class _AnswerHead:
-    """The two answers' logits, checked against the model's own: some models scale or cap them."""
+    """Computes the two answers' logits, checked against the model's own: some models scale or cap them."""
 
     def __init__(self, model: "PreTrainedModel", answers: tuple[int, int]) -> None:
         self._head = model.get_output_embeddings()
         self._config = causal_model(model).config
         self._answers = torch.tensor(answers, device=model.device)
+        # Any short input serves for the check; the two answer tokens are at hand.
         ids = self._answers[None]
-        own = model(input_ids=ids).logits[0, -1, self._answers]
-        ours = self(backbone(model)(input_ids=ids).last_hidden_state[0, -1:])[0]
-        near = max(1e-3, 8 * torch.finfo(model.dtype).eps)
-        size = float(own.abs().nan_to_num().max())
-        if not torch.allclose(ours, own.to(ours.dtype), rtol=near, atol=near * size, equal_nan=True):
+        expected = model(input_ids=ids).logits[0, -1, self._answers]  # (2,)
+        computed = self(backbone(model)(input_ids=ids).last_hidden_state[0, -1:])[0]  # (2,)
+        tolerance = max(1e-3, 8 * torch.finfo(model.dtype).eps)
+        size = float(expected.abs().nan_to_num().max())
+        same = torch.allclose(
+            computed, expected.to(computed.dtype), rtol=tolerance, atol=tolerance * size, equal_nan=True
+        )
+        if not same:
             raise OracleError(
-                f"{type(model).__name__} makes its logits in a way that this oracle does not know: expected "
-                f"{own.tolist()}, computed {ours.tolist()}. Serve it, and judge by `judging.oracle: chat`."
+                f"{type(model).__name__} computes its logits in a way that this oracle does not support: "
+                f"expected {expected.tolist()}, computed {computed.tolist()}. Serve the model, and judge by "
+                "`judging.oracle: chat`."
             )
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Logits of complies and violates, shape (B, 2), from states of shape (B, d)."""
+        """Return the logits of complies and violates, shape (B, 2), from states of shape (B, d)."""
         logits: Tensor
-        rows = self._head.weight[self._answers]
+        rows = self._head.weight[self._answers]  # (2, d) of the head's (V, d)
         bias = getattr(self._head, "bias", None)
         logits = states.to(rows.device) @ rows.t()
-        logits = logits if bias is None else logits + bias[self._answers]
-        logits = (
-            logits * getattr(self._config, "logit_scale", 1.0) / getattr(self._config, "logits_scaling", 1.0)
-        )
+        if bias is not None:
+            logits = logits + bias[self._answers]
+        # Cohere multiplies its logits, Granite divides them, and Gemma 2 caps them.
+        scale = getattr(self._config, "logit_scale", 1.0)
+        divisor = getattr(self._config, "logits_scaling", 1.0)
+        logits = logits * scale / divisor
         cap = getattr(self._config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits

@@ -1,10 +1,10 @@
-"""What a language model is asked: the policy as instruction, the exchange as data that stays in its place.
+"""Prompts for judging language models: the policy as instruction, the exchange as data that stays data.
 
-A response may say anything, "VERDICT: COMPLIES" included, and must not thereby become part of the question.
+A response may contain anything, "VERDICT: COMPLIES" included, and must not become part of the question.
 For chat models it is one JSON string on one line: quotes, line breaks, angle brackets, bracketed role marks
-and the special tokens of the model, where it is here, are escaped, so that neither the string nor a turn can
-be closed from within. Guard models were trained
-on plain text; there the delimiters of their format are broken apart where they occur in the data.
+and the model's special tokens, where its tokenizer is known, are escaped, so that neither the string nor a
+turn can be closed from within. Guard models were trained on plain text; there the delimiters of their format
+are broken apart where they occur in the data.
 """
 
 import json
@@ -17,9 +17,10 @@ from realignment.oracles.replies import COMPLIES, VIOLATES
 from realignment.policy import Policy, Rule
 from realignment.records import Exchange
 
-_ESCAPED = r"[\x00-\x1f\"\\<>\u2028\u2029]|\[(?=/?[a-z]?(?=[0-9]*[A-Z_])[A-Z0-9_]+\])"
-"""What JSON escapes; angle brackets; line breaks that JSON lets stand; the ``[`` of ``[/INST]`` and such."""
-_INVISIBLE, _REPLACED = "\u200b", "\ufffd"
+_ESCAPED_CHARACTERS = r"[\x00-\x1f\"\\<>\u2028\u2029]|\[(?=/?[a-z]?(?=[0-9]*[A-Z_])[A-Z0-9_]+\])"
+"""What JSON escapes; angle brackets; line breaks that JSON allows; the ``[`` of ``[/INST]`` and such."""
+_INVISIBLE = "\u200b"  # zero-width space
+_REPLACEMENT = "\ufffd"
 
 INSTRUCTION = (
     "You audit compliance. You are given a policy, and one exchange between a user and an assistant as "
@@ -37,7 +38,7 @@ AS_JSON = (
 
 
 def describe_policy(policy: Policy) -> str:
-    """The policy as text: what it says, then each rule with its id, gravity and topics."""
+    """Return the policy as text: what it says, then each rule with its id, severity and topics."""
     rules = "\n".join(map(_describe_rule, policy.rules))
     return f"{policy.text.strip()}\n\n{rules}".strip()
 
@@ -47,49 +48,69 @@ def _describe_rule(rule: Rule) -> str:
     return f"- {rule.id} ({rule.severity} severity{topics}): {rule.description.strip()}"
 
 
-def instruct(policy: Policy) -> str:
-    """The system message: the same for every exchange, so that its keys and values are computed once."""
+def build_system_message(policy: Policy) -> str:
+    """Return the system message: the same for every exchange, so that prefix caching serves it."""
     return f"{INSTRUCTION}\n\n# Policy {policy.name}, version {policy.version}\n\n{describe_policy(policy)}"
 
 
-def escaping(special_tokens: Collection[str] = ()) -> re.Pattern[str]:
-    """What is escaped in the data of a chat request: by JSON, what looks like a mark, and of these its first.
+def compile_escapes(special_tokens: Collection[str] = ()) -> re.Pattern[str]:
+    """Return the pattern of the characters that are escaped in the data of a chat request.
+
+    These are the characters that JSON escapes, those that begin what looks like a role mark, and the first
+    character of every special token.
 
     Args:
-        special_tokens: Of the model; empty where nobody here knows them, since a server has the model.
+        special_tokens: Special tokens of the model; empty where they are not known, as behind a server.
+
+    Returns:
+        A pattern of single characters; its group 1 matches where a special token begins.
     """
-    whole = [token for token in special_tokens if not set(token) & set("<>")]  # the others are broken already
+    # Angle brackets are escaped anyway, which breaks the other special tokens.
+    whole = [token for token in special_tokens if not set(token) & set("<>")]
     if not whole:
-        return re.compile(_ESCAPED)
+        return re.compile(_ESCAPED_CHARACTERS)
     first = "".join({re.escape(token[0]) for token in whole})
-    # A lookahead takes one character, so that a token is found that begins within another.
-    return re.compile(f"((?=[{first}])(?={_any_of(whole)}).)|{_ESCAPED}", re.DOTALL)
+    # A lookahead consumes one character alone, so that a token which begins within another is found too.
+    return re.compile(f"((?=[{first}])(?={_match_any(whole)}).)|{_ESCAPED_CHARACTERS}", re.DOTALL)
 
 
-_ESCAPING = escaping()
+_ESCAPES = compile_escapes()
 
 
-def encode_exchange(exchange: Exchange, escaped: re.Pattern[str] = _ESCAPING) -> str:
-    """The exchange as one line of JSON in which nothing of `escaped` is left; it is read as what it was."""
+def encode_exchange(exchange: Exchange, escapes: re.Pattern[str] = _ESCAPES) -> str:
+    """Return the exchange as one line of JSON without any character of `escapes`.
+
+    Args:
+        exchange: The exchange; without a domain the key `topic` is left out.
+        escapes: From `compile_escapes`.
+
+    Returns:
+        One line; a JSON parser reads the exchange's own texts from it.
+    """
     fields = {"topic": exchange.domain, "prompt": exchange.prompt, "response": exchange.response}
-    given = {name: escaped.sub(_escape, value) for name, value in fields.items() if value is not None}
-    return "{" + ", ".join(f'"{name}": "{value}"' for name, value in given.items()) + "}"
+    items = []
+    for name, value in fields.items():
+        if value is not None:
+            items.append(f'"{name}": "{escapes.sub(_escape, value)}"')
+    return "{" + ", ".join(items) + "}"
 
 
-def _escape(found: re.Match[str]) -> str:
-    return _written(found[0], found.lastindex is not None)
+def _escape(match: re.Match[str]) -> str:
+    return _escape_character(match[0], match.lastindex is not None)
 
 
 @cache
-def _written(character: str, is_special: bool) -> str:
+def _escape_character(character: str, is_special: bool) -> str:
     short = json.dumps(character)[1:-1]
-    stays = short == character or (is_special and character in '"\\')  # the character itself is in `short`
-    return f"\\u{ord(character):04x}" if stays else short
+    # JSON does not escape every character, and its short escapes of the quote and the backslash still contain
+    # the character, which would leave a special token that begins with it whole.
+    remains = short == character or (is_special and character in '"\\')
+    return f"\\u{ord(character):04x}" if remains else short
 
 
-def ask(exchange: Exchange, question: str, escaped: re.Pattern[str] = _ESCAPING) -> str:
-    """The user message: the exchange as data, then the question."""
-    return f"The exchange to judge:\n{encode_exchange(exchange, escaped)}\n\n{question}"
+def build_user_message(exchange: Exchange, question: str, escapes: re.Pattern[str] = _ESCAPES) -> str:
+    """Return the user message: the exchange as data, then the question."""
+    return f"The exchange to judge:\n{encode_exchange(exchange, escapes)}\n\n{question}"
 
 
 @dataclass(frozen=True)
@@ -97,10 +118,10 @@ class GuardFormat:
     """The native format of a family of guard models.
 
     Attributes:
-        text: With the fields policy, prompt and response; everything up to where the answer begins.
-        complies: What the model answers where nothing is violated.
-        violates: What it answers otherwise.
-        marks: What structures the text and so must not occur in the data; the tokenizer's special tokens are
+        text: Template with the fields policy, prompt and response; all up to where the answer begins.
+        complies: The model's answer where nothing is violated.
+        violates: Its answer otherwise.
+        marks: Delimiters of the text, which must not occur in the data; the tokenizer's special tokens are
             added to these.
     """
 
@@ -110,47 +131,56 @@ class GuardFormat:
     marks: tuple[str, ...]
 
     def render(self, policy: Policy, exchange: Exchange, special_tokens: Collection[str]) -> str:
-        """The whole text that the model continues with its answer."""
+        """Return the whole text that the model continues with its answer."""
         marks = [*self.marks, *special_tokens]
-        prompt, response = (break_marks(text.strip(), marks) for text in (exchange.prompt, exchange.response))
+        prompt = break_marks(exchange.prompt.strip(), marks)
+        response = break_marks(exchange.response.strip(), marks)
         return self.text.format(policy=describe_policy(policy), prompt=prompt, response=response)
 
 
 def break_marks(text: str, marks: Collection[str]) -> str:
-    """The text with a zero-width space inside every mark, so that no mark is left.
+    """Return the text with a zero-width space inside every mark, so that no mark is left.
 
-    A mark of a single character has no inside: a replacement character stands for it.
+    A mark of a single character has no inside: it becomes a replacement character.
     """
-    pattern = re.compile(_any_of(marks))
+    pattern = re.compile(_match_any(marks))
     while pattern.search(text):  # one mark may begin within another
         text = pattern.sub(_break, text)
     return text
 
 
-def _break(found: re.Match[str]) -> str:
-    first, rest = found[0][0], found[0][1:]
-    return f"{first}{_INVISIBLE}{rest}" if rest and rest[0] != _INVISIBLE else f"{_REPLACED}{rest}"
+def _break(match: re.Match[str]) -> str:
+    first = match[0][0]
+    rest = match[0][1:]
+    return f"{first}{_INVISIBLE}{rest}" if rest and rest[0] != _INVISIBLE else f"{_REPLACEMENT}{rest}"
 
 
-def _any_of(marks: Collection[str]) -> str:
+def _match_any(marks: Collection[str]) -> str:
+    # Longest first: of two marks with the same beginning a pattern takes the one that is listed first.
     return "|".join(re.escape(mark) for mark in sorted(marks, key=lambda mark: (-len(mark), mark)))
 
 
 _RULE = {"description": "One.", "check": {"kind": "forbidden", "patterns": ["-"]}}
-_PROBED = tuple(
+_PROBE_POLICIES = tuple(
     Policy.model_validate({"name": "probe", "version": "0", "text": "Text.", "rules": rules})
     for rules in ([], [{"id": "all"} | _RULE, {"id": "some", "scope": {"domains": ["a", "b"]}} | _RULE])
 )
 
 
-def probes(marks: Collection[str] = ()) -> Iterator[tuple[Policy, Exchange]]:
-    """Policies and exchanges about which every piece of the wording is said and everything is escaped.
+def list_probes(marks: Collection[str] = ()) -> Iterator[tuple[Policy, Exchange]]:
+    """Yield policies and exchanges whose requests contain every piece of wording and every escape.
 
-    A digest of what is asked about them tells one wording from another: verdicts that were given to another
-    question are not taken for answers to this one.
+    A digest of the requests about them is part of an oracle's identity: it changes whenever the wording does,
+    so that stored verdicts on another question are not taken for answers to this one.
+
+    Args:
+        marks: Delimiters and special tokens that the requests escape too.
+
+    Yields:
+        Policies with and without rules, each with an exchange of all these characters and marks.
     """
     data = "".join(map(chr, range(128))) + "\u2028\u2029 [/INST] [gMASK] [UNUSED_TOKEN_1] [A1] [1] [link] "
-    for policy in _PROBED:
+    for policy in _PROBE_POLICIES:
         yield policy, Exchange(f"{data}{' '.join(sorted(marks))} ", data, "topic")
         yield policy, Exchange("", " ".join(sorted(marks)))
 
@@ -201,4 +231,4 @@ GUARD_FORMATS = {
         ),
     ),
 }  # fmt: skip
-"""By family. The policy stands where the family has its categories, principle or risk definition."""
+"""Formats by family. The policy replaces the family's categories, principle or risk definition."""

@@ -8,42 +8,42 @@ from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
 Judgments = Generator[tuple[int, Judgment], None, None]
-"""Positions and judgments of exchanges, as they come; closed early, the oracle stops asking."""
+"""Positions and judgments of exchanges, as they come; closing it early stops the oracle."""
 
 
 class Oracle(Protocol):
-    """Anything that judges exchanges. Not knowing is ``complies=None`` with the reason, never a guess."""
+    """Judges exchanges. Not knowing is ``complies=None`` with the reason, never a guess."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name of the oracle in reports."""
         ...
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange, in order."""
+        """Return one judgment per exchange, in order."""
         ...
 
 
 @runtime_checkable
 class CostlyOracle(Oracle, Protocol):
-    """An oracle whose verdicts are worth keeping: it gives each as soon as it has it, and says who it is."""
+    """An oracle whose verdicts are worth storing: it streams them, and has an identity to store them by."""
 
     @property
     def identity(self) -> str:
-        """All that its verdicts depend on besides exchange and policy: model, template, settings."""
+        """All that verdicts depend on besides exchange and policy: model, template, settings."""
         ...
 
     @property
     def usage(self) -> "Usage":
-        """What it has cost so far."""
+        """What the oracle has cost so far."""
         ...
 
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
-        """Position and judgment of every exchange, once each, in any order."""
+        """Yield position and judgment of every exchange, once each, in any order."""
         ...
 
 
-def in_order(oracle: CostlyOracle, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-    """The judgments of `oracle.stream` in the order of the exchanges."""
+def judge_in_order(oracle: CostlyOracle, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
+    """Return the judgments of `oracle.stream` in the order of the exchanges."""
     judgments = dict(oracle.stream(exchanges, policy))
     return [judgments[position] for position in range(len(exchanges))]

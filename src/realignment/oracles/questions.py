@@ -1,11 +1,18 @@
-"""How a language model in this process is asked: in its own chat template, or in a guard model's format."""
+"""Questions to a language model in this process: in its chat template, or in a guard model's format."""
 
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from realignment.oracles.prompts import GUARD_FORMATS, ONE_WORD, ask, escaping, instruct, probes
+from realignment.oracles.prompts import (
+    GUARD_FORMATS,
+    ONE_WORD,
+    build_system_message,
+    build_user_message,
+    compile_escapes,
+    list_probes,
+)
 from realignment.policy import Policy
 from realignment.records import Exchange, OracleError
 
@@ -13,19 +20,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Render = Callable[[Policy, Exchange], str]
-_THE_DAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
-"""For templates that name the day (Llama 3.1's, whose own default this is): a verdict is not of a day."""
+_FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+"""For templates that print today's date (Llama 3.1's default): verdicts must not depend on the day."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """How a model is asked: the text that it continues, and the two answers that are compared.
+    """A question to a model: the text that it continues, and the two answers that are compared.
 
     Attributes:
         render: Policy and exchange → the text up to where the answer begins.
         complies: The answer that means the response complies.
         violates: The other one.
-        digest: Of all that is said: another wording, another oracle.
+        digest: Digest of the wording, for the oracle's identity.
     """
 
     render: Render
@@ -34,11 +41,17 @@ class Question:
     digest: str
 
 
-def chat_question(tokenizer: "PreTrainedTokenizerBase") -> Question:
-    """The question in the model's own chat template.
+def build_chat_question(tokenizer: "PreTrainedTokenizerBase") -> Question:
+    """Return the question in the model's own chat template.
+
+    Args:
+        tokenizer: The model's, with the template.
+
+    Returns:
+        The question, to be answered by Yes or No.
 
     Raises:
-        OracleError: It has none.
+        OracleError: The model has no chat template.
     """
     if not tokenizer.chat_template:
         raise OracleError(
@@ -48,39 +61,41 @@ def chat_question(tokenizer: "PreTrainedTokenizerBase") -> Question:
         )
 
     def render(policy: Policy, exchange: Exchange) -> str:
-        system, user = instruct(policy), ask(exchange, ONE_WORD, escaped)
+        system = build_system_message(policy)
+        user = build_user_message(exchange, ONE_WORD, escapes)
         turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         if not system_role:
             turns = [{"role": "user", "content": f"{system}\n\n{user}"}]
         return _apply(tokenizer, turns)
 
-    system_role, special = _has_system_role(tokenizer), _special_tokens(tokenizer)
-    escaped = escaping(special)
+    system_role = _has_system_role(tokenizer)
+    special = _special_tokens(tokenizer)
+    escapes = compile_escapes(special)
     return _question(render, "Yes", "No", special)
 
 
 def _apply(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]]) -> str:
-    # A reasoning model answers at once where its template can switch the reasoning off; others ignore this.
     template = str(tokenizer.chat_template)
     text = tokenizer.apply_chat_template(
         turns,
-        chat_template=_THE_DAY + template if "strftime_now" in template else template,
+        chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=False,
+        enable_thinking=False,  # templates of reasoning models know this switch; others ignore it
     )
     return str(text)
 
 
 def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """What the tokenizer reads as a token of its own wherever it stands; not words that were added to it."""
+    """Return what the tokenizer reads as one token wherever it occurs; not words that were added to it."""
     added = tokenizer.added_tokens_decoder.values()
-    found = {token.content for token in added if token.special or not token.content.isalnum()}
-    return sorted(token for token in found | set(tokenizer.all_special_tokens) if token.strip())
+    tokens = {token.content for token in added if token.special or not token.content.isalnum()}
+    tokens |= set(tokenizer.all_special_tokens)
+    return sorted(token for token in tokens if token.strip())
 
 
 def _has_system_role(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Some templates (Gemma 2) refuse a system message, and some drop it silently."""
+    """Return whether a system message is rendered: some templates (Gemma 2) refuse it, some drop it."""
     from jinja2 import TemplateError
 
     mark = "system-role-probe"
@@ -91,8 +106,16 @@ def _has_system_role(tokenizer: "PreTrainedTokenizerBase") -> bool:
         return False
 
 
-def guard_question(tokenizer: "PreTrainedTokenizerBase", family: str) -> Question:
-    """The question in the native format of a family of guard models, one of `prompts.GUARD_FORMATS`."""
+def build_guard_question(tokenizer: "PreTrainedTokenizerBase", family: str) -> Question:
+    """Return the question in the native format of a family of guard models.
+
+    Args:
+        tokenizer: The model's.
+        family: One of `prompts.GUARD_FORMATS`.
+
+    Returns:
+        The question, with the family's own two answers.
+    """
     guard = GUARD_FORMATS[family]
     special = _special_tokens(tokenizer)
 
@@ -103,5 +126,7 @@ def guard_question(tokenizer: "PreTrainedTokenizerBase", family: str) -> Questio
 
 
 def _question(render: Render, complies: str, violates: str, marks: Iterable[str]) -> Question:
-    said = [complies, violates, *(render(policy, exchange) for policy, exchange in probes([*marks]))]
-    return Question(render, complies, violates, hashlib.sha256("\0".join(said).encode()).hexdigest())
+    """Return the question with the digest of its answers and of its text about every probe."""
+    texts = [render(policy, exchange) for policy, exchange in list_probes([*marks])]
+    wording = "\0".join([complies, violates, *texts])
+    return Question(render, complies, violates, hashlib.sha256(wording.encode()).hexdigest())

@@ -1,4 +1,4 @@
-"""The verdict in a language model's reply, or why there is none; it is never guessed."""
+"""Verdicts from a language model's reply, or the reason why there is none; never a guess."""
 
 import json
 import math
@@ -7,34 +7,29 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from realignment.chat_client.completions import Token, well_formed
+from realignment.chat_client.completions import Token, replace_surrogates
 from realignment.records import Judgment
 
-COMPLIES, VIOLATES = "COMPLIES", "VIOLATES"
-
+COMPLIES = "COMPLIES"
+VIOLATES = "VIOLATES"
 
 _FENCED = re.compile(r"\A```(?:json)?[^\S\n]*\n(.*)\n```\Z", re.DOTALL)
-
-
+"""A reply in a code fence, as many models write it."""
 _KEYS = {"reason", "rules_broken", "verdict"}
-
-
 _VERDICT_KEY = re.compile(r'(?<!\\)"verdict"\s*:\s*"')
-
-
-_SHOWN = 80
-
-
+"""Where the verdict begins in the text of a reply."""
+_QUOTED_CHARACTERS = 80
+"""Characters of a bad value that a reason quotes."""
 _ROUNDING = 0.01
-"""A log-probability may be so much above 0: servers compute in half precision, and round."""
+"""Nats that a log-probability may be above 0: servers compute in half precision, and round."""
 
 
 class _NoVerdict(Exception):
-    """Why a reply cannot be read."""
+    """A reply cannot be read, for the reason in the message."""
 
 
 def reply_schema(rule_ids: Collection[str]) -> dict[str, Any]:
-    """The JSON schema of a reply: a short reason first, so that the verdict follows from it."""
+    """Return the JSON schema of a reply: the reason comes first, so that the verdict follows from it."""
     broken: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
     if rule_ids:
         broken["items"]["enum"] = list(rule_ids)
@@ -52,103 +47,121 @@ def reply_schema(rule_ids: Collection[str]) -> dict[str, Any]:
 
 
 def read_reply(reply: str, rule_ids: Collection[str], *, oracle: str, confidence: float = 1.0) -> Judgment:
-    """The judgment that a reply states; unscored, with the reason, where it states none or two.
+    """Return the judgment that a reply states; unscored, with the reason, where it states none or two.
 
     Args:
         reply: One JSON object as `oracles.prompts.AS_JSON` asks for it, alone or in a code fence.
         rule_ids: The policy's rules.
-        oracle: Who replied.
-        confidence: In the verdict, in [0, 1].
+        oracle: Name of the oracle that replied.
+        confidence: Confidence in the verdict, in [0, 1].
+
+    Returns:
+        The judgment; `complies` is None where the reply cannot be read.
     """
     try:
-        found = _parse(reply)
-        complies, broken = _verdict(found), _rules(found, rule_ids)
+        fields = _parse(reply)
+        complies = _read_verdict(fields)
+        broken = _read_rules(fields, rule_ids)
         if complies and broken:
             raise _NoVerdict(
                 f"the verdict is {COMPLIES}, and rules are said to be broken: {', '.join(broken)}"
             )
     except _NoVerdict as problem:
         return Judgment(None, 0.0, reason=f"unreadable reply: {problem}", oracle=oracle)
-    reason = found.get("reason")
-    return Judgment(
-        complies, confidence, broken, well_formed(reason) if isinstance(reason, str) else "", oracle
-    )
+    reason = fields.get("reason")
+    text = replace_surrogates(reason) if isinstance(reason, str) else ""
+    return Judgment(complies, confidence, broken, text, oracle)
 
 
 def _parse(reply: str) -> dict[str, Any]:
     text = reply.strip()
     fenced = _FENCED.match(text)
     try:
-        found = json.loads(fenced[1] if fenced else text, object_pairs_hook=_without_repeats)
+        value = json.loads(fenced[1] if fenced else text, object_pairs_hook=_refuse_repeated_keys)
     except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of its own
-        raise _NoVerdict(f"not one JSON object: {_show(reply)}") from error
-    if not isinstance(found, dict):
-        raise _NoVerdict(f"expected a JSON object, found {_show(reply)}")
-    if extra := set(found) - _KEYS:
-        raise _NoVerdict(f"unexpected keys {', '.join(map(_show, sorted(extra)))}")
-    return found
+        raise _NoVerdict(f"not one JSON object: {_quote(reply)}") from error
+    if not isinstance(value, dict):
+        raise _NoVerdict(f"expected a JSON object, found {_quote(reply)}")
+    extra = set(value) - _KEYS
+    if extra:
+        raise _NoVerdict(f"unexpected keys {', '.join(map(_quote, sorted(extra)))}")
+    return value
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = Counter(key for key, _ in pairs)
-    if repeated := sorted(key for key, n in keys.items() if n > 1):
-        raise _NoVerdict(f"it states {', '.join(map(_show, repeated))} more than once")
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(key for key, _ in pairs)
+    repeated = sorted(key for key, count in counts.items() if count > 1)
+    if repeated:
+        raise _NoVerdict(f"it states {', '.join(map(_quote, repeated))} more than once")
     return dict(pairs)
 
 
-def _verdict(found: dict[str, Any]) -> bool:
-    verdict = found.get("verdict")
+def _read_verdict(fields: dict[str, Any]) -> bool:
+    verdict = fields.get("verdict")
     if verdict not in (COMPLIES, VIOLATES):
-        raise _NoVerdict(f"expected the verdict {COMPLIES} or {VIOLATES}, found {_show(verdict)}")
+        raise _NoVerdict(f"expected the verdict {COMPLIES} or {VIOLATES}, found {_quote(verdict)}")
     return bool(verdict == COMPLIES)
 
 
-def _rules(found: dict[str, Any], rule_ids: Collection[str]) -> tuple[str, ...]:
-    broken = found.get("rules_broken", [])
+def _read_rules(fields: dict[str, Any], rule_ids: Collection[str]) -> tuple[str, ...]:
+    broken = fields.get("rules_broken", [])
     if not isinstance(broken, list) or not all(isinstance(rule, str) for rule in broken):
-        raise _NoVerdict(f"expected a list of rule ids, found {_show(broken)}")
-    if unknown := sorted(set(broken) - set(rule_ids)):
-        raise _NoVerdict(f"the policy has no rule {', '.join(map(_show, unknown))}")
+        raise _NoVerdict(f"expected a list of rule ids, found {_quote(broken)}")
+    unknown = sorted(set(broken) - set(rule_ids))
+    if unknown:
+        raise _NoVerdict(f"the policy has no rule {', '.join(map(_quote, unknown))}")
     return tuple(rule for rule in rule_ids if rule in broken)
 
 
 def verdict_confidence(tokens: Sequence[Token]) -> float | None:
-    """The verdict's probability against the other verdict, at the token that decides between them.
+    """Return the verdict's probability against the other verdict, at the token that decides between them.
 
     Args:
-        tokens: Of the reply, in order: each with the alternatives that the server lists, itself among them.
+        tokens: Tokens of the reply, in order, each with the alternatives that the server lists for it, itself
+            among them, and their log-probabilities in nats.
 
     Returns:
         In (0, 1]; None where the server gave no log-probabilities, or not of a verdict, or where what it
         gave for one of the two is no log-probability (null, NaN, above 0).
     """
-    places = [found.end() for found in _VERDICT_KEY.finditer("".join(token for token, _ in tokens))]
+    reply = "".join(token for token, _ in tokens)
+    positions = [match.end() for match in _VERDICT_KEY.finditer(reply)]
+    if not positions:
+        return None
+    # The last one: the reason may quote a verdict before it.
+    position = positions[-1]
     start = 0
     for token, alternatives in tokens:
-        if places and start <= places[-1] < start + len(token):
-            before = places[-1] - start  # characters of this token that precede the verdict
-            listed = [(text[before:], p) for text, p in alternatives if text[:before] == token[:before]]
+        if start <= position < start + len(token):
+            before = position - start  # characters of this token that precede the verdict
+            # Only alternatives that agree up to the verdict decide between the two.
+            ends = [
+                (text[before:], logprob) for text, logprob in alternatives if text[:before] == token[:before]
+            ]
             stated, other = (COMPLIES, VIOLATES) if COMPLIES[0] == token[before] else (VIOLATES, COMPLIES)
-            mass = _mass(stated, listed)
-            return mass / total if (total := mass + _mass(other, listed)) > 0 and mass > 0 else None
+            mass = _sum_probabilities(stated, ends)
+            total = mass + _sum_probabilities(other, ends)
+            # Both comparisons are false of NaN.
+            return mass / total if total > 0 and mass > 0 else None
         start += len(token)
     return None
 
 
-def _mass(word: str, listed: Sequence[tuple[str, float | None]]) -> float:
-    """Probability of the tokens that the word can begin with; NaN where that of one is not known."""
-    return sum(_probability(p) for text, p in listed if _begins(word, text))
+def _sum_probabilities(word: str, ends: Sequence[tuple[str, float | None]]) -> float:
+    """Return the probability of the tokens that the word can begin with; NaN where one is not known."""
+    return sum(_to_probability(logprob) for text, logprob in ends if _can_begin(word, text))
 
 
-def _probability(logprob: float | None) -> float:
-    """NaN of what is no log-probability, NaN itself included."""
+def _to_probability(logprob: float | None) -> float:
+    """Return exp(logprob); NaN of what is no log-probability, NaN itself included."""
     return math.nan if logprob is None or not logprob <= _ROUNDING else math.exp(min(logprob, 0.0))
 
 
-def _begins(word: str, text: str) -> bool:
+def _can_begin(word: str, text: str) -> bool:
+    """Return whether a token of this text can be the first one of the word."""
     return bool(text) and (word.startswith(text) or text.startswith(word))
 
 
-def _show(value: Any) -> str:
+def _quote(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…"

@@ -13,7 +13,7 @@ class NoRulesError(RealignmentError):
 
 @dataclass(frozen=True)
 class RulesOracle:
-    """A response violates where it breaks any rule whose scope covers it.
+    """Judges by the rules: a response violates where it breaks any rule whose scope covers it.
 
     A rule of the kind ``judged`` is one that no machine checks: a response that breaks none of the others is
     then unscored, never taken to comply.
@@ -22,7 +22,11 @@ class RulesOracle:
     name: str = "rules"
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; confidence is 1, since a rule holds or does not."""
+        """Return one judgment per exchange; confidence is 1, since a rule holds or does not.
+
+        Raises:
+            NoRulesError: The policy has no rule that a machine can check.
+        """
         if not policy.checked_rules:
             raise NoRulesError(
                 f"Policy {policy.name} version {policy.version} has no rules for the oracle 'rules' to "

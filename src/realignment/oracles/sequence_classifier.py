@@ -8,28 +8,28 @@ import numpy as np
 import numpy.typing as npt
 
 from realignment.oracles.calibration import Calibration
-from realignment.oracles.classifier import ClassifierError, Learnt, check_policy, render, verdicts
+from realignment.oracles.classifier import ClassifierError, LabelPolicy, check_policy, render, to_judgments
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
 
 
 @dataclass(frozen=True)
 class SequenceClassifierOracle:
-    """P(complies) is the probability of the labels that mean so.
+    """Judges by a sequence classifier: P(complies) is the probability of the labels that mean "complies".
 
-    Where the model gives every label a probability of its own (multi-label), it is that of none of the
-    others: one minus the largest of them.
+    Where the model gives every label a probability of its own (multi-label), it is one minus the largest
+    probability of the other labels.
 
     Attributes:
         model: A `…ForSequenceClassification`, in eval mode, on its device.
-        tokenizer: Its own; of a text that is too long it keeps the end, where the response is.
+        tokenizer: The model's own; of a text that is too long it keeps the end, where the response is.
         complies: Which outputs mean "complies", shape (labels,).
-        template: What it reads of an exchange.
-        max_length: Tokens that it reads.
-        batch_size: Texts at a time.
-        name: What reports call it.
-        calibration: Corrects its probabilities.
-        policy: That the calibration's labels were given under.
+        template: Text of an exchange, a format string with the fields domain, prompt and response.
+        max_length: Tokens of a text, at most.
+        batch_size: Texts of a batch.
+        name: Name of the oracle in reports.
+        calibration: Corrects its probabilities; None: they are not corrected.
+        policy: The policy that the calibration's labels were given under; None: not checked.
     """
 
     model: Any
@@ -40,20 +40,21 @@ class SequenceClassifierOracle:
     batch_size: int
     name: str
     calibration: Calibration | None = None
-    policy: Learnt | None = None
+    policy: LabelPolicy | None = None
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; confidence is the probability of the verdict."""
+        """Return one judgment per exchange; confidence is the probability of the verdict."""
         check_policy(self.policy, policy)
-        return verdicts(self.probability(exchanges), self.name) if exchanges else []
+        return to_judgments(self.predict_probability(exchanges), self.name) if exchanges else []
 
-    def probability(self, exchanges: Sequence[Exchange]) -> npt.NDArray[np.float64]:
-        """P(complies) of each exchange, shape (n,)."""
+    def predict_probability(self, exchanges: Sequence[Exchange]) -> npt.NDArray[np.float64]:
+        """Return P(complies) of each exchange, shape (n,)."""
         import torch
 
         texts = [render(exchange, self.template) for exchange in exchanges]
+        # Longest first: texts of similar length need little padding, and memory is short at once or never.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True)
-        found = np.empty(len(texts))
+        probability = np.empty(len(texts))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             inputs = self.tokenizer(
@@ -64,17 +65,18 @@ class SequenceClassifierOracle:
                 return_tensors="pt",
             ).to(self.model.device)
             with torch.inference_mode():
-                found[batch] = self._complies(self.model(**inputs).logits.float().cpu().numpy())
-        return found if self.calibration is None else self.calibration(found)
+                logits = self.model(**inputs).logits.float().cpu().numpy()  # (B, labels)
+            probability[batch] = self._sum_complying(logits)
+        return probability if self.calibration is None else self.calibration(probability)
 
-    def _complies(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _sum_complying(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return P(complies), shape (B,), from logits of shape (B, labels)."""
         if self.model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1:
-            each = 1 / (1 + np.exp(-logits.astype(float)))
-            return np.asarray(
-                each[:, self.complies].max(axis=1)
-                if self.complies.all()
-                else 1 - each[:, ~self.complies].max(axis=1)
-            )
+            probabilities = 1 / (1 + np.exp(-logits.astype(float)))
+            if self.complies.all():
+                return np.asarray(probabilities[:, self.complies].max(axis=1))
+            return np.asarray(1 - probabilities[:, ~self.complies].max(axis=1))
+        # Softmax, less the largest logit against overflow.
         weights = np.exp(logits.astype(float) - logits.max(axis=1, keepdims=True))
         return np.asarray(weights[:, self.complies].sum(axis=1) / weights.sum(axis=1))
 
@@ -90,7 +92,20 @@ def load_sequence_classifier(
     device: str,
     name: str,
 ) -> SequenceClassifierOracle:
-    """From a `save_pretrained` folder.
+    """Load a sequence classifier from a `save_pretrained` folder.
+
+    Args:
+        path: The folder.
+        complies_labels: The model's labels that mean "complies".
+        template: Text of an exchange.
+        max_length: Tokens of a text, at most.
+        batch_size: Texts of a batch.
+        dtype: Precision, such as float32.
+        device: Device to compute on.
+        name: Name of the oracle in reports.
+
+    Returns:
+        The oracle, without a calibration.
 
     Raises:
         ClassifierError: It is no sequence classifier, or has other labels than those that are to mean
@@ -108,7 +123,7 @@ def load_sequence_classifier(
             f"{path} is no sequence classifier: its config says {', '.join(kinds) or 'nothing'}, expected "
             "…ForSequenceClassification. A guard model that generates text is asked by `oracle: local_lm`."
         )
-    complies = read_labels(config.id2label, complies_labels, path)
+    complies = find_complying_outputs(config.id2label, complies_labels, path)
     tokenizer = AutoTokenizer.from_pretrained(path, truncation_side="left")
     model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).to(device).eval()
     if tokenizer.pad_token is None:
@@ -117,19 +132,30 @@ def load_sequence_classifier(
     return SequenceClassifierOracle(model, tokenizer, complies, template, max_length, batch_size, name)
 
 
-def read_labels(id2label: dict[int, str], wanted: Sequence[str], source: str) -> npt.NDArray[np.bool_]:
-    """Which outputs mean "complies", in the model's order.
+def find_complying_outputs(
+    id2label: dict[int, str], complies_labels: Sequence[str], source: str
+) -> npt.NDArray[np.bool_]:
+    """Find the outputs that mean "complies".
+
+    Args:
+        id2label: The model's labels by output.
+        complies_labels: The labels that mean "complies".
+        source: Name of the model, for messages.
+
+    Returns:
+        Whether each output means "complies", in the model's order, shape (labels,).
 
     Raises:
-        ClassifierError: A wanted label is not the model's, none is wanted, or every one is (of several).
+        ClassifierError: A label is not the model's, none is named, or every one is (of several).
     """
     labels = [str(id2label[place]) for place in sorted(id2label)]
-    unknown = sorted(set(wanted) - set(labels))
-    if unknown or not wanted or (len(labels) > 1 and set(wanted) == set(labels)):
-        found = f"{', '.join(unknown)}: no label of it" if unknown else f"{', '.join(wanted) or 'none'}"
+    unknown = sorted(set(complies_labels) - set(labels))
+    names_all = len(labels) > 1 and set(complies_labels) == set(labels)
+    if unknown or not complies_labels or names_all:
+        named = f"{', '.join(unknown)}: no label of it" if unknown else ", ".join(complies_labels) or "none"
         raise ClassifierError(
-            f"The classifier {source} has the labels {', '.join(labels)}; `complies_labels` names {found}. "
-            "Name "
-            "those that mean that a response complies, and leave at least one that means that it violates."
+            f"The classifier {source} has the labels {', '.join(labels)}; `complies_labels` names {named}. "
+            "Name those that mean that a response complies, and leave at least one that means that it "
+            "violates."
         )
-    return np.array([label in wanted for label in labels])
+    return np.array([label in complies_labels for label in labels])

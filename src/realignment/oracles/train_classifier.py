@@ -1,19 +1,24 @@
-"""Labels → a classifier that judges: a pipeline is trained, a sequence classifier calibrated as it is."""
+"""Train a classifier that judges: a pipeline is fitted, a sequence classifier only calibrated."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from realignment.oracles.calibration import fit_calibration
-from realignment.oracles.classifier import CrossValidation, cross_validate, split_by_prompt, train_classifier
-from realignment.oracles.loading import load_sequence
+from realignment.oracles.cross_validation import (
+    CrossValidation,
+    cross_validate,
+    fit_classifier,
+    split_by_prompt,
+)
+from realignment.oracles.loading import fetch_sequence_classifier
 from realignment.oracles.trained_classifier import TrainedClassifier, import_builder
 from realignment.parameters import ClassifierParameters
 from realignment.policy import Policy
 from realignment.records import Exchange
 
 
-def teach(
+def train_judge(
     exchanges: Sequence[Exchange],
     labels: Sequence[bool],
     policy: Policy,
@@ -21,7 +26,17 @@ def teach(
     *,
     seed: int,
 ) -> tuple[TrainedClassifier, CrossValidation]:
-    """A calibrated classifier, and what it said of every exchange in a fold that did not know its prompt.
+    """Train a classifier on labelled exchanges, calibrate it, and cross-validate it.
+
+    Args:
+        exchanges: Labelled exchanges, n of them.
+        labels: Whether each complies, n.
+        policy: The policy that the labels were given under.
+        parameters: Kind of classifier, folds and calibration.
+        seed: Seed of the folds and of the pipeline.
+
+    Returns:
+        The classifier, and its predictions on folds of prompts that it was not trained on.
 
     Raises:
         ClassifierError: Too few labels, or a model that is no classifier or has other labels.
@@ -32,7 +47,7 @@ def teach(
     versions = {"scikit-learn": sklearn.__version__, "transformers": transformers.__version__}
     method = parameters.calibration
     if parameters.sequence_classifier is None:
-        oracle, validation = train_classifier(
+        oracle, validation = fit_classifier(
             exchanges,
             labels,
             folds=parameters.folds,
@@ -41,11 +56,12 @@ def teach(
             template=parameters.template,
             calibration=method,
         )
-        kept = TrainedClassifier(oracle, None, None, policy.full_name, versions, policy.fingerprint)
-        return kept, validation
+        trained = TrainedClassifier(oracle, None, None, policy.full_name, versions, policy.fingerprint)
+        return trained, validation
+    # A sequence classifier is not trained here, so its own probabilities are out of fold already.
     truth = np.asarray(labels, dtype=bool)
     splits = split_by_prompt(exchanges, truth, folds=parameters.folds, seed=seed)
-    raw = load_sequence(parameters.sequence_classifier).probability(exchanges)
+    raw = fetch_sequence_classifier(parameters.sequence_classifier).predict_probability(exchanges)
     calibration = fit_calibration(method, raw, truth)
     settings = parameters.sequence_classifier
     trained = TrainedClassifier(None, settings, calibration, policy.full_name, versions, policy.fingerprint)

@@ -11,13 +11,14 @@ from realignment.records import Exchange, Judgment
 
 @dataclass(frozen=True)
 class VoteOracle:
-    """The verdict of the majority; its share of the votes is the confidence.
+    """Gives the verdict of the majority; its share of the votes is the confidence.
 
     An oracle that has no verdict abstains, and still counts as a vote: two of three that agree are 0.67.
 
     Attributes:
-        oracles: Who votes, one vote each.
+        oracles: The voters, one vote each.
         min_agreement: Up to this share of the votes there is no verdict; at 0.5 a tie has none.
+        name: Name of the oracle in reports.
     """
 
     oracles: tuple[Oracle, ...]
@@ -25,7 +26,7 @@ class VoteOracle:
     name: str = "vote"
 
     def __call__(self, exchanges: Sequence[Exchange], policy: Policy) -> list[Judgment]:
-        """One judgment per exchange; its broken rules are those that a voter of the majority named."""
+        """Return one judgment per exchange; its broken rules are those that a voter of the majority named."""
         votes = [oracle(exchanges, policy) for oracle in self.oracles]
         return [self._decide(ballot) for ballot in zip(*votes, strict=True)]
 

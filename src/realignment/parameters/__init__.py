@@ -1,4 +1,4 @@
-"""Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
+"""Every parameter, typed, checked before any node runs; Kedro builds them from `conf/*/parameters_*.yml`."""
 
 from realignment.parameters.align import AlignParameters
 from realignment.parameters.audit import AuditParameters

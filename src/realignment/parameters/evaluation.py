@@ -1,4 +1,4 @@
-"""Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
+"""Parameters of `evaluation`: how the models before and after training are compared."""
 
 from pydantic import Field
 
@@ -6,20 +6,26 @@ from realignment.parameters.base import Parameters
 
 
 class CapabilityParameters(Parameters):
-    """General ability, by lm-evaluation-harness."""
+    """General ability, measured by lm-evaluation-harness."""
 
-    questions: str | None = Field(description="JSON Lines with question, choices, answer; null: none")
+    questions: str | None = Field(
+        description="File of JSON Lines with question, choices, answer; null: no such questions"
+    )
     tasks: tuple[str, ...] = Field((), description="Tasks of lm-evaluation-harness, by name")
-    batch_size: int = Field(32, ge=1, description="Sequences at a time")
-    limit: int | None = Field(None, ge=1, description="At most so many questions a task; null: all")
+    batch_size: int = Field(32, ge=1, description="Sequences per forward pass")
+    limit: int | None = Field(None, ge=1, description="Largest number of questions per task; null: all")
 
 
 class EvaluationParameters(Parameters):
-    """How before and after are compared."""
+    """Comparison of the models before and after training."""
 
-    max_new_tokens: int = Field(80, ge=1, description="Where an answer is cut")
+    max_new_tokens: int = Field(80, ge=1, description="Tokens after which an answer is cut")
     batch_size: int = Field(32, ge=1, description="Prompts answered at a time")
-    token_budget: int = Field(2048, ge=1, description="Tokens of a batch of held-out pairs")
-    repetition_penalty: float = Field(1.0, gt=0, description="Above 1 keeps a small model out of loops")
-    folds: int = Field(5, ge=2, description="Of the cross-validation of the classifier that judges answers")
-    capability: CapabilityParameters = Field(description="The check of general ability")
+    token_budget: int = Field(2048, ge=1, description="Tokens per batch of held-out pairs")
+    repetition_penalty: float = Field(
+        1.0, gt=0, description="Above 1 keeps a small model from repeating itself"
+    )
+    folds: int = Field(
+        5, ge=2, description="Folds of the cross-validation of the classifier that judges answers"
+    )
+    capability: CapabilityParameters = Field(description="Check of general ability")

@@ -1,4 +1,4 @@
-"""Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
+"""Parameters of `gold`: the sizes of the held-out part and the gold batch."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ from realignment.parameters.base import Parameters
 
 
 class GoldParameters(Parameters):
-    """Held-out pairs and gold batch."""
+    """Sizes of the held-out part and the gold batch."""
 
-    size: int = Field(ge=3, description="B (paper: 64-100)")
+    size: int = Field(ge=3, description="B, pairs of the gold batch (paper: 64-100)")
     composition: Literal["random", "policy_targeted"] = Field(
         "random", description="policy_targeted draws the conflicts evenly over the broken rules"
     )

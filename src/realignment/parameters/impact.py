@@ -1,4 +1,4 @@
-"""Loss, adapter, impact weights and training; and how the old model is made."""
+"""Parameters of `impact`: how scores are computed and become weights."""
 
 from typing import Literal
 
@@ -16,16 +16,18 @@ class ImpactParameters(Parameters):
     winsorize: float | None = Field(
         None, gt=0, le=1, description="Quantile that caps a disposition's largest weights; null: no cap"
     )
-    length_normalize: bool = Field(False, description="Divide a score by its pair's response tokens")
+    length_normalize: bool = Field(
+        False, description="Divide each score by the number of its pair's response tokens"
+    )
     max_negative_share: Share = Field(0.5, description="A larger share of negative scores stops the run")
     engine: Literal["ghost", "jvp", "finite_difference"] = Field(
         "ghost",
-        description="ghost: one backward a batch, exact; jvp: forward mode, exact, keeps no activations; "
-        "finite_difference: two forwards, approximate, float32 alone",
+        description="ghost: one backward pass per batch, exact; jvp: forward mode, exact, stores no "
+        "activations; finite_difference: two forward passes, approximate, only in float32",
     )
     curvature: Literal["identity", "diagonal_fisher", "kfac"] = Field(
         "identity", description="H in -g_J' H^-1 g_i: the paper's identity, or the Fisher information"
     )
     damping: float = Field(0.1, gt=0, description="Added to the Fisher, relative to its mean")
     curvature_pairs: int = Field(128, ge=1, description="Conflicts on which the Fisher is estimated")
-    token_budget: int = Field(2048, ge=1, description="Tokens of a forward pass")
+    token_budget: int = Field(2048, ge=1, description="Tokens per forward pass")

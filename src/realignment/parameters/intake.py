@@ -1,4 +1,4 @@
-"""Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
+"""Parameters of the intake: what is done with rows that cannot be used."""
 
 from typing import Literal
 
@@ -8,13 +8,13 @@ from realignment.parameters.base import Parameters
 
 
 class IntakeParameters(Parameters):
-    """What is done with rows that cannot be used."""
+    """Treatment of rows that cannot be used."""
 
     invalid: Literal["skip", "fail"] = Field(
         "skip", description="Rows that cannot be used: list them in `rejected_rows`, or stop"
     )
-    max_prompt_chars: int = Field(8000, ge=1, description="Characters that a prompt may have")
+    max_prompt_chars: int = Field(8000, ge=1, description="Largest number of characters of a prompt")
     long_prompts: Literal["drop", "truncate", "fail"] = Field(
-        "drop", description="Long prompts: list them in `rejected_rows`, keep their end, or stop"
+        "drop", description="Longer prompts: list them in `rejected_rows`, keep their end, or stop"
     )
-    limit: int | None = Field(None, ge=1, description="At most so many rows, drawn at random; null: all")
+    limit: int | None = Field(None, ge=1, description="Largest number of rows, drawn at random; null: all")

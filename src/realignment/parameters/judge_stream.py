@@ -1,4 +1,4 @@
-"""Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
+"""Parameters of `judge_stream`: how many pairs of a large table it hands on."""
 
 from pydantic import Field
 
@@ -6,11 +6,11 @@ from realignment.parameters.base import Parameters
 
 
 class StreamingParameters(Parameters):
-    """What `judge_stream` hands on."""
+    """Output of `judge_stream`."""
 
     max_retain: int | None = Field(
         None,
         ge=1,
-        description="At most so many RETAIN pairs in `retain_pairs` and `pairs`, drawn at random by `seed`; "
-        "null: all",
+        description="Largest number of RETAIN pairs in `retain_pairs` and `pairs`, drawn at random by "
+        "`seed`; null: all",
     )

@@ -1,4 +1,4 @@
-"""Which oracle judges: its kind, and one section of settings for each kind that has any."""
+"""Parameters of an oracle: its kind, and one section of settings for each kind that has any."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from realignment.parameters.base import ExchangeTemplate, ModelParameters, Param
 
 
 class LocalLMParameters(ModelParameters):
-    """A causal language model in this process; loaded as `model` is."""
+    """A causal language model in this process, loaded in the same way as `model`."""
 
     template: Literal["chat", "llama_guard", "shieldgemma", "granite_guardian"] = Field(
         "chat", description="chat: the model's own chat template; else the native format of a guard model"
@@ -16,7 +16,7 @@ class LocalLMParameters(ModelParameters):
     token_budget: int | None = Field(
         None,
         ge=1,
-        description="Tokens of a batch, besides those of the policy; null: 1024 on a CPU, 16384 on a GPU",
+        description="Tokens per batch, besides those of the policy; null: 1024 on a CPU, 16384 on a GPU",
     )
 
 
@@ -26,82 +26,102 @@ class ChatParameters(Parameters):
     base_url: str = Field(pattern="^https?://", description="For example http://localhost:8000/v1")
     model: str = Field(min_length=1, description="Name of the model on that server")
     api_key_variable: str | None = Field(
-        None, description="Environment variable that holds the key; null: the server wants none"
+        None, description="Environment variable that holds the key; null: the server needs no key"
     )
-    temperature: float = Field(0.0, ge=0, description="Above 0 only where `vote` draws samples")
-    max_tokens: int = Field(256, ge=1, description="Where a reply is cut; a cut reply is unscored")
+    temperature: float = Field(
+        0.0, ge=0, description="Sampling temperature; above 0 only where `vote` draws samples"
+    )
+    max_tokens: int = Field(
+        256, ge=1, description="Tokens after which a reply is cut; a cut reply is unscored"
+    )
     json_schema: bool = Field(True, description="Constrain replies by a JSON schema; false: by the prompt")
-    logprobs: bool = Field(True, description="Take the confidence from the verdict's token, where given")
-    extra: dict[str, Any] = Field(
-        {}, description="Anything else of the request, such as chat_template_kwargs; null takes a field out"
+    logprobs: bool = Field(
+        True, description="Take the confidence from the verdict's token, where the server returns it"
     )
-    concurrency: int = Field(16, ge=1, description="Requests under way at a time")
-    requests_per_minute: float | None = Field(None, gt=0, description="The server's limit; null: none")
-    timeout_s: float = Field(60.0, gt=0, description="Seconds that one request may take")
-    max_attempts: int = Field(6, ge=1, description="Requests for one verdict, before it is unscored")
-    prompt_price: float = Field(0.0, ge=0, description="Of a million prompt tokens, in any currency")
-    completion_price: float = Field(0.0, ge=0, description="Of a million tokens of replies, likewise")
+    extra: dict[str, Any] = Field(
+        {}, description="Other fields of the request, such as chat_template_kwargs; null removes a field"
+    )
+    concurrency: int = Field(16, ge=1, description="Largest number of concurrent requests")
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="Rate limit of the server; null: no limit"
+    )
+    timeout_s: float = Field(60.0, gt=0, description="Timeout of one request in seconds")
+    max_attempts: int = Field(6, ge=1, description="Attempts, retries included, before a verdict is unscored")
+    prompt_price: float = Field(0.0, ge=0, description="Price of a million prompt tokens, in any currency")
+    completion_price: float = Field(
+        0.0, ge=0, description="Price of a million tokens of replies, in the same currency"
+    )
 
 
 class HumanParameters(Parameters):
-    """People's verdicts, as `review_import` left them."""
+    """People's verdicts, as imported by `review_import`."""
 
     verdicts: str = Field(
-        min_length=1, description="A table of imported verdicts, or the folder of its versions: the newest"
+        min_length=1,
+        description="A table of imported verdicts, or the folder of its versions (the newest is read)",
     )
 
 
 class TextClassifierParameters(ModelParameters):
-    """A text classifier: one that `train_classifier` made, or any sequence classifier of transformers."""
+    """A text classifier: one of `train_classifier`, or any sequence classifier of transformers."""
 
     source: str = Field(
         min_length=1,
-        description="What `train_classifier` made: a file, or the folder of its versions (the newest); or a "
-        "sequence classifier: a folder or Hub id",
+        description="A classifier of `train_classifier`: a file, or the folder of its versions (the newest); "
+        "or a sequence classifier: a folder or Hub id",
     )
     complies_labels: tuple[str, ...] = Field(
-        (), description="Labels of a sequence classifier that mean complies; its others mean violates"
+        (), description="Labels of a sequence classifier that mean complies; all others mean violates"
     )
     template: ExchangeTemplate = Field(
         "{prompt}\n\n{response}",
-        description="What a sequence classifier reads: {prompt}, {response}, {domain}",
+        description="Text that a sequence classifier reads: {prompt}, {response}, {domain}",
     )
-    max_length: int = Field(512, ge=8, description="Tokens that it reads: of a longer text the end")
-    batch_size: int = Field(16, ge=1, description="Texts that it reads at a time")
+    max_length: int = Field(
+        512, ge=8, description="Largest number of tokens of a text; of a longer one the end is read"
+    )
+    batch_size: int = Field(16, ge=1, description="Texts per forward pass")
 
 
-Single = Literal["rules", "labels", "human", "classifier", "local_lm", "chat"]
+LeafKind = Literal["rules", "labels", "human", "classifier", "local_lm", "chat"]
 """The kinds that judge by themselves."""
 
 
 class VoteParameters(Parameters):
-    """Several oracles, or several samples of one; the majority's verdict."""
+    """Majority of several oracles, or of several samples of one."""
 
-    oracles: tuple["Single | OracleParameters", ...] = Field(
+    oracles: tuple["LeafKind | OracleParameters", ...] = Field(
         min_length=1,
-        description="Who votes: kinds, or mappings with sections of their own",
+        description="The oracles that vote: kinds, or mappings with sections of their own",
     )
-    samples: int = Field(1, ge=1, description="Votes of each; more than 1 only for `chat` at a temperature")
-    min_agreement: Share = Field(0.5, description="Shares of the votes up to this are no majority: unscored")
+    samples: int = Field(
+        1, ge=1, description="Votes of each oracle; more than 1 only for `chat` at a temperature above 0"
+    )
+    min_agreement: Share = Field(
+        0.5, description="Share of the votes that a majority must exceed; else the response is unscored"
+    )
 
 
 class CascadeParameters(Parameters):
-    """A cheap oracle first, the next only where it is unsure."""
+    """A cheap oracle first, the next one only where the verdict is unsure."""
 
-    oracles: tuple["Single | OracleParameters", ...] = Field(
-        min_length=2, description="From the cheapest to the best; as those of `vote`"
+    oracles: tuple["LeafKind | OracleParameters", ...] = Field(
+        min_length=2,
+        description="From the cheapest to the best: kinds, or mappings with sections of their own",
     )
-    min_confidence: Share = Field(0.9, description="A verdict below this, or none, goes to the next oracle")
+    min_confidence: Share = Field(
+        0.9, description="A verdict of less confidence, or no verdict, goes to the next oracle"
+    )
 
 
 class OracleParameters(Parameters):
     """An oracle: its kind, and the sections that its kind needs."""
 
-    oracle: Literal[Single, "vote", "cascade"] = Field(
+    oracle: Literal[LeafKind, "vote", "cascade"] = Field(
         description="rules: the policy's own checks; labels: the columns chosen_complies, rejected_complies; "
         "human: people's imported verdicts; classifier: a text classifier; local_lm: a language model in "
-        "this process; chat: one behind a server; vote: the majority of "
-        "several; cascade: the next where one is unsure"
+        "this process; chat: a language model on a server; vote: the majority of several; cascade: the next "
+        "one where one is unsure"
     )
     human: HumanParameters | None = Field(None, description="Settings of `oracle: human`")
     classifier: TextClassifierParameters | None = Field(None, description="Settings of `oracle: classifier`")
@@ -111,16 +131,16 @@ class OracleParameters(Parameters):
     cascade: CascadeParameters | None = Field(None, description="Settings of `oracle: cascade`")
 
     @model_validator(mode="after")
-    def _sections_are_there(self) -> "OracleParameters":
+    def _check_sections(self) -> "OracleParameters":
         for kind in (self.oracle, *self._named_members()):
             if kind in type(self).model_fields and getattr(self, kind) is None:
-                raise ValueError(f"`{kind}` is asked to judge and its section `{kind}: {{…}}` is missing")
+                raise ValueError(f"`{kind}` is to judge, and its section `{kind}: {{…}}` is missing")
         if self.oracle == "vote" and self.vote is not None and self.vote.samples > 1:
             self._check_samples()
         return self
 
     def _check_samples(self) -> None:
-        for member in self.members():
+        for member in self.member_oracles():
             if member.oracle != "chat" or member.chat is None or not member.chat.temperature:
                 raise ValueError(
                     f"several `samples` of `{member.oracle}` would all be equal: they are for `chat` at a "
@@ -128,26 +148,32 @@ class OracleParameters(Parameters):
                 )
 
     def _named_members(self) -> list[str]:
-        section = {"vote": self.vote, "cascade": self.cascade}.get(self.oracle)
-        return [member for member in section.oracles if isinstance(member, str)] if section else []
+        """Members of a vote or a cascade that are given by their kind alone."""
+        return [member for member in self._members() if isinstance(member, str)]
 
-    def members(self) -> "tuple[OracleParameters, ...]":
-        """The oracles that a vote or a cascade asks; a kind by its name takes the sections given here."""
-        section = {"vote": self.vote, "cascade": self.cascade}.get(self.oracle)
-        named = section.oracles if section else ()
-        return tuple(
-            self.model_copy(update={"oracle": member}) if isinstance(member, str) else member
-            for member in named
-        )
+    def _members(self) -> "tuple[str | OracleParameters, ...]":
+        sections = {"vote": self.vote, "cascade": self.cascade}
+        section = sections.get(self.oracle)
+        return section.oracles if section else ()
 
-    def singles(self) -> "tuple[OracleParameters, ...]":
-        """The oracles that judge by themselves: this one, or the members of its members."""
+    def member_oracles(self) -> "tuple[OracleParameters, ...]":
+        """Return the members of a vote or a cascade; one given by its kind takes the sections given here."""
+        oracles = []
+        for member in self._members():
+            oracles.append(self.model_copy(update={"oracle": member}) if isinstance(member, str) else member)
+        return tuple(oracles)
+
+    def leaf_oracles(self) -> "tuple[OracleParameters, ...]":
+        """Return the oracles that judge by themselves: this one, or the members of its members."""
         if self.oracle not in ("vote", "cascade"):
             return (self,)
-        return tuple(single for member in self.members() for single in member.singles())
+        leaves: list[OracleParameters] = []
+        for member in self.member_oracles():
+            leaves.extend(member.leaf_oracles())
+        return tuple(leaves)
 
-    def alone(self) -> str:
-        """Its kind and the section of its kind, as JSON: what another process needs to build it."""
+    def dump_own_section(self) -> str:
+        """Return the kind and the section of that kind as JSON: what another process needs to build it."""
         return self.model_dump_json(include={"oracle", self.oracle})
 
 
@@ -156,4 +182,4 @@ CascadeParameters.model_rebuild()
 
 
 IN_PROCESS = ("rules", "classifier", "local_lm")
-"""The kinds that compute their verdicts, and need nothing but what they load: others can do so for them."""
+"""The kinds that compute their verdicts from what they load alone, so that another process can do so too."""

@@ -1,4 +1,4 @@
-"""Loss, adapter, impact weights and training; and how the old model is made."""
+"""Parameters of `training`: the hybrid loss, the adapter, and the optimisation."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,23 +18,25 @@ class LossParameters(Parameters):
     use_corrections: bool = Field(
         True, description="PUNISH pairs with a verified correction prefer it; false: `punish` for all"
     )
-    punish_weight: float = Field(1.0, ge=0, description="λ_II")
-    kl_weight: float = Field(0.1, ge=0, description="α_KL")
+    punish_weight: float = Field(1.0, ge=0, description="λ_II, weight of the PUNISH pairs")
+    kl_weight: float = Field(0.1, ge=0, description="α_KL, weight of the KL divergence on retained pairs")
     retain_weight: float = Field(
         0.0,
         ge=0,
-        description="λ_R, the RETAIN pairs' own loss (preference, anchor); 0 is TRACE",
+        description="λ_R, weight of the RETAIN pairs' own loss (preference, anchor); TRACE has 0",
     )
     anchor_weight: float = Field(
-        0.0, ge=0, description="Weight of −log π(y⁺)/|y⁺| where a pair has a compliant answer; 0 is TRACE"
+        0.0, ge=0, description="Weight of −log π(y⁺)/|y⁺| where a pair has a compliant answer; TRACE has 0"
     )
     error_rate: Annotated[float, Field(ge=0, lt=0.5)] | Literal["audited"] = Field(
-        0.0, description="ε of the robust loss: one for all pairs, or audited: each pair's own, by the audit"
+        0.0,
+        description="ε of the robust loss: one value for all pairs, or audited: a value for each pair, "
+        "measured by the audit",
     )
 
 
 class LoraParameters(Parameters):
-    """Adapter; null instead of this mapping trains every parameter."""
+    """A LoRA adapter; null instead of this mapping trains every parameter."""
 
     rank: int = Field(32, ge=1, description="r, rank of the update of each matrix")
     alpha: float = Field(16, gt=0, description="α; the update is scaled by α/r")
@@ -45,17 +47,21 @@ class LoraParameters(Parameters):
 
 
 class TrainingParameters(Parameters):
-    """How the model is trained; `trainer` passes anything else on to transformers' TrainingArguments."""
+    """Training of the model; `trainer` passes other arguments on to transformers' TrainingArguments."""
 
     lora: LoraParameters | None = Field(description="The adapter; null trains every parameter")
-    max_response_tokens: int = Field(256, ge=2, description="Where a response is cut, end-of-turn included")
-    learning_rate: float = Field(1e-4, gt=0, description="At the peak of the cosine schedule")
-    epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is allowed")
-    batch_size: int = Field(12, ge=1, description="Pairs that the loss is a mean over")
-    token_budget: int | None = Field(
-        4096, ge=1, description="Tokens of a forward pass: a larger batch is taken in parts; null: in one"
+    max_response_tokens: int = Field(
+        256, ge=2, description="Tokens after which a response is cut, end-of-turn included"
     )
-    accumulation_steps: int = Field(1, ge=1, description="Batches of an optimizer step")
+    learning_rate: float = Field(1e-4, gt=0, description="Learning rate at the peak of the cosine schedule")
+    epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is allowed")
+    batch_size: int = Field(12, ge=1, description="Pairs over which the loss is a mean")
+    token_budget: int | None = Field(
+        4096,
+        ge=1,
+        description="Tokens per forward pass; a larger batch is computed in parts; null: in one part",
+    )
+    accumulation_steps: int = Field(1, ge=1, description="Batches per optimizer step")
     autocast: bool = Field(
         False,
         description="Multiply in bfloat16 while all weights stay in float32 (mixed precision), in scores and "
@@ -63,20 +69,25 @@ class TrainingParameters(Parameters):
     )
     reference: Literal["same_batch", "states", "top256"] = Field(
         "same_batch",
-        description="Of the KL. same_batch: one more forward of the retained pairs, adapters off (or a "
-        "frozen copy); states: hidden states kept on disk, exact but for rounding in half precision; top256: "
-        "approximate, 2 KiB a token",
+        description="Source of the reference distribution in the KL. same_batch: one more forward pass of "
+        "the retained pairs without the adapter (or through a frozen copy); states: hidden states cached on "
+        "disk, exact up to rounding in half precision; top256: approximate, 2 KiB per token",
     )
     fresh_weights_every: int | None = Field(
         None,
         ge=1,
-        description="Take every batch's impact weights anew at the present parameters, and the gold gradient "
-        "after so many steps k, which adds gold.size / (batch_size k) to training; null: the weights of the "
-        "stage `impact`",
+        description="Online weights: compute the impact weights of every batch at the present parameters, "
+        "and the gold gradient every k steps, where k is this number; adds a share gold.size / "
+        "(batch_size k) to the cost of training; null: use the weights of the stage `impact`",
     )
     warmup_share: Share = Field(0.1, description="Share of the steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="Larger gradients are scaled down to this norm")
-    max_kl: float = Field(gt=0, description="nats per token on retained pairs; above it training stops early")
+    max_kl: float = Field(
+        gt=0,
+        description="KL divergence on retained pairs, in nats per token, above which training stops early",
+    )
     logging_steps: int = Field(1, ge=1, description="Steps between two rows of `training_history`")
     checkpoint_steps: int = Field(50, ge=1, description="Steps between two checkpoints to resume from")
-    trainer: dict[str, Any] = Field({}, description="Anything else of transformers' TrainingArguments")
+    trainer: dict[str, Any] = Field(
+        {}, description="Other arguments of transformers' TrainingArguments, by name"
+    )

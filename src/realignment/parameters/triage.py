@@ -1,4 +1,4 @@
-"""Every parameter, typed, checked before any node runs. Kedro builds them from `conf/*/parameters_*.yml`."""
+"""Parameters of `triage`: how sure a verdict must be, and how many PUNISH pairs are many."""
 
 from pydantic import Field
 
@@ -6,7 +6,9 @@ from realignment.parameters.base import Parameters, Share
 
 
 class TriageParameters(Parameters):
-    """Verdict pairs → dispositions."""
+    """Limits of triage, which gives every pair a disposition."""
 
-    min_confidence: Share = Field(0.5, description="Below this a verdict counts as not known")
-    max_punish_share: Share = Field(0.5, description="Above this the run warns of utility collapse")
+    min_confidence: Share = Field(0.5, description="A verdict of less confidence counts as not known")
+    max_punish_share: Share = Field(
+        0.5, description="If a larger share of the pairs is PUNISH, the run warns of utility collapse"
+    )

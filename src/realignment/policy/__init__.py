@@ -1,5 +1,6 @@
-"""A policy as a document: rules that people read and machines check, its digest, the difference of two."""
+"""Policy documents: rules that people read and machines check, their digest, and their difference."""
 
+from realignment.policy.difference import diff_policies
 from realignment.policy.document import (
     Evidence,
     Policy,
@@ -8,7 +9,6 @@ from realignment.policy.document import (
     Scope,
     Severity,
     Tier,
-    diff_policies,
     parse_policy,
     read_policy,
 )

@@ -10,15 +10,15 @@ from realignment.policy.document import Policy
 from realignment.records import DataError
 
 SEVERITIES = range(4)
-"""PKU-SafeRLHF (arXiv:2406.15513): 0 none, 1 minor, 2 moderate, 3 severe."""
+"""Levels of PKU-SafeRLHF (arXiv:2406.15513): 0 none, 1 minor, 2 moderate, 3 severe."""
 
 
-def grade(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
-    """The labels that graded responses have under the tiers of this policy, in place of plain ones.
+def grade_pairs(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """Label the responses of graded pairs by the tiers of a policy; these labels replace those of the data.
 
     Args:
-        pairs: With `chosen_categories`, `rejected_categories` (JSON lists of categories; null: not graded)
-            and `chosen_severity`, `rejected_severity` where the data has them.
+        pairs: Pairs with `chosen_categories`, `rejected_categories` (JSON lists of categories; null: not
+            graded) and `chosen_severity`, `rejected_severity` where the data has them.
         policy: Its tiers say how severe each category may be; without tiers the pairs stay as they are.
 
     Returns:
@@ -28,23 +28,24 @@ def grade(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
         DataError: The policy has tiers and the pairs no grades, or none of the categories that they name.
     """
     if policy.tiers:
-        check_categories(categories_of(pairs), policy)
-    return grade_part(pairs, policy)
+        check_categories(list_categories(pairs), policy)
+    return grade_batch(pairs, policy)
 
 
-def grade_part(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
-    """`grade` for a part of the pairs, which may have none of the categories that the tiers name."""
+def grade_batch(pairs: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """Grade some of the pairs, as `grade_pairs` does; a batch may have none of the tiers' categories."""
     if not policy.tiers:
         return pairs
     _require_grades(pairs, policy)
     graded = pairs.copy()
     for response in ("chosen", "rejected"):
         cells = zip(pairs[f"{response}_categories"], pairs[f"{response}_severity"], strict=True)
-        broken = [_broken(policy, *cell) for cell in cells]
-        graded[f"{response}_complies"] = pd.array([None if b is None else not b for b in broken], "boolean")
-        graded[f"{response}_rules"] = pd.Series(
-            [None if b is None else ",".join(b) for b in broken], index=pairs.index, dtype="str"
-        )
+        # Per pair: ids of the broken tiers, none where the response complies, None where it is open.
+        broken_tiers = [_find_broken_tiers(policy, *cell) for cell in cells]
+        complies = [None if ids is None else not ids for ids in broken_tiers]
+        rules = [None if ids is None else ",".join(ids) for ids in broken_tiers]
+        graded[f"{response}_complies"] = pd.array(complies, "boolean")
+        graded[f"{response}_rules"] = pd.Series(rules, index=pairs.index, dtype="str")
     return graded
 
 
@@ -57,41 +58,57 @@ def _require_grades(pairs: pd.DataFrame, policy: Policy) -> None:
         )
 
 
-def _broken(policy: Policy, categories: Any, severity: Any) -> tuple[str, ...] | None:
-    """Ids of the tiers that a response breaks; None where its grades leave that open."""
+def _find_broken_tiers(policy: Policy, categories: Any, severity: Any) -> tuple[str, ...] | None:
+    """Return the ids of the tiers that a response breaks; None where its grades leave that open."""
     if not isinstance(categories, str):
         return None
     names = json.loads(categories)
-    touched = [tier for tier in policy.tiers if tier.covers(names)]
+    tiers = [tier for tier in policy.tiers if tier.covers(names)]
     if pd.isna(severity):
-        return None if any(tier.max_severity > 0 for tier in touched) else tuple(t.id for t in touched)
-    return tuple(tier.id for tier in touched if severity > tier.max_severity)
+        # Without a severity, only tiers that allow no harm at all can be decided.
+        return None if any(tier.max_severity > 0 for tier in tiers) else tuple(tier.id for tier in tiers)
+    return tuple(tier.id for tier in tiers if severity > tier.max_severity)
 
 
-def categories_of(pairs: pd.DataFrame) -> set[str]:
-    """Every category that a response of these pairs has."""
-    columns = [name for name in ("chosen_categories", "rejected_categories") if name in pairs]
-    cells = {cell for name in columns for cell in pairs[name].dropna()}
-    return {name for cell in cells for name in json.loads(cell)}
+def list_categories(pairs: pd.DataFrame) -> set[str]:
+    """Return every category of harm that a response of these pairs has."""
+    cells: set[str] = set()
+    for column in ("chosen_categories", "rejected_categories"):
+        if column in pairs:
+            cells.update(pairs[column].dropna())
+    categories: set[str] = set()
+    for cell in cells:
+        categories.update(json.loads(cell))
+    return categories
 
 
-def check_categories(found: set[str], policy: Policy) -> None:
-    """Stop where the tiers speak of nothing that is in the data.
+def check_categories(categories: set[str], policy: Policy) -> None:
+    """Make sure that the tiers name at least one category that is in the data.
+
+    Args:
+        categories: The categories of the data, from `list_categories`.
+        policy: The policy whose tiers name categories; a tier without names covers all of them.
 
     Raises:
         DataError: None of the categories is one that a tier names.
     """
-    named = {name for tier in policy.tiers for name in tier.categories or ()}
-    if named and found and not named & found:
+    tier_categories: set[str] = set()
+    for tier in policy.tiers:
+        tier_categories.update(tier.categories or ())
+    if tier_categories and categories and not tier_categories & categories:
         raise DataError(
             f"No response has a category that a tier of {policy.full_name} names "
-            f"({', '.join(sorted(named))}); "
-            f"the data has {', '.join(sorted(found))}. Are the names spelt as in the data?"
+            f"({', '.join(sorted(tier_categories))}); "
+            f"the data has {', '.join(sorted(categories))}. Are the names spelt as in the data?"
         )
 
 
 def read_categories(cell: Any) -> str | None:
-    """Categories as a JSON list: from PKU-SafeRLHF's mapping of category to flag, a list, or such JSON."""
+    """Return categories as a sorted JSON list; None for a cell that cannot be read.
+
+    Args:
+        cell: PKU-SafeRLHF's mapping of category to flag, a list, JSON of either, or names with commas.
+    """
     if isinstance(cell, str):
         try:
             cell = json.loads(cell)
@@ -105,7 +122,7 @@ def read_categories(cell: Any) -> str | None:
 
 
 def read_severity(cell: Any) -> int | None:
-    """0 to 3; None for anything else."""
+    """Return a severity from 0 to 3; None for anything else."""
     try:
         return int(cell) if int(cell) in SEVERITIES and int(cell) == float(cell) else None
     except (TypeError, ValueError, OverflowError):  # infinity

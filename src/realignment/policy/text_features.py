@@ -1,4 +1,4 @@
-"""What a response looks like, in numbers that people can read: length, hedging, refusal, form, manner."""
+"""Readable features of a response: length, hedging, refusal, layout, style."""
 
 import math
 import re
@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One readable property of a response.
+    """One readable property of a response, counted by a pattern.
 
     Attributes:
-        name: Names it in tables.
+        name: The feature's name in tables.
         more: The preference for a response that has more of it, as a sentence of a policy.
         less: The preference for a response that has less of it.
-        pattern: What counts as an occurrence (case does not matter); None for the number of words.
+        pattern: A regular expression, case-insensitive; None counts words.
     """
 
     name: str
@@ -26,9 +26,9 @@ class Feature:
     pattern: str | None
 
     def measure(self, text: str) -> float:
-        """The natural logarithm of one plus the number of occurrences (of words, where there is no pattern).
+        """Return ln(1 + the number of occurrences in the text), of words where there is no pattern.
 
-        A logarithm, so that the tenth exclamation mark says less than the first, and twice the words are
+        With a logarithm the tenth exclamation mark counts for less than the first, and twice the words are
         the same difference at any length.
         """
         if self.pattern is None:
@@ -36,6 +36,7 @@ class Feature:
         return math.log1p(sum(1 for _ in _compile(self.pattern).finditer(text)))
 
 
+# Compiled once per pattern: each of them runs over every response.
 _compiled: dict[str, re.Pattern[str]] = {}
 
 
@@ -51,7 +52,7 @@ REFUSAL = (
     r"(?:help|assist|answer|comment|discuss|provide|give|support|condone|recommend|do|tell|advise)"
     r"|(?:i am|i'm) (?:not able|unable|not comfortable|not going) to\b|as an ai\b)"
 )
-"""A phrase that declines."""
+"""A phrase that refuses the request."""
 
 LENGTH = Feature("length", "The response is detailed and long.", "The response is short.", None)
 
@@ -146,43 +147,77 @@ FEATURES: tuple[Feature, ...] = (
         r"[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]",
     ),
 )
-"""In the order of tables; every pattern is a few plain words or marks."""
+"""All features, in the order of tables; every pattern is a few plain words or marks."""
 
 
-def measure(texts: Sequence[str], features: Sequence[Feature] = FEATURES) -> npt.NDArray[np.float64]:
-    """Every feature of every text, shape (texts, features)."""
-    table = [[feature.measure(text) for feature in features] for text in texts]
-    return np.array(table, dtype=np.float64).reshape(len(texts), len(features))
+def measure_features(texts: Sequence[str], features: Sequence[Feature] = FEATURES) -> npt.NDArray[np.float64]:
+    """Measure every feature of every text.
+
+    Args:
+        texts: Responses, n of them.
+        features: The features to measure, f of them.
+
+    Returns:
+        ln(1 + the number of occurrences), shape (n, f).
+    """
+    values = np.empty((len(texts), len(features)), dtype=np.float64)
+    for row, text in enumerate(texts):
+        values[row] = [feature.measure(text) for feature in features]
+    return values
 
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def is_bare_refusal(text: str, *, substance: int = 25) -> bool:
-    """Whether a text opens by declining, and has fewer than `substance` words in sentences that do not."""
-    sentences = _SENTENCE.split(text.strip())
-    declines: list[bool] = [bool(_compile(REFUSAL).search(sentence)) for sentence in sentences]
-    rest = sum(len(s.split()) for s, declined in zip(sentences, declines, strict=True) if not declined)
-    return declines[0] and rest < substance
+    """Return whether a text opens with a refusal and says little else.
+
+    Args:
+        text: A response.
+        substance: Number of words in sentences that do not refuse, from which on a refusal is not bare.
+    """
+    sentences = _SENTENCE_END.split(text.strip())
+    refuses = [bool(_compile(REFUSAL).search(sentence)) for sentence in sentences]
+    other_words = 0
+    for sentence, is_refusal in zip(sentences, refuses, strict=True):
+        if not is_refusal:
+            other_words += len(sentence.split())
+    return refuses[0] and other_words < substance
 
 
-def share_of_trigrams_in(text: str, other: str) -> float:
-    """Share of a text's distinct word triples that another text has too: 1 for a copy, 0 for new words."""
-    ours, theirs = _ngrams(text, 3), _ngrams(other, 3)
-    return len(ours & theirs) / len(ours) if ours else 0.0
+def trigram_overlap(text: str, other: str) -> float:
+    """Return the share of a text's distinct word trigrams that also occur in another text.
+
+    Args:
+        text: The text whose trigrams are counted.
+        other: The text that may contain them.
+
+    Returns:
+        1 for a copy, 0 where no three words in a row are the same (or the text has fewer than three).
+    """
+    trigrams = _ngrams(text, 3)
+    other_trigrams = _ngrams(other, 3)
+    return len(trigrams & other_trigrams) / len(trigrams) if trigrams else 0.0
 
 
-def distinct_trigrams(text: str) -> float:
-    """distinct-3 (Li et al. 2016, arXiv:1510.03055): distinct word triples over all; 1 if there is none."""
-    words = _words(text)
-    number = len(words) - 2
-    return len(_ngrams(text, 3)) / number if number > 0 else 1.0
+def distinct_trigram_share(text: str) -> float:
+    """Return distinct-3 (Li et al. 2016, arXiv:1510.03055): the share of word trigrams that are distinct.
+
+    Args:
+        text: A response.
+
+    Returns:
+        Distinct trigrams over all trigrams; 1 for a text of fewer than three words.
+    """
+    words = _split_words(text)
+    total = len(words) - 2
+    return len(_ngrams(text, 3)) / total if total > 0 else 1.0
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower())
 
 
 def _ngrams(text: str, n: int) -> set[tuple[str, ...]]:
-    words = _words(text)
+    words = _split_words(text)
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}

@@ -1,1 +1,1 @@
-"""The gate that a candidate has to pass, and the summary of a run for scripts."""
+"""Decide whether a re-aligned model may replace the champion, and summarise a run for scripts."""

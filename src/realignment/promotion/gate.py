@@ -1,7 +1,8 @@
-"""The gate: may a realigned model become champion? Every reason is a sentence with value and limit."""
+"""The gate that a candidate has to pass to become champion; every reason names value and limit."""
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypedDict
 
 import pandas as pd
@@ -9,11 +10,11 @@ import pandas as pd
 from realignment.records import RealignmentError
 
 _HEADLINES = ("regulated", "overall", "retained", "held_out")
-"""Groups that stand for a whole metric, best first; the gate looks at the first of them that a metric has."""
+"""Groups that stand for a whole metric, best first; the gate reads the first of them that a metric has."""
 
 
 class PromotionError(RealignmentError):
-    """The gate cannot be asked."""
+    """The gate cannot be evaluated on this table."""
 
 
 class Check(TypedDict):
@@ -41,7 +42,7 @@ class Champion(TypedDict):
     agreement: float
 
 
-def gate(
+def evaluate_gate(
     table: pd.DataFrame,
     *,
     min_agreement_gain: float,
@@ -52,7 +53,7 @@ def gate(
     champion: Champion | None = None,
     judge: str | None = None,
 ) -> GateReport:
-    """Whether a candidate may become champion, judged by the evaluation table alone.
+    """Decide whether a candidate may become champion, by the evaluation table alone.
 
     Agreement must rise by `min_agreement_gain` with its 95 % interval above zero, and not lie significantly
     below the champion's. Where it was not measured, preference accuracy decides, and a reason says so.
@@ -60,21 +61,26 @@ def gate(
     Args:
         table: One row per metric, group and judge: columns `metric, group, judge, before, after, after_high,
             difference, difference_low, difference_high`; shares in 0..1, `kl_drift` in nats per token.
-        min_agreement_gain: Least rise of agreement, as a share.
-        min_preference_gain: Least rise of preference accuracy, as a share, where agreement was not measured.
+        min_agreement_gain: Smallest rise of agreement that passes, as a share.
+        min_preference_gain: Smallest rise of preference accuracy that passes, as a share, where agreement was
+            not measured.
         max_over_refusal: Largest share of prompts outside the policy that are answered as if inside, unless
             it was as large before.
         max_kl_drift: Largest KL(reference ‖ realigned) on retained prompts, in nats per token.
         max_capability_drop: Largest loss of accuracy; one whose interval includes zero passes too.
-        champion: What the candidate would replace; None: there is no champion for this policy.
+        champion: The model that the candidate would replace; None: there is no champion for this policy.
         judge: The judge whose verdicts count; None: every judge in the table has to be satisfied.
+
+    Returns:
+        Whether the gate is passed, with reasons and checks.
 
     Raises:
         PromotionError: `judge` gave no verdict in this table.
     """
-    rows = _of_judge(table, judge)
-    agreement = [*_agreement_checks(rows, min_agreement_gain, champion)]
-    gains = agreement or [*_preference_checks(rows, min_preference_gain)]
+    rows = _select_judge(table, judge)
+    agreement = list(_agreement_checks(rows, min_agreement_gain, champion))
+    # Preference accuracy stands in for agreement only where that was not measured.
+    gains = agreement or list(_preference_checks(rows, min_preference_gain))
     costs = {
         "over_refusal": [_over_refusal(row, max_over_refusal) for row in _headline(rows, "over_refusal")],
         "kl_drift": [_kl_drift(row, max_kl_drift) for row in _headline(rows, "kl_drift")],
@@ -82,7 +88,7 @@ def gate(
     }
     notes = [] if agreement else [_fallback_note(measured=bool(gains))]
     notes += [f"{name} was not measured, so the gate did not check it." for name in costs if not costs[name]]
-    return _report(gains, [check for found in costs.values() for check in found], notes)
+    return _report(gains, list(chain(*costs.values())), notes)
 
 
 def _report(gains: list[Check], costs: list[Check], notes: list[str]) -> GateReport:
@@ -93,14 +99,15 @@ def _report(gains: list[Check], costs: list[Check], notes: list[str]) -> GateRep
     return {"passed": passed, "reasons": reasons + notes, "checks": checks}
 
 
-def _of_judge(table: pd.DataFrame, judge: str | None) -> pd.DataFrame:
+def _select_judge(table: pd.DataFrame, judge: str | None) -> pd.DataFrame:
+    """The rows of one judge, or of all, and those that need no judge."""
     judges = table["judge"].fillna("")
-    known = sorted(set(judges) - {""})
-    if judge is None or not known:
+    names = sorted(set(judges) - {""})
+    if judge is None or not names:
         return table.assign(judge=judges)
-    if judge not in known:
+    if judge not in names:
         raise PromotionError(
-            f"The gate should follow judge {judge!r}, but the evaluation table has {', '.join(known)}. "
+            f"The gate should follow judge {judge!r}, but the evaluation table has {', '.join(names)}. "
             "Set the judge of the promotion parameters to one of these, or to null for all of them."
         )
     return table.assign(judge=judges)[judges.isin(["", judge])]
@@ -108,12 +115,14 @@ def _of_judge(table: pd.DataFrame, judge: str | None) -> pd.DataFrame:
 
 def _headline(rows: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
     """The rows that stand for a metric: its headline group, one per judge; all groups where it has none."""
-    of_metric = rows[rows["metric"] == metric]
+    candidates = rows[rows["metric"] == metric]
     for group in _HEADLINES:
-        if (of_metric["group"] == group).any():
-            of_metric = of_metric[of_metric["group"] == group]
+        is_group = candidates["group"] == group
+        if is_group.any():
+            candidates = candidates[is_group]
             break
-    yield from ({str(key): value for key, value in row.items()} for row in of_metric.to_dict("records"))
+    for row in candidates.to_dict("records"):
+        yield {str(column): value for column, value in row.items()}
 
 
 def _agreement_checks(rows: pd.DataFrame, limit: float, champion: Champion | None) -> Iterator[Check]:
@@ -124,12 +133,16 @@ def _agreement_checks(rows: pd.DataFrame, limit: float, champion: Champion | Non
 
 
 def _not_below(row: dict[str, Any], champion: Champion) -> Check:
-    best, highest = champion["agreement"], float(row["after_high"])
+    agreement = champion["agreement"]
+    upper_bound = float(row["after_high"])
     detail = (
-        f"Agreement{_by(row)} is {_percent(row['after'])}, with 95 % confidence at most {_percent(highest)}; "
-        f"champion version {champion['version']} has {_percent(best)}, which must not lie above that."
+        f"Agreement{_by(row)} is {_percent(row['after'])}, with 95 % confidence at most "
+        f"{_percent(upper_bound)}; champion version {champion['version']} has {_percent(agreement)}, which "
+        "must not lie above that."
     )
-    return _check(f"not_below_champion{_by(row)}", highest, best, lambda value: value >= best, detail)
+    return _check(
+        f"not_below_champion{_by(row)}", upper_bound, agreement, lambda value: value >= agreement, detail
+    )
 
 
 def _preference_checks(rows: pd.DataFrame, limit: float) -> Iterator[Check]:
@@ -150,7 +163,7 @@ def _gain(row: dict[str, Any], name: str, subject: str, limit: float) -> Check:
 
 
 def _over_refusal(row: dict[str, Any], limit: float) -> Check:
-    """What a judge finds before training too is a false alarm, or a fault that training did not add."""
+    """What a judge finds before training too is a false alarm, or an error that training did not add."""
     before = float(row["before"])
     detail = (
         f"Over-refusal{_by(row)} went from {_percent(before)} to {_percent(row['after'])}; the limit is "
@@ -171,7 +184,8 @@ def _kl_drift(row: dict[str, Any], limit: float) -> Check:
 
 
 def _capability(row: dict[str, Any], limit: float) -> Check:
-    low, high = float(row["difference_low"]), float(row["difference_high"])
+    low = float(row["difference_low"])
+    high = float(row["difference_high"])
     detail = (
         f"Capability went from {_percent(row['before'])} to {_percent(row['after'])}: a change of "
         f"{_points(row['difference'])} (95 % interval {_points(low)} to {_points(high)}); a loss may be at "
@@ -197,12 +211,12 @@ def _check(name: str, value: float, limit: float, holds: Callable[[float], bool]
 
 
 def _fallback_note(measured: bool) -> str:
-    missing = (
+    reason = (
         "Agreement with the new policy was not measured (no prompts, or no policy that a judge can apply)"
     )
     if measured:
-        return f"{missing}; the gate used preference accuracy on held-out pairs instead."
-    return f"{missing}, nor was preference accuracy: there is no evidence of a gain, so nothing is promoted."
+        return f"{reason}; the gate used preference accuracy on held-out pairs instead."
+    return f"{reason}, nor was preference accuracy: there is no evidence of a gain, so nothing is promoted."
 
 
 def _by(row: dict[str, Any]) -> str:

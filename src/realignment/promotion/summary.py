@@ -1,4 +1,4 @@
-"""The run in one small, stable document for people's scripts and CI."""
+"""Summarise a run in one small, stable document for users' scripts and CI."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +9,24 @@ HEADLINES = {"agreement": "regulated", "over_refusal": "overall", "capability": 
 """Metric → the group that stands for it."""
 
 JUDGES = ("classifier", "rules", "")
-"""Whose verdict is the headline: the judge that did not label the training data first."""
+"""Judges, first choice first: the classifier judges the answers without having labelled the pairs."""
 
 
 def headline(table: pd.DataFrame, metric: str) -> dict[str, Any] | None:
-    """The headline row of a metric as before, after, difference, interval, n; None where not measured."""
+    """Return the headline figures of a metric.
+
+    Args:
+        table: The evaluation table.
+        metric: One of `HEADLINES`.
+
+    Returns:
+        before, after, difference, interval (of the difference), n, judge; None where it was not measured.
+    """
     rows = table[(table["metric"] == metric) & (table["group"] == HEADLINES[metric])]
     for judge in JUDGES:
-        found = rows[rows["judge"].fillna("") == judge]
-        if len(found):
-            row = found.iloc[0]
+        verdicts = rows[rows["judge"].fillna("") == judge]
+        if len(verdicts):
+            row = verdicts.iloc[0]
             return {
                 "before": float(row["before"]),
                 "after": float(row["after"]),
@@ -39,11 +47,23 @@ def summarize(
     model: Mapping[str, Any],
     timings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The summary; see `docs/reference/outputs.md` for its fields."""
+    """Build the summary of a run.
+
+    Args:
+        table: The evaluation table.
+        splits: Disposition → pairs.
+        oracle: `oracle_report`.
+        gate: `gate_report`.
+        model: `registered_model`.
+        timings: Seconds by stage, and peak memory in MiB.
+
+    Returns:
+        The fields that `docs/reference/outputs.md` lists under "Fields of summary.json".
+    """
     return {
         **{metric: headline(table, metric) for metric in HEADLINES},
         "splits": dict(splits),
-        # Labels are the truth itself: that they agree with it says nothing.
+        # The oracle `labels` is the truth itself, so its accuracy would always be 1.
         "oracle_accuracy": None if oracle["oracle"] == "labels" else oracle["accuracy"],
         "gate": {"passed": gate["passed"], "reasons": list(gate["reasons"])},
         "model": {key: model[key] for key in ("name", "version", "uri")},

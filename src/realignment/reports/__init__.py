@@ -1,22 +1,22 @@
-"""Figures, the page and the closing table of a run, from its results; nothing new is computed here."""
+"""Show a run's results as figures, page and closing table; nothing new is computed here."""
 
-from realignment.reports.agreement import agreement_before_after
-from realignment.reports.figures import impact_weights, training_curves, triage_flow
-from realignment.reports.leakage import correction_leakage
+from realignment.reports.agreement import draw_agreement
+from realignment.reports.figures import draw_impact_weights, draw_training_curves, draw_triage_flow
+from realignment.reports.leakage import draw_correction_leakage
 from realignment.reports.page import RunResults, render_report
-from realignment.reports.principles import principles
+from realignment.reports.principles import draw_principles
 from realignment.reports.sections import pick_answers
 from realignment.reports.terminal import render_summary_table
 
 __all__ = [
     "RunResults",
-    "agreement_before_after",
-    "correction_leakage",
-    "impact_weights",
+    "draw_agreement",
+    "draw_correction_leakage",
+    "draw_impact_weights",
+    "draw_principles",
+    "draw_training_curves",
+    "draw_triage_flow",
     "pick_answers",
-    "principles",
     "render_report",
     "render_summary_table",
-    "training_curves",
-    "triage_flow",
 ]

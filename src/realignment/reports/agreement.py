@@ -1,4 +1,4 @@
-"""The figure that answers the question of a run: agreement and over-refusal, before and after."""
+"""Draw the figure that answers the question of a run: agreement and over-refusal, before and after."""
 
 from html import escape
 
@@ -19,18 +19,21 @@ _LINE, _GAP = 46, 96
 """Pixels per group, and between two panels: room for an axis title and the next heading."""
 
 
-def agreement_before_after(table: pd.DataFrame) -> go.Figure:
-    """Dots with 95 % whiskers before and after, headline groups first; one column of panels per judge.
+def draw_agreement(table: pd.DataFrame) -> go.Figure:
+    """Draw dots with 95 % whiskers before and after, headline groups first; one column of panels per judge.
 
     Args:
-        table: The `evaluation_table`; its rows of agreement and over-refusal are shown.
+        table: The `evaluation_table`; its rows of agreement and over-refusal are drawn.
+
+    Returns:
+        The figure.
     """
     title = "Agreement and over-refusal, before and after, with 95 % intervals"
-    shown = table[table["metric"].isin(PANELS)] if "metric" in table else table
-    if shown.empty:
+    rows = table[table["metric"].isin(PANELS)] if "metric" in table else table
+    if rows.empty:
         return empty_figure(title, "No responses were judged.")
-    judges = list(dict.fromkeys(shown["judge"].fillna("")))
-    groups = {metric: in_order(shown.loc[shown["metric"] == metric, "group"]) for metric in PANELS}
+    judges = list(dict.fromkeys(rows["judge"].fillna("")))
+    groups = {metric: sort_groups(rows.loc[rows["metric"] == metric, "group"]) for metric in PANELS}
     groups = {metric: names for metric, names in groups.items() if names}
     figure = make_subplots(
         rows=len(groups),
@@ -42,13 +45,13 @@ def agreement_before_after(table: pd.DataFrame) -> go.Figure:
     )
     for row, (metric, names) in enumerate(groups.items(), start=1):
         for col, judge in enumerate(judges, start=1):
-            rows = shown[(shown["metric"] == metric) & (shown["judge"].fillna("") == judge)]
-            _add_panel(figure, rows, names, row=row, col=col, label=_axis_title(metric, judge))
+            panel = rows[(rows["metric"] == metric) & (rows["judge"].fillna("") == judge)]
+            _add_panel(figure, panel, names, row=row, col=col, label=_axis_title(metric, judge))
     return _finish(figure, title, groups)
 
 
-def in_order(groups: pd.Series) -> list[str]:
-    """Headline groups first, then domains, kinds and origins, each as the table has them."""
+def sort_groups(groups: pd.Series) -> list[str]:
+    """Sort groups: headline groups first, then domains, kinds and origins, each in the table's order."""
     names = list(dict.fromkeys(map(str, groups)))
     ranks = {kind: rank for rank, kind in enumerate(_KINDS)}
     return sorted(
@@ -64,12 +67,13 @@ def _axis_title(metric: str, judge: str) -> str:
 def _add_panel(
     figure: go.Figure, rows: pd.DataFrame, names: list[str], *, row: int, col: int, label: str
 ) -> None:
-    heights = {name: len(names) - 1 - i for i, name in enumerate(names)}
-    place = rows["group"].astype(str).map(heights)
+    # The first group is at the top, so it has the greatest height.
+    heights = {name: len(names) - 1 - place for place, name in enumerate(names)}
+    height = rows["group"].astype(str).map(heights)
     for time, offset, symbol in (("before", 0.14, "circle-open"), ("after", -0.14, "circle")):
         figure.add_scatter(
             x=rows[time].to_numpy(),
-            y=(place + offset).to_numpy(),
+            y=(height + offset).to_numpy(),
             error_x={
                 "type": "data",
                 "symmetric": False,

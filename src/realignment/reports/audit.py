@@ -1,4 +1,4 @@
-"""Figures of an audit: what the oracle gets right, and whether its confidence can be trusted."""
+"""Draw the figures of an audit: what the oracle gets right, and whether its confidence can be trusted."""
 
 from collections.abc import Mapping
 from html import escape
@@ -23,16 +23,24 @@ HEADLINES = {"accuracy": "right disposition", "misrouted": "misrouted", "kappa":
 NAMES = {"f1": "F1", "kappa": "Cohen's κ"}
 
 
-def scores(metrics: pd.DataFrame) -> go.Figure:
-    """Every share with its 95 % interval: all pairs, by disposition, by verdict, by rule, between oracles."""
+def draw_scores(metrics: pd.DataFrame) -> go.Figure:
+    """Draw every share with its 95 % interval: all pairs, dispositions, verdicts, rules, between oracles.
+
+    Args:
+        metrics: The table `audit_metrics`.
+
+    Returns:
+        The figure, one panel per scope that has figures.
+    """
     title = "The oracle against the truth, with 95 % intervals"
     panels = {name: rows for name, rows in _panels(metrics) if len(rows)}
     if not panels:
         return empty_figure(title, "Nothing was audited.")
+    # In rows of 30 pixels; between two panels are 58 pixels for the heading, as a share of the plot.
     heights = [len(rows) + 0.6 for rows in panels.values()]
-    gap = 58 / (30 * sum(heights) + 58 * (len(panels) - 1))
+    plot_height = 30 * sum(heights) + 58 * (len(panels) - 1)
     figure = make_subplots(
-        rows=len(panels), cols=1, row_heights=heights, vertical_spacing=gap, shared_xaxes=False,
+        rows=len(panels), cols=1, row_heights=heights, vertical_spacing=58 / plot_height, shared_xaxes=False,
         subplot_titles=[f"<b>{name}</b>" for name in panels],
     )  # fmt: skip
     for place, rows in enumerate(panels.values(), start=1):
@@ -41,27 +49,27 @@ def scores(metrics: pd.DataFrame) -> go.Figure:
     low = min(0.0, float(metrics["low"].min()))
     figure.update_xaxes(range=[low - 0.02, 1.02], tickformat=".1f")
     figure.update_layout(showlegend=False)
-    return figure_with_title(
-        figure, title, height=int(110 + 30 * sum(heights) + 58 * (len(panels) - 1)), top=76
-    )
+    return figure_with_title(figure, title, height=int(110 + plot_height), top=76)
 
 
 def _panels(metrics: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    def of(scope: str) -> pd.DataFrame:
+    """Heading and labelled rows of each panel, some without rows."""
+
+    def select(scope: str) -> pd.DataFrame:
         return metrics[(metrics["scope"] == scope) & metrics["value"].notna()]
 
-    def named(rows: pd.DataFrame) -> pd.DataFrame:
+    def label(rows: pd.DataFrame) -> pd.DataFrame:
         return rows.assign(label=rows["group"] + ": " + rows["metric"].replace(NAMES))
 
-    dispositions = of("disposition")
-    overall = dispositions["group"] == "all pairs"
-    whole = dispositions[overall]
+    dispositions = select("disposition")
+    is_overall = dispositions["group"] == "all pairs"
+    overall = dispositions[is_overall]
     return [
-        ("All pairs", whole.assign(label=whole["metric"].map(HEADLINES))),
-        ("By disposition", named(dispositions[~overall])),
-        ("Verdicts (precision, recall and F1 of violations)", named(of("verdict"))),
-        ("Rules", named(of("rule"))),
-        ("Between oracles", named(pd.concat([of("stability"), of("agreement")]))),
+        ("All pairs", overall.assign(label=overall["metric"].map(HEADLINES))),
+        ("By disposition", label(dispositions[~is_overall])),
+        ("Verdicts (precision, recall and F1 of violations)", label(select("verdict"))),
+        ("Rules", label(select("rule"))),
+        ("Between oracles", label(pd.concat([select("stability"), select("agreement")]))),
     ]
 
 
@@ -87,23 +95,32 @@ def _add_dots(figure: go.Figure, rows: pd.DataFrame, place: int) -> None:
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], row=place, col=1)
 
 
-def confusion(table: pd.DataFrame) -> go.Figure:
-    """Assigned against true dispositions: estimated pairs of the whole, with intervals."""
+def draw_confusion(table: pd.DataFrame) -> go.Figure:
+    """Draw assigned against true dispositions: estimated pairs of the population, with intervals.
+
+    Args:
+        table: The table `audit_confusion`.
+
+    Returns:
+        A heat map whose colours are shares of the assigned disposition.
+    """
     title = "What the pairs became, and what they are: estimated pairs"
-    given = table[table.groupby("assigned")["pairs"].transform("sum") > 0]
-    if given.empty:
+    table = table[table.groupby("assigned")["pairs"].transform("sum") > 0]
+    if table.empty:
         return empty_figure(title, "Nothing was audited.")
-    rows = [str(d) for d in ORDER if d in set(given["assigned"])]
-    columns = [str(d) for d in ORDER[:3]]
-    cells = given.set_index(["assigned", "true"]).to_dict("index")
-    shares = (
-        given.set_index(["assigned", "true"])["pairs"]
-        / given.groupby("assigned")["pairs"].transform("sum").to_numpy()
-    )
-    texts = [[_cell(cells[row, column]) for column in columns] for row in rows]
+    rows = [str(disposition) for disposition in ORDER if disposition in set(table["assigned"])]
+    columns = [str(disposition) for disposition in ORDER[:3]]  # no pair is in review in truth
+    # One cell per assigned and true disposition: its figures, and its share of the row.
+    totals = table.groupby("assigned")["pairs"].transform("sum").to_numpy()
+    cells = table.assign(share=table["pairs"] / totals).set_index(["assigned", "true"]).to_dict("index")
+    shares = []
+    texts = []
+    for row in rows:
+        shares.append([cells[row, column]["share"] for column in columns])
+        texts.append([_cell_text(cells[row, column]) for column in columns])
     figure = go.Figure(
         go.Heatmap(
-            z=[[shares[row, column] for column in columns] for row in rows],
+            z=shares,
             x=columns,
             y=rows,
             text=texts,
@@ -122,13 +139,20 @@ def confusion(table: pd.DataFrame) -> go.Figure:
     return figure_with_title(figure, title, height=140 + 84 * len(rows))
 
 
-def _cell(row: Mapping[Any, Any]) -> str:
+def _cell_text(row: Mapping[Any, Any]) -> str:
     interval = f"{row['low']:,.0f} to {row['high']:,.0f}"
     return f"<b>{row['pairs']:,.0f}</b><br>{interval}<br>{row['audited']:.0f} audited"
 
 
-def reliability(bins: pd.DataFrame) -> go.Figure:
-    """Accuracy of the verdicts by their confidence; below the line the oracle is too sure of itself."""
+def draw_reliability(bins: pd.DataFrame) -> go.Figure:
+    """Draw the accuracy of verdicts by their confidence; below the line the oracle is overconfident.
+
+    Args:
+        bins: The table `audit_reliability`.
+
+    Returns:
+        The figure.
+    """
     title = "Is the oracle as right as it is sure?"
     if bins.empty:
         return empty_figure(title, "No verdict was audited.")
@@ -161,8 +185,15 @@ def reliability(bins: pd.DataFrame) -> go.Figure:
     return figure_with_title(figure, title, height=420, top=84)
 
 
-def growth(history: pd.DataFrame) -> go.Figure:
-    """The estimates as the audit grew: where the band is still wide or moving, more pairs would help."""
+def draw_growth(history: pd.DataFrame) -> go.Figure:
+    """Draw the estimates as the audit grew: where the band is still wide or moving, more pairs would help.
+
+    Args:
+        history: The table `audit_history`.
+
+    Returns:
+        The figure.
+    """
     title = "Does the audit suffice? Estimates as it grew"
     if history.empty:
         return empty_figure(title, "Nothing was audited.")

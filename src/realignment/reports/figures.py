@@ -1,4 +1,4 @@
-"""Figures of a run, from its tables. They show numbers that a stage has computed, and add none."""
+"""Draw the figures of a run from its tables; they show numbers that a stage has computed, and add none."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -44,10 +44,10 @@ PANELS = {
 """Axis title → column of the training history → (name, colour) of its line."""
 
 
-def triage_flow(
+def draw_triage_flow(
     triaged: pd.DataFrame, destinations: Mapping[str, Mapping[str, int]] | None = None
 ) -> go.Figure:
-    """How many pairs went where and why: all → verdicts on both responses → disposition → destination.
+    """Draw how many pairs went where and why: all → verdicts on both responses → disposition → destination.
 
     Args:
         triaged: One row per pair with `disposition`, `chosen_verdict`, `rejected_verdict` (bool or null).
@@ -60,15 +60,15 @@ def triage_flow(
     title = "How many pairs went where, and why"
     if triaged.empty:
         return empty_figure(title, "There are no pairs to show.")
-    columns = (triaged[name] for name in ("chosen_verdict", "rejected_verdict", "disposition"))
-    counts = Counter(
-        (f"chosen {_verdict(chosen)}<br>rejected {_verdict(rejected)}", str(disposition))
-        for chosen, rejected, disposition in zip(*columns, strict=True)
-    )
-    reasons: Counter[str] = Counter()
-    for (verdicts, _), n in counts.items():
-        reasons[verdicts] += n
-    links = [("all pairs", verdicts, n) for verdicts, n in reasons.most_common()]
+    # Pairs by (verdicts on both responses, disposition), and by verdicts alone.
+    counts: Counter[tuple[str, str]] = Counter()
+    verdict_counts: Counter[str] = Counter()
+    columns = [triaged[name] for name in ("chosen_verdict", "rejected_verdict", "disposition")]
+    for chosen, rejected, disposition in zip(*columns, strict=True):
+        verdicts = f"chosen {_verdict(chosen)}<br>rejected {_verdict(rejected)}"
+        counts[verdicts, str(disposition)] += 1
+        verdict_counts[verdicts] += 1
+    links = [("all pairs", verdicts, n) for verdicts, n in verdict_counts.most_common()]
     links += [(verdicts, disposition, n) for (verdicts, disposition), n in counts.most_common()]
     for name, per_disposition in (destinations or {}).items():
         links += [(str(disposition), name, int(n)) for disposition, n in per_disposition.items() if n]
@@ -77,20 +77,25 @@ def triage_flow(
 
 
 def _verdict(complies: Any) -> str:
-    return "unscored" if pd.isna(complies) else "complies" if complies else "violates"
+    if pd.isna(complies):
+        return "unscored"
+    return "complies" if complies else "violates"
 
 
 def _sankey(links: list[tuple[str, str, int]]) -> go.Sankey:
-    names = list(dict.fromkeys(name for source, target, _ in links for name in (source, target)))
+    """The diagram of (source, target, pairs); a node's label carries the pairs that arrive at it."""
+    pairs_at: Counter[str] = Counter()  # in the order of first occurrence, which is that of the nodes
+    for source, target, n in links:
+        pairs_at[source] += n if source == "all pairs" else 0
+        pairs_at[target] += n
+    names = list(pairs_at)
     colours: dict[str, str] = {str(d): colour for d, colour in DISPOSITION_COLOURS.items()}
-    arriving = {name: sum(n for _, target, n in links if target == name) for name in names}
-    arriving["all pairs"] = sum(n for source, _, n in links if source == "all pairs")
     bands = [colours.get(target, colours.get(source, NEUTRAL)) for source, target, _ in links]
     return go.Sankey(
         arrangement="snap",
         node={
             "label": [
-                f"{escape(name).replace('&lt;br&gt;', '<br>')}  <b>{arriving[name]:,}</b>" for name in names
+                f"{escape(name).replace('&lt;br&gt;', '<br>')}  <b>{n:,}</b>" for name, n in pairs_at.items()
             ],
             "color": [colours.get(name, NEUTRAL) for name in names],
             "line": {"width": 0},
@@ -111,22 +116,24 @@ def _sankey(links: list[tuple[str, str, int]]) -> go.Sankey:
     )
 
 
-def impact_weights(weights: pd.DataFrame) -> go.Figure:
-    """Distribution of impact scores and of the weights made of them, one row of panels per disposition.
+def draw_impact_weights(weights: pd.DataFrame) -> go.Figure:
+    """Draw the distribution of impact scores and of their weights, one row of panels per disposition.
 
     Args:
         weights: The table `impact_weights` (pair_id, disposition, score, weight …), one row per scored pair.
+
+    Returns:
+        Histograms of scores on the left, of weights on the right.
     """
     title = "What each conflict pair counts for in training"
     present = [d for d in CONFLICTS if (weights.get("disposition", pd.Series(dtype=str)) == d).any()]
     if not present:
         return empty_figure(title, "No conflict pairs were scored.")
     figure = make_subplots(rows=len(present), cols=2, vertical_spacing=0.2, horizontal_spacing=0.1)
+    panels = (("score", "impact score"), ("weight", "weight (mean 1)"))
     for row, disposition in enumerate(present, start=1):
         rows = weights[weights["disposition"] == disposition]
-        for col, (column, label) in enumerate(
-            (("score", "impact score"), ("weight", "weight (mean 1)")), start=1
-        ):
+        for col, (column, label) in enumerate(panels, start=1):
             figure.add_histogram(
                 x=rows[column].to_numpy(),
                 nbinsx=30,
@@ -137,17 +144,20 @@ def impact_weights(weights: pd.DataFrame) -> go.Figure:
                 col=col,
             )
             figure.update_xaxes(title_text=f"{disposition}: {label}", row=row, col=col)
-            figure.add_vline(x=col - 1, row=row, col=col)
+            figure.add_vline(x=col - 1, row=row, col=col)  # score 0, weight 1: a pair of no special impact
         figure.update_yaxes(title_text="pairs", row=row, col=1)
     figure.update_layout(showlegend=False, bargap=0.06)
     return figure_with_title(figure, title, height=90 + 220 * len(present), top=60)
 
 
-def training_curves(history: pd.DataFrame) -> go.Figure:
-    """Losses, log-ratios of the three kinds of response, and drift, side by side over the training steps.
+def draw_training_curves(history: pd.DataFrame) -> go.Figure:
+    """Draw losses, log-ratios of the three kinds of response, and drift over the training steps.
 
     Args:
         history: The table `training_history`; columns that are missing or all null are left out.
+
+    Returns:
+        Three panels side by side.
     """
     title = "Training: losses, log-ratios and drift"
     if history.empty:
@@ -170,8 +180,9 @@ def training_curves(history: pd.DataFrame) -> go.Figure:
                 )
         figure.update_xaxes(title_text="training step", row=1, col=col)
         figure.update_yaxes(title_text=label, row=1, col=col)
+        # Each panel has a legend of its own, above its left edge.
         left = figure.layout["xaxis" if col == 1 else f"xaxis{col}"].domain[0]
-        placed = {"orientation": "h", "x": left, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-        figure.update_layout({legend: placed})
+        position = {"orientation": "h", "x": left, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+        figure.update_layout({legend: position})
     figure.add_hline(y=0, row=1, col=2)
     return figure_with_title(figure.update_layout(showlegend=True), title, height=380, top=86)

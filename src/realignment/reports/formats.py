@@ -1,4 +1,4 @@
-"""How numbers read, on the page and in the terminal: shares in percent, everything else with three digits."""
+"""Format numbers for the page and the terminal: shares in percent, everything else with three digits."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ MISSING = "n/a"
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a number is absent: null or NaN."""
+    """Tell whether a number is absent: null or NaN."""
     return value is None or bool(pd.isna(value))
 
 
 def number(value: Any) -> str:
-    """Three significant digits; whole numbers with thousands separators."""
+    """Format a number with three significant digits; whole numbers get thousands separators."""
     if is_missing(value):
         return MISSING
     if isinstance(value, bool):
@@ -30,17 +30,17 @@ def number(value: Any) -> str:
 
 
 def share(value: Any) -> str:
-    """0.7133 → `71.3 %`."""
+    """Format a share as percent: 0.7133 → `71.3 %`."""
     return MISSING if is_missing(value) else f"{100 * value:.1f} %"
 
 
 def quantity(metric: str, value: Any) -> str:
-    """A value in the metric's own way: shares in percent."""
+    """Format a value of a metric: shares in percent, others as numbers."""
     return share(value) if metric in SHARES else number(value)
 
 
 def difference(metric: str, value: Any) -> str:
-    """With its sign; of shares in percentage points."""
+    """Format a difference with its sign; of shares in percentage points."""
     if is_missing(value):
         return MISSING
     if metric in SHARES:
@@ -49,23 +49,23 @@ def difference(metric: str, value: Any) -> str:
 
 
 def interval(metric: str, low: Any, high: Any, *, signed: bool = False) -> str:
-    """`12.3 % to 45.6 %`, or `+1.2 to +3.4` for a difference; one n/a where either end is missing."""
+    """Format an interval: `12.3 % to 45.6 %`, a difference `+1.2 to +3.4`; n/a if an end is missing."""
     if is_missing(low) or is_missing(high):
         return MISSING
-    form = difference if signed else quantity
-    return f"{form(metric, low)} to {form(metric, high)}"
+    format_end = difference if signed else quantity
+    return f"{format_end(metric, low)} to {format_end(metric, high)}"
 
 
 def p_value(value: Any) -> str:
-    """Three decimals, and never a p of zero."""
+    """Format a p-value with three decimals, but never as zero."""
     if is_missing(value):
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def name_of(identifier: str) -> str:
-    """`over_refusal` → `over-refusal`, `kl_drift` → `KL drift`, `domain:money` → `money`."""
-    known = {
+    """Return what readers see for an identifier: `kl_drift` → `KL drift`, `domain:money` → `money`."""
+    special_names = {
         "over_refusal": "over-refusal",
         "kl_drift": "KL drift",
         "distinct_2": "distinct-2",
@@ -73,4 +73,4 @@ def name_of(identifier: str) -> str:
     }
     group, _, member = identifier.partition(":")
     name = member if member and " " not in group else identifier  # "agreement (judge: rules)" is no group
-    return known.get(name, name.replace("_", " "))
+    return special_names.get(name, name.replace("_", " "))

@@ -1,4 +1,4 @@
-"""The figure of value leakage: how far a machine's corrections are from those of people."""
+"""Draw the figure of value leakage: how far a machine's corrections are from those of people."""
 
 from itertools import cycle
 
@@ -15,13 +15,16 @@ PANELS = {
 _COLOURS = (PREFERRED, DISPREFERRED, NEUTRAL)
 
 
-def correction_leakage(table: pd.DataFrame) -> go.Figure:
-    """Dots with 95 % whiskers, machine − people: policy on the left, manner on the right; 0 is no leakage.
+def draw_correction_leakage(table: pd.DataFrame) -> go.Figure:
+    """Draw dots with 95 % whiskers, machine − people: policy left, manner right; 0 is no leakage.
 
     A side without rows, such as the manner of a machine whose candidates all fail, is left out.
 
     Args:
         table: `correction_leakage`.
+
+    Returns:
+        The figure.
     """
     title = "Corrections by writer, against those of people"
     panels = {
@@ -48,7 +51,7 @@ def correction_leakage(table: pd.DataFrame) -> go.Figure:
 
 
 def _dots(part: pd.DataFrame, column: str) -> go.Scatter:
-    """One dot a row with its whiskers, in the units of the column."""
+    """One dot per row with its whiskers, in the units of the column."""
     low, high = ("low", "high") if column == "difference" else ("effect_low", "effect_high")
     return go.Scatter(
         x=part[column].to_numpy(),

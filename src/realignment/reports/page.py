@@ -1,4 +1,4 @@
-"""One self-contained HTML page per run: everything inline, and model text is never markup."""
+"""Render one self-contained HTML page per run: everything is inline, and model text is never markup."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from realignment.reports.style import DARK, DISPOSITION_COLOURS, FONT, LIGHT, TI
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """What a run leaves behind, as the catalog has it. A part that is None or empty leaves its section out.
+    """The results of a run, as the catalog has them. A field that is None or empty leaves its section out.
 
-    `missing` says why, by the name of the field, in place of the page's own sentence. In `responses`
-    the verdict `after_<judge>` is true where a response does what the policy asks on regulated topics: right
-    where the policy is what the prompt is about, over-refusal for the kinds `ordinary` and `look_alike`.
-    `audit_report` is shown where it is of the splits that `triage_manifest` seals.
+    `missing` says why, by the name of the field, in place of the page's own sentence. In `responses` the
+    verdict `after_<judge>` is true where an answer complies; a violation is an over-refusal for prompts of
+    the kinds `ordinary` and `look_alike`, on which the policy asks for a direct answer.
+    `audit_report` is shown if it is an audit of the splits that `triage_manifest` names.
     """
 
     title: str
@@ -53,10 +53,16 @@ class RunResults:
 
 
 def render_report(results: RunResults) -> str:
-    """The page as one string of HTML: no request leaves it, and plotly.js is in it once.
+    """Render the page as one string of HTML that makes no request; plotly.js is in it once.
 
     Figures follow the reader's light or dark scheme. All text is escaped; characters that UTF-8 cannot hold
     (lone surrogates in model text) are replaced.
+
+    Args:
+        results: What the page shows.
+
+    Returns:
+        The page.
     """
     counts = (results.triage_report or {}).get("counts") or results.summary.get("splits") or {}
     environment = jinja2.Environment(
@@ -78,14 +84,14 @@ def render_report(results: RunResults) -> str:
         font=FONT,
         splits=sections.split_counts(counts),
         diff=sections.records(results.policy_diff),
-        refused=sections.refused_rows(results.rejected_rows),
-        audit=sections.audit_of(results.audit_report, results.triage_manifest),
+        refused=sections.count_rejection_reasons(results.rejected_rows),
+        audit=sections.audit_section(results.audit_report, results.triage_manifest),
         writers=sections.writer_lines(results.corrections_report),
         leakage=sections.leakage_lines(results.correction_leakage),
         metrics=sections.metric_blocks(results.evaluation_table),
-        judge_facts=sections.flat(results.evaluation_judge or {}),
-        answers=sections.answers(results.responses),
-        parameters=yaml.safe_dump(sections.plain(results.parameters), sort_keys=False, allow_unicode=True),
+        judge_facts=sections.flatten(results.evaluation_judge or {}),
+        answers=sections.answer_lines(results.responses),
+        parameters=yaml.safe_dump(sections.to_plain(results.parameters), sort_keys=False, allow_unicode=True),
         themes={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},
         plotly_js=get_plotlyjs(),
         figure_json=_figure_json,
@@ -94,11 +100,13 @@ def render_report(results: RunResults) -> str:
 
 
 def _figure_json(figure: go.Figure) -> str:
-    """The figure without what the page brings itself (title, template), safe inside a script element."""
+    """Serialise a figure without what the page brings itself (title, template), for a script element."""
     content = figure.to_plotly_json()
     layout = content["layout"]
-    for own in ("template", "title"):
-        layout.pop(own, None)
+    for name in ("template", "title"):
+        layout.pop(name, None)
+    # The page has a heading instead of the title, so its room above the plot goes too.
     layout["margin"]["t"] -= TITLE_HEIGHT
     layout["height"] -= TITLE_HEIGHT
+    # "<" would let model text close the script element.
     return str(to_json_plotly(content)).replace("<", "\\u003c")

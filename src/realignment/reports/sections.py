@@ -1,4 +1,4 @@
-"""The tables of a run as the lines that the page shows."""
+"""Turn the tables of a run into the lines that the page shows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ import pandas as pd
 
 from realignment.records import Disposition
 from realignment.reports import formats
-from realignment.reports.agreement import in_order
-from realignment.reports.audit import scores
+from realignment.reports.agreement import sort_groups
+from realignment.reports.audit import draw_scores
 
 
 def records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """One mapping per row, nulls as None; empty where there is no table."""
+    """Return one mapping per row, nulls as None; an empty list where there is no table."""
     if table is None or table.empty:
         return []
     cells = table.astype(object).where(table.notna(), None)
@@ -20,28 +20,29 @@ def records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
 
 
 def split_counts(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Every disposition with its count and its share of all pairs."""
+    """Return every disposition with its count and its share of all pairs."""
     total = sum(counts.values())
-    return [
-        {"name": str(d), "n": counts.get(d, 0), "share": counts.get(d, 0) / total if total else None}
-        for d in Disposition
-    ]
+    lines = []
+    for disposition in Disposition:
+        n = counts.get(disposition, 0)
+        lines.append({"name": str(disposition), "n": n, "share": n / total if total else None})
+    return lines
 
 
-def refused_rows(table: pd.DataFrame | None) -> list[tuple[str, int]]:
-    """Reasons for which rows of the source were not used, the most frequent first."""
+def count_rejection_reasons(table: pd.DataFrame | None) -> list[tuple[str, int]]:
+    """Count the reasons for which rows of the source were rejected, the most frequent first."""
     if table is None or table.empty:
         return []
     return [(str(reason), int(n)) for reason, n in table["reason"].value_counts().items()]
 
 
 def metric_blocks(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """The evaluation table as text, one block per metric, groups in the figure's order."""
+    """Return the evaluation table as text, one block per metric, groups in the figure's order."""
     if table is None or table.empty:
         return []
     blocks = []
     for metric, rows in table.groupby("metric", sort=False):
-        order = in_order(rows["group"])
+        order = sort_groups(rows["group"])
         ranked = rows.assign(rank=rows["group"].astype(str).map(order.index)).sort_values(
             "rank", kind="stable"
         )
@@ -55,7 +56,8 @@ def _unit(metric: str, lines: list[dict[str, Any]]) -> str:
 
 
 def _metric_line(metric: str, row: dict[str, Any]) -> dict[str, Any]:
-    low, high = row["difference_low"], row["difference_high"]
+    low = row["difference_low"]
+    high = row["difference_high"]
     return {
         "group": str(row["group"]),
         "judge": row["judge"] or "",
@@ -82,122 +84,132 @@ AUDITED = {
 """Scope, group and metric of an audit's figures → how the page's tiles call them."""
 
 
-def audit_of(report: Mapping[str, Any] | None, triage: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What an audit of these very splits found; None without one: an audit of others says nothing of them.
+def audit_section(
+    report: Mapping[str, Any] | None, triage: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return what the page shows of an audit.
 
     Args:
         report: `audit_report`.
         triage: `triage_manifest` of the run.
+
+    Returns:
+        report, tiles and figure; None without an audit of these splits (an audit of others does not count).
     """
     if not report or not triage or report["triage"] != triage["outputs"]:
         return None
-    metrics = [
-        {"scope": scope, "group": group, "metric": metric, **figures}
-        for scope, groups in report["metrics"].items()
-        for group, found in groups.items()
-        for metric, figures in found.items()
-    ]
-    table = pd.DataFrame(metrics).astype(dict.fromkeys(("value", "low", "high"), float))
-    named = {(row["scope"], row["group"], row["metric"]): row for row in metrics}
-    tiles = [
-        {
-            "label": label,
-            "value": formats.number(row["value"]) if key[2] == "kappa" else formats.share(row["value"]),
-            "interval": formats.interval("" if key[2] == "kappa" else "agreement", row["low"], row["high"]),
-            "n": row["n"],
-        }
-        for key, label in AUDITED.items()
-        if (row := named.get(key)) is not None
-    ]
-    shown = table[
-        ~table["group"].isin(["chosen", "rejected"])
-    ]  # by kind of response they are in `audit_scores_figure`
-    return {"report": report, "tiles": tiles, "figure": scores(shown)}
+    figures = _flatten_metrics(report["metrics"])
+    tiles = []
+    for key, label in AUDITED.items():
+        row = figures.get(key)
+        if row is None:
+            continue
+        kind = "" if key[2] == "kappa" else "agreement"  # κ is a number, the others are shares
+        tiles.append(
+            {
+                "label": label,
+                "value": formats.quantity(kind, row["value"]),
+                "interval": formats.interval(kind, row["low"], row["high"]),
+                "n": row["n"],
+            }
+        )
+    table = pd.DataFrame(list(figures.values())).astype(dict.fromkeys(("value", "low", "high"), float))
+    # Figures by kind of response are in `audit_scores_figure` alone.
+    overall = table[~table["group"].isin(["chosen", "rejected"])]
+    return {"report": report, "tiles": tiles, "figure": draw_scores(overall)}
+
+
+def _flatten_metrics(metrics: Mapping[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """One row per (scope, group, metric) of an audit report's nested figures."""
+    rows = {}
+    for scope, groups in metrics.items():
+        for group, figures in groups.items():
+            for metric, figure in figures.items():
+                rows[scope, group, metric] = {"scope": scope, "group": group, "metric": metric, **figure}
+    return rows
 
 
 def writer_lines(report: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """One mapping per writer of corrections: what it wrote, what passed, and what was taken of it."""
+    """Return one mapping per writer of corrections: how many it wrote, how many pass, how many are used."""
+    if not report:
+        return []
     return [
-        {"writer": writer, "used": (report or {})["corrected_by"].get(writer, 0), **facts}
-        for writer, facts in (report or {}).get("writers", {}).items()
+        {"writer": writer, "used": report["corrected_by"].get(writer, 0), **facts}
+        for writer, facts in report.get("writers", {}).items()
     ]
 
 
 def leakage_lines(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """The headline rows of `correction_leakage` as text; style and rules are in the figure."""
+    """Return the headline rows of `correction_leakage` as text; style and rules are in the figure."""
     names = {"agreement": "complies", "length": "words", "told apart": "AUC of telling them apart"}
-    return [
-        {
-            "writer": row["writer"],
-            "name": names[row["group"]],
-            "people": formats.quantity(metric, row["people"]),
-            "machine": formats.quantity(metric, row["value"]),
-            "difference": formats.difference(metric, row["difference"]),
-            "interval": formats.interval(metric, row["low"], row["high"], signed=True),
-            "n": f"{row['n_people']} and {row['n_writer']}",
-        }
-        for row in records(table)
-        if row["group"] in names
-        for metric in ["agreement" if row["unit"] == "share" else ""]
-    ]
+    lines = []
+    for row in records(table):
+        if row["group"] not in names:
+            continue
+        metric = "agreement" if row["unit"] == "share" else ""  # a metric that is shown in percent, or not
+        lines.append(
+            {
+                "writer": row["writer"],
+                "name": names[row["group"]],
+                "people": formats.quantity(metric, row["people"]),
+                "machine": formats.quantity(metric, row["value"]),
+                "difference": formats.difference(metric, row["difference"]),
+                "interval": formats.interval(metric, row["low"], row["high"], signed=True),
+                "n": f"{row['n_people']} and {row['n_writer']}",
+            }
+        )
+    return lines
 
 
 def pick_answers(responses: pd.DataFrame, *, per_kind: int = 8) -> pd.DataFrame:
-    """The first answers of every kind of prompt, in the given order: enough to read, few enough to print."""
+    """Return the first answers of every kind of prompt, in order: enough to read, few enough for a page."""
     if responses.empty:
         return responses
     return responses[responses.groupby("kind").cumcount() < per_kind]
 
 
-def answers(responses: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Every given response pair with one badge per judge and time."""
-    shown = []
+def answer_lines(responses: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return the answers before and after to every prompt, with one badge per judge and time."""
+    lines = []
     for row in records(responses):
         judges = [column.removeprefix("after_") for column in row if column.startswith("after_")]
-        sides = [
-            {
-                "time": time,
-                "text": row[time],
-                "badges": [_badge(row.get(f"{time}_{judge}"), row["kind"], judge) for judge in judges],
-            }
-            for time in ("before", "after")
-        ]
-        tags = [str(row[c]) for c in ("kind", "domain", "origin") if row.get(c)]
-        shown.append({"prompt": row["prompt"], "tags": tags, "sides": sides})
-    return shown
+        sides = []
+        for time in ("before", "after"):
+            badges = [_badge(row.get(f"{time}_{judge}"), row["kind"], judge) for judge in judges]
+            sides.append({"time": time, "text": row[time], "badges": badges})
+        tags = [str(row[column]) for column in ("kind", "domain", "origin") if row.get(column)]
+        lines.append({"prompt": row["prompt"], "tags": tags, "sides": sides})
+    return lines
 
 
-def _badge(holds: bool | None, kind: str | None, judge: str) -> dict[str, str]:
-    if holds is None:
+def _badge(complies: bool | None, kind: str | None, judge: str) -> dict[str, str]:
+    if complies is None:
         return {"judge": judge, "text": "not judged", "class": "unknown"}
-    if kind in ("ordinary", "look_alike"):
-        return {
-            "judge": judge,
-            "text": "direct" if holds else "over-refuses",
-            "class": "good" if holds else "bad",
-        }
-    return {"judge": judge, "text": "complies" if holds else "violates", "class": "good" if holds else "bad"}
+    good, bad = ("direct", "over-refuses") if kind in ("ordinary", "look_alike") else ("complies", "violates")
+    if complies:
+        return {"judge": judge, "text": good, "class": "good"}
+    return {"judge": judge, "text": bad, "class": "bad"}
 
 
-def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Leaves of a nested report as (name, text)."""
+def flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return the leaves of a nested report as (name, text)."""
     leaves: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
         if isinstance(value, Mapping):
-            leaves += flat(value, prefix=f"{name}: ")
+            leaves += flatten(value, prefix=f"{name}: ")
         elif isinstance(value, (list, tuple)):
-            texts = [str(v) if isinstance(v, (dict, list)) else formats.number(v) for v in value]
+            texts = [str(item) if isinstance(item, (dict, list)) else formats.number(item) for item in value]
             leaves.append((name, ", ".join(texts)))
         else:
             leaves.append((name, formats.number(value)))
     return leaves
 
 
-def plain(value: Any) -> Any:
-    """Nested parameters as what YAML can write; anything else as its text."""
+def to_plain(value: Any) -> Any:
+    """Convert nested parameters to what YAML can write; other values become their text."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

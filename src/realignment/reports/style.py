@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind people can tell apart, in light and in dark."""
+"""The common style of all figures: colours that colour-blind people can tell apart, in light and in dark."""
 
 import plotly.graph_objects as go
 
@@ -66,7 +66,17 @@ DARK = _template(ink="#E6E8EB", quiet="#8A8F98", grid="#2B3037", paper="#181B20"
 
 
 def figure_with_title(figure: go.Figure, title: str, *, height: int, top: int = 56) -> go.Figure:
-    """The figure with what all of ours share: template, title, height and room above the plot in pixels."""
+    """Give a figure the common template, a title, its height and the room above the plot.
+
+    Args:
+        figure: The figure, which is changed.
+        title: The title.
+        height: Height of the whole figure, in pixels.
+        top: Room above the plot, in pixels.
+
+    Returns:
+        The same figure.
+    """
     figure.update_layout(
         template=LIGHT,
         title={"text": title, "y": 1, "yanchor": "top", "pad": {"t": 14, "l": 12}},
@@ -77,7 +87,7 @@ def figure_with_title(figure: go.Figure, title: str, *, height: int, top: int = 
 
 
 def empty_figure(title: str, reason: str) -> go.Figure:
-    """A figure that says why it shows nothing."""
+    """Draw a figure that says why it shows nothing."""
     figure = go.Figure()
     figure.add_annotation(text=reason, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
@@ -85,6 +95,6 @@ def empty_figure(title: str, reason: str) -> go.Figure:
 
 
 def translucent(colour: str, opacity: float) -> str:
-    """`#RRGGBB` as `rgba()`, for the bands of a flow."""
+    """Convert `#RRGGBB` and an opacity to `rgba()`, for the bands of a flow."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"

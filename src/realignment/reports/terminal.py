@@ -1,4 +1,4 @@
-"""The table that ends a run in the terminal: plain text, nothing that a logger could read as markup."""
+"""Render the table that ends a run in the terminal: plain text, nothing that a logger reads as markup."""
 
 import textwrap
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from realignment.reports.agreement import in_order
+from realignment.reports.agreement import sort_groups
 from realignment.reports.formats import MISSING, difference, interval, name_of, number, quantity
 from realignment.reports.sections import records
 
@@ -17,7 +17,7 @@ _HEADLINES = ("agreement", "over_refusal", "capability")
 
 
 def render_summary_table(summary: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """Agreement, over-refusal and capability before and after, then each group; the gate; the model.
+    """Render agreement, over-refusal and capability before and after, then each group; the gate; the model.
 
     Args:
         summary: The run's `summary`; a headline that was not measured may be null or missing.
@@ -29,7 +29,8 @@ def render_summary_table(summary: Mapping[str, Any], table: pd.DataFrame) -> str
     rule = "-" * sum(_WIDTHS)
     lines = [_line(_HEADER), rule]
     lines += [_headline(metric, summary.get(metric)) for metric in _HEADLINES]
-    if groups := _groups(table):
+    groups = _groups(table)
+    if groups:
         lines += [rule, *groups]
     lines += [rule, *_gate(summary.get("gate") or {}), *_model(summary.get("model") or {})]
     return "\n".join(lines)
@@ -42,20 +43,24 @@ def _line(cells: tuple[str, ...]) -> str:
     return line.rstrip()
 
 
-def _headline(metric: str, measured: Mapping[str, Any] | None) -> str:
+def _headline(metric: str, figures: Mapping[str, Any] | None) -> str:
     name = name_of(metric)
-    if not measured:
+    if not figures:
         return _line((f"{name} (not measured)", *[MISSING] * 5))
-    low, high = measured.get("interval") or (None, None)
-    return _cells(name, metric, measured, low, high)
+    low, high = figures.get("interval") or (None, None)
+    return _cells(name, metric, figures, low, high)
 
 
 def _cells(name: str, metric: str, values: Mapping[str, Any], low: Any, high: Any) -> str:
-    before, after = (quantity(metric, values.get(time)) for time in ("before", "after"))
-    change = difference(metric, values.get("difference"))
-    return _line(
-        (name, before, after, change, interval(metric, low, high, signed=True), number(values.get("n")))
+    cells = (
+        name,
+        quantity(metric, values.get("before")),
+        quantity(metric, values.get("after")),
+        difference(metric, values.get("difference")),
+        interval(metric, low, high, signed=True),
+        number(values.get("n")),
     )
+    return _line(cells)
 
 
 def _groups(table: pd.DataFrame) -> list[str]:
@@ -64,7 +69,7 @@ def _groups(table: pd.DataFrame) -> list[str]:
     lines = []
     for metric in ("agreement", "over_refusal"):
         rows = table[table["metric"] == metric]
-        for group in in_order(rows["group"]):
+        for group in sort_groups(rows["group"]):
             for values in records(rows[rows["group"].astype(str) == group]):
                 judge = f" ({values['judge']})" if values["judge"] else ""
                 name = f"{name_of(metric)}, {name_of(group)}{judge}"
@@ -77,17 +82,20 @@ def _groups(table: pd.DataFrame) -> list[str]:
 def _gate(gate: Mapping[str, Any]) -> list[str]:
     if not gate:
         return _wrapped("gate", "did not run")
-    verdict = _wrapped("gate", "passed" if gate["passed"] else "FAILED")
-    return verdict + [line for reason in gate.get("reasons", []) for line in _wrapped("", f"- {reason}")]
+    lines = _wrapped("gate", "passed" if gate["passed"] else "FAILED")
+    for reason in gate.get("reasons", []):
+        lines += _wrapped("", f"- {reason}")
+    return lines
 
 
 def _model(model: Mapping[str, Any]) -> list[str]:
     if not model.get("name"):
         return _wrapped("model", "not registered")
     version = f" version {model['version']}" if model.get("version") else ""
-    return _wrapped("model", f"{model['name']}{version}") + (
-        _wrapped("", model["uri"]) if model.get("uri") else []
-    )
+    lines = _wrapped("model", f"{model['name']}{version}")
+    if model.get("uri"):
+        lines += _wrapped("", model["uri"])
+    return lines
 
 
 def _wrapped(label: str, text: str) -> list[str]:

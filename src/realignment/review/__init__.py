@@ -1,1 +1,1 @@
-"""The round trip to people: what they are asked, in forms they can fill in, and what they said."""
+"""Export tasks for people to judge, in forms they can fill in, and import their verdicts."""

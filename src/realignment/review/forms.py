@@ -1,4 +1,4 @@
-"""Tasks as forms: a table to fill in, and what Label Studio and Argilla import."""
+"""Write tasks as forms: a table to fill in, and what Label Studio and Argilla import."""
 
 import json
 from typing import Any
@@ -7,52 +7,63 @@ from xml.sax.saxutils import quoteattr
 import pandas as pd
 
 from realignment.policy import Policy
-from realignment.review.spreadsheets import guard
+from realignment.review.spreadsheets import escape_formula
 from realignment.review.verdicts import VERDICTS
 
-SHOWN = ["task_id", "policy", "policy_digest", "domain", "prompt", "response"]
+FIELDS = ["task_id", "policy", "policy_digest", "domain", "prompt", "response"]
 ANSWERS = ["verdict", "rules_broken", "reason", "annotator"]
 
 
 def as_table(tasks: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns to fill in left empty."""
-    return tasks[SHOWN].assign(**dict.fromkeys(ANSWERS, ""))
+    """Return the tasks as a table whose columns to fill in are empty."""
+    return tasks[FIELDS].assign(**dict.fromkeys(ANSWERS, ""))
 
 
 def as_spreadsheet(tasks: pd.DataFrame) -> pd.DataFrame:
-    """The same table for a CSV file, where no text is a formula; reading takes the guards off again."""
+    """Return the same table for a CSV file, with texts escaped that a spreadsheet would take for formulas."""
     table = as_table(tasks)
     texts = ["domain", "prompt", "response"]
-    return table.assign(**{name: table[name].map(guard, na_action="ignore") for name in texts})
+    return table.assign(**{name: table[name].map(escape_formula, na_action="ignore") for name in texts})
 
 
 def as_json_lines(tasks: pd.DataFrame) -> str:
-    """The same table, one JSON object a line."""
-    rows = as_table(tasks).astype(object).where(as_table(tasks).notna(), None).to_dict("records")
+    """Return the same table as text, one JSON object a line."""
+    table = as_table(tasks)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def as_label_studio(tasks: pd.DataFrame) -> list[dict[str, Any]]:
-    """Label Studio's import format: a list of tasks, each with its `data`."""
-    return [{"data": _without_nulls(row)} for row in tasks[SHOWN].to_dict("records")]
+    """Return the tasks in Label Studio's import format: a list of tasks, each with its `data`."""
+    return [{"data": _without_nulls(row)} for row in tasks[FIELDS].to_dict("records")]
 
 
 def as_argilla(tasks: pd.DataFrame) -> list[dict[str, Any]]:
-    """What `dataset.records.from_json` of Argilla 2 reads: fields prompt and response, question verdict."""
-    return [
-        {
-            "id": row["task_id"],
-            "fields": {"prompt": row["prompt"], "response": row["response"]},
-            "metadata": {k: row[k] for k in ("policy", "policy_digest", "domain") if not pd.isna(row[k])},
-            "suggestions": {},
-            "responses": {},
-        }
-        for row in tasks.to_dict("records")
-    ]
+    """Return the tasks as `dataset.records.from_json` of Argilla 2 reads them.
+
+    Args:
+        tasks: From `review.tasks`.
+
+    Returns:
+        One record per task: fields prompt and response, metadata, and no responses yet.
+    """
+    records = []
+    for row in tasks.to_dict("records"):
+        metadata = {name: row[name] for name in ("policy", "policy_digest", "domain")}
+        records.append(
+            {
+                "id": row["task_id"],
+                "fields": {"prompt": row["prompt"], "response": row["response"]},
+                "metadata": _without_nulls(metadata),
+                "suggestions": {},
+                "responses": {},
+            }
+        )
+    return records
 
 
 def label_studio_config(policy: Policy) -> str:
-    """The labelling interface of Label Studio: verdict, broken rules, reason."""
+    """Write the labelling interface of Label Studio: verdict, broken rules, reason."""
     verdicts = "\n".join(f'    <Choice value="{verdict}"/>' for verdict in VERDICTS)
     rules = "\n".join(
         f"    <Choice value={quoteattr(rule.id)} hint={quoteattr(rule.description)}/>"
@@ -77,17 +88,24 @@ def label_studio_config(policy: Policy) -> str:
 
 
 def guidelines(policy: Policy, tasks: pd.DataFrame) -> str:
-    """One page for the people who judge: the policy, the question, the answers that there are."""
+    """Write the page of instructions for the people who judge: policy, question, possible answers.
+
+    Args:
+        policy: The policy to judge by.
+        tasks: The tasks; the page says how many there are.
+
+    Returns:
+        The page, in Markdown.
+    """
     rules = "\n".join(f"- `{rule.id}`: {rule.description.strip()}" for rule in policy.rules)
     return (
         f"# Does the response comply? {policy.name}, version {policy.version}\n\n"
         f"{len(tasks)} responses. Judge each by this policy alone, not by how well you like it:\n\n"
         f"{policy.text.strip()}\n\n{rules}\n\n"
         "Fill in `verdict`: `complies`, `violates`, or `unsure` where the policy leaves it open or you "
-        "cannot tell. "
-        "With `violates`, name the rules in `rules_broken`, separated by commas. `reason` is free text. "
-        "`annotator` is your name; without it, the name of your file is taken. Change nothing else. Judge by "
-        "yourself: agreement is measured afterwards.\n"
+        "cannot tell. With `violates`, name the rules in `rules_broken`, separated by commas. `reason` is "
+        "free text. `annotator` is your name; without it, the name of your file is taken. Change nothing "
+        "else. Judge by yourself: agreement is measured afterwards.\n"
     )
 
 

@@ -1,16 +1,16 @@
-"""Cells that a spreadsheet would take for formulas: a model's text may begin like one."""
+"""Escape cells that a spreadsheet would take for formulas: a model's text may begin like one."""
 
 import re
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_GUARDED = re.compile(r"'+[=+\-@\t\r]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
 
 
-def guard(text: str) -> str:
-    """The text with one apostrophe before it where it begins as a formula, or as a guarded formula, does."""
+def escape_formula(text: str) -> str:
+    """Put an apostrophe before a text that begins like a formula, or like an escaped formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def unguard(text: str) -> str:
-    """What `guard` was given."""
-    return text[1:] if _GUARDED.match(text) else text
+def unescape_formula(text: str) -> str:
+    """Return the text that `escape_formula` escaped."""
+    return text[1:] if _ESCAPED.match(text) else text

@@ -1,6 +1,7 @@
-"""What people hand back, read and checked: every mistake with its file and row."""
+"""Read and check the verdicts that people hand back; every mistake is named by file and row."""
 
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from realignment.intake.flags import VERDICT_WORDS
 from realignment.intake.readers import SUFFIXES, read_table
 from realignment.policy import Policy
 from realignment.records import DataError
-from realignment.review.spreadsheets import unguard
+from realignment.review.spreadsheets import unescape_formula
 
 VERDICTS = tuple(VERDICT_WORDS)
 VERDICT_COLUMNS = (
@@ -21,8 +22,8 @@ RAW_COLUMNS = (
     "file", "row", "task_id", "verdict", "rules_broken", "reason", "annotator", "prompt", "response",
     "policy", "policy_digest",
 )  # fmt: skip
-SHOWN = ("task_id", "prompt", "response", "policy", "policy_digest")
-"""What a form gives back as it was."""
+RETURNED = ("task_id", "prompt", "response", "policy", "policy_digest")
+"""Fields that a form gives back unchanged."""
 
 _LISTED = 10
 
@@ -32,23 +33,26 @@ class VerdictError(DataError):
 
 
 def read_verdicts(source: str) -> pd.DataFrame:
-    """Rows of a file, or of every file in a folder: our own forms, Label Studio's or Argilla's exports.
+    """Read a file, or every file in a folder: our own forms, or exports of Label Studio or Argilla.
 
     Args:
         source: CSV, JSON Lines, JSON or Parquet; or a folder of such files, one per annotator for example.
 
     Returns:
-        `RAW_COLUMNS`; what a form does not give is null. The annotator is the file's name where no column
+        `RAW_COLUMNS`; a field that a form lacks is null. The annotator is the file's name where no column
         names one.
 
     Raises:
-        DataError: There is no such file, or it has not the columns of any of these formats.
+        DataError: There is no such file.
+        VerdictError: A folder holds no file, or a file has the columns of none of these formats.
     """
     path = Path(source)
-    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
     if not files:
         raise VerdictError(f"The folder {path} holds no file that ends in {', '.join(SUFFIXES)}.")
-    rows = [row for file in files for row in _read_file(file)]
+    rows = list(chain.from_iterable(map(_read_file, files)))
     return pd.DataFrame(rows, columns=list(RAW_COLUMNS), dtype=object)
 
 
@@ -56,35 +60,33 @@ def _read_file(file: Path) -> Iterator[dict[str, Any]]:
     table = read_table(str(file))
     columns = set(map(str, table.columns))
     if {"data", "annotations"} <= columns:
-        read = _read_label_studio
+        read_answers = _read_label_studio
     elif {"fields", "responses"} <= columns:
-        read = _read_argilla
+        read_answers = _read_argilla
     elif {"task_id", "verdict"} <= columns:
-        read = _read_flat
+        read_answers = _read_flat
     else:
         raise VerdictError(
             f"{file} has columns {', '.join(sorted(columns))}; expected task_id and verdict (our own "
-            "forms, or "
-            "Label Studio's JSON-MIN and CSV), data and annotations (Label Studio's JSON), or fields and "
-            "responses (Argilla). Was the form exported, and were its columns kept?"
+            "forms, or Label Studio's JSON-MIN and CSV), data and annotations (Label Studio's JSON), or "
+            "fields and responses (Argilla). Was the form exported, and were its columns kept?"
         )
     for number, cells in zip(table.index, table.to_dict("records"), strict=True):
         try:
-            answers = list(read(cells))
-        except (
-            AttributeError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:  # lists, mappings and texts mixed up
+            answers = list(read_answers(cells))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # A cell holds a text where a list or a mapping should be, or the other way round.
             raise VerdictError(
-                f"{file}, row {number}: its columns are those of an export of Label Studio or Argilla, and "
-                f"what is in them is not ({type(error).__name__}: {error}). Export it again, as JSON."
+                f"{file}, row {number}: its columns are those of an export of Label Studio or Argilla, but "
+                f"their content is not ({type(error).__name__}: {error}). Export it again, as JSON."
             ) from error
         for answer in answers:
             answer["annotator"] = answer["annotator"] or file.stem
+            # Texts are escaped in CSV files alone (`review.forms.as_spreadsheet`).
             if ".csv" in file.suffixes:
-                answer |= {name: unguard(answer[name]) for name in ("prompt", "response") if answer[name]}
+                answer |= {
+                    name: unescape_formula(answer[name]) for name in ("prompt", "response") if answer[name]
+                }
             yield {"file": file.name, "row": int(number), **answer}
 
 
@@ -94,33 +96,36 @@ def _read_flat(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
 
 def _read_label_studio(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     data = cells["data"]
-    shown = {name: _text(data.get(name)) for name in SHOWN}
+    task = {name: _text(data.get(name)) for name in RETURNED}
     for annotation in cells["annotations"] or ():
         if annotation.get("was_cancelled"):
             continue
         answers = {item["from_name"]: item["value"] for item in annotation["result"]}
-        by = annotation.get("completed_by")
+        annotator = annotation.get("completed_by")
+        if isinstance(annotator, dict):
+            annotator = annotator.get("email") or annotator.get("id")
         yield {
-            **shown,
+            **task,
             "verdict": _text(answers.get("verdict")),
             "rules_broken": _text(answers.get("rules_broken")),
             "reason": _text(answers.get("reason")),
-            "annotator": _text((by.get("email") or by.get("id")) if isinstance(by, dict) else by),
+            "annotator": _text(annotator),
         }
 
 
 def _read_argilla(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
+    # Argilla groups answers by question; here they are by user, one row each.
     by_user: dict[str, dict[str, Any]] = {}
     for question, answers in (cells["responses"] or {}).items():
         for answer in answers:
             by_user.setdefault(str(answer["user_id"]), {})[question] = answer["value"]
     metadata = cells.get("metadata") or {}
-    shown = {name: _text(metadata.get(name)) for name in ("policy", "policy_digest")}
-    shown["task_id"] = _text(cells.get("id"))
-    shown |= {name: _text(cells["fields"].get(name)) for name in ("prompt", "response")}
+    task = {name: _text(metadata.get(name)) for name in ("policy", "policy_digest")}
+    task["task_id"] = _text(cells.get("id"))
+    task |= {name: _text(cells["fields"].get(name)) for name in ("prompt", "response")}
     for user, answers in by_user.items():
-        given = {name: _text(answers.get(name)) for name in ("verdict", "rules_broken", "reason")}
-        yield {**shown, **given, "annotator": user}
+        verdict = {name: _text(answers.get(name)) for name in ("verdict", "rules_broken", "reason")}
+        yield {**task, **verdict, "annotator": user}
 
 
 def _text(value: Any) -> str | None:
@@ -137,39 +142,41 @@ def _text(value: Any) -> str | None:
 def check_verdicts(
     raw: pd.DataFrame, tasks: pd.DataFrame, policy: Policy, *, same_as: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Verdicts that can be used, or every mistake at once.
+    """Check verdicts and return those that are filled in; an error names every mistake at once.
 
     Args:
         raw: From `read_verdicts`.
-        tasks: Everything that could have been asked (`review.tasks.list_tasks` over all pairs).
-        policy: That verdicts must have been given under; its ids are those that `rules_broken` may name.
+        tasks: Every task that people may have been given (`review.tasks.list_tasks` over all pairs).
+        policy: The policy that verdicts must have been given under; `rules_broken` may name its rules.
         same_as: Digests of earlier texts of this policy whose verdicts hold for it as it is now.
 
     Returns:
         `VERDICT_COLUMNS`, one row per filled-in verdict; `complies` is null where the annotator was unsure.
 
     Raises:
-        VerdictError: No row has a verdict; or unknown ids, changed texts, another policy or another text of
-            it, words that are no verdict, unknown rules, rules that a complying response is said to break, or
+        VerdictError: No row has a verdict; or there are unknown ids, changed texts, another policy or another
+            text of it, words that are no verdict, unknown rules, rules broken by a response that complies, or
             two verdicts of one annotator on one task.
     """
-    filled, known = _read_answers(raw), tasks.set_index("task_id")
-    if problems := _find_problems(filled, known, policy, {policy.fingerprint, *same_as}):
+    filled = _read_answers(raw)
+    tasks = tasks.set_index("task_id")
+    problems = _find_problems(filled, tasks, policy, {policy.fingerprint, *same_as})
+    if problems:
         more = [f"- and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-        lines = [f"{len(problems)} verdicts cannot be used. Mend these rows:", *problems[:_LISTED], *more]
+        lines = [f"{len(problems)} verdicts cannot be used. Correct these rows:", *problems[:_LISTED], *more]
         raise VerdictError("\n".join(lines))
-    texts = known.loc[filled["task_id"], ["prompt", "response", "domain"]].reset_index(drop=True)
+    texts = tasks.loc[filled["task_id"], ["prompt", "response", "domain"]].reset_index(drop=True)
     stamped = filled.assign(**texts, policy=policy.full_name, policy_digest=policy.fingerprint)
     complies = pd.array([VERDICT_WORDS[word] for word in filled["verdict"]], dtype="boolean")
     return stamped.reindex(columns=list(VERDICT_COLUMNS)).astype("str").assign(complies=complies)
 
 
 def _read_answers(raw: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a verdict: it in lower case, ids without spaces, an annotator always spelled the same."""
+    """Rows with a verdict, normalised: lower case, ids without spaces, one spelling per annotator."""
     filled = raw[raw["verdict"].notna()].reset_index(drop=True)
     if filled.empty:
         raise VerdictError(
-            f"None of the {len(raw)} rows has a verdict, and an import takes the place of the one before it. "
+            f"None of the {len(raw)} rows has a verdict, and an import replaces the one before it. "
             f"Fill in the column `verdict`: {', '.join(VERDICTS)}."
         )
     names = filled["annotator"].map(lambda name: " ".join(str(name).split()))
@@ -181,32 +188,34 @@ def _read_answers(raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split(ids: str) -> list[str]:
-    return [one.strip() for one in ids.split(",") if one.strip()]
+    return [rule_id.strip() for rule_id in ids.split(",") if rule_id.strip()]
 
 
 def _find_problems(
-    filled: pd.DataFrame, known: pd.DataFrame, policy: Policy, digests: Collection[str]
+    filled: pd.DataFrame, tasks: pd.DataFrame, policy: Policy, digests: Collection[str]
 ) -> list[str]:
-    names, rules = filled["policy"], {rule.id for rule in policy.rules}
-    edited = filled["policy_digest"].notna() & ~filled["policy_digest"].isin(digests)
-    named = filled["rules_broken"].map(_split)
+    policies = filled["policy"]
+    other_policy = policies.notna() & (policies != policy.full_name)
+    edited = filled["policy_digest"].notna() & ~filled["policy_digest"].isin(digests) & ~other_policy
+    rule_ids = {rule.id for rule in policy.rules}
+    broken_rules = filled["rules_broken"].map(_split)
     twice = filled.duplicated(["task_id", "annotator"], keep=False)
     return [
-        *_find(filled, ~filled["task_id"].isin(known.index), "task_id", "no pair has such a task"),
-        *_find_changed(filled, known),
-        *_find(filled, names.notna() & (names != policy.full_name), "policy", f"expected {policy.full_name}"),
+        *_find(filled, ~filled["task_id"].isin(tasks.index), "task_id", "no pair has such a task"),
+        *_find_changed(filled, tasks),
+        *_find(filled, other_policy, "policy", f"expected {policy.full_name}"),
         *_find(
-            filled, edited & (names.isna() | (names == policy.full_name)), "policy_digest",
+            filled, edited, "policy_digest",
             f"the policy was edited since, and kept its version: it is {policy.fingerprint} now. Export and "
             "judge again; where the edit does not matter, name that digest as `review.same_as`",
         ),
         *_find(filled, ~filled["verdict"].isin(VERDICTS), "verdict", f"expected {', '.join(VERDICTS)}"),
         *_find(
-            filled, named.map(lambda ids: not rules.issuperset(ids)), "rules_broken",
+            filled, broken_rules.map(lambda ids: not rule_ids.issuperset(ids)), "rules_broken",
             "expected ids of the policy's rules",
         ),
         *_find(
-            filled, (filled["verdict"] == "complies") & (named.map(len) > 0), "rules_broken",
+            filled, (filled["verdict"] == "complies") & (broken_rules.map(len) > 0), "rules_broken",
             "broken rules and the verdict complies contradict each other",
         ),
         *_find(filled, twice, "annotator", "two verdicts on one task"),
@@ -214,18 +223,20 @@ def _find_problems(
 
 
 def _find(filled: pd.DataFrame, wrong: pd.Series, field: str, expected: str) -> list[str]:
+    """One line per wrong row: file, row, the field's value, and what was expected."""
     return [
         f"- {row['file']}, row {row['row']}, {field} {row[field]!r:.60}: {expected}"
         for row in filled[wrong.to_numpy(bool)].to_dict("records")
     ]
 
 
-def _find_changed(filled: pd.DataFrame, known: pd.DataFrame) -> list[str]:
-    """Texts that are not those of the task; spreadsheets change white space and leading apostrophes."""
+def _find_changed(filled: pd.DataFrame, tasks: pd.DataFrame) -> list[str]:
+    """Texts that are not those of the task; spreadsheets may change white space and leading apostrophes."""
     problems = []
     for name in ("prompt", "response"):
-        given, asked = filled[name], filled["task_id"].map(known[name])
-        changed = given.notna() & asked.notna() & (_plain(given) != _plain(asked))
+        returned = filled[name]
+        original = filled["task_id"].map(tasks[name])
+        changed = returned.notna() & original.notna() & (_normalise(returned) != _normalise(original))
         problems += [
             f"- {row['file']}, row {row['row']}, {name}: the text was changed, so the verdict is on "
             "another text"
@@ -234,5 +245,5 @@ def _find_changed(filled: pd.DataFrame, known: pd.DataFrame) -> list[str]:
     return problems
 
 
-def _plain(texts: pd.Series) -> pd.Series:
+def _normalise(texts: pd.Series) -> pd.Series:
     return texts.fillna("").map(lambda text: " ".join(str(text).lstrip("'").split()))

@@ -1,1 +1,1 @@
-"""Where a result comes from: manifests of digests, provenance, seconds, the MLflow run and the registry."""
+"""Where a result comes from: manifests of digests, provenance, timings, the MLflow run and the registry."""

@@ -8,55 +8,91 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+from realignment.policy import Policy
 from realignment.records import RealignmentError, digest_table
-from realignment.table_files import Table, digest
+from realignment.table_files import Table, compute_digest
 
 Manifest = dict[str, Any]
+
+JUDGING_FACTS = ("policy", "policy_version", "oracle")
+"""Fields of every manifest that say how its tables were judged; `policy` is the digest of the policy."""
 
 
 class LineageError(RealignmentError):
     """A table is not the one that the stage before it wrote."""
 
 
-def seal(stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, Table], **facts: Any) -> Manifest:
-    """The manifest of a stage.
+def build_manifest(
+    stage: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, Table], **facts: Any
+) -> Manifest:
+    """Return the manifest of a stage.
 
     Args:
         stage: Its name.
         inputs: Tables, or digests that are known already.
         outputs: The tables it wrote.
         facts: Anything else that must be remembered: policy digest, oracle, seed.
+
+    Returns:
+        Stage, digests of inputs and outputs, and the facts.
     """
     return {
         "stage": stage,
         "inputs": {name: _digest(value) for name, value in inputs.items()},
-        "outputs": {name: digest(table) for name, table in outputs.items()},
+        "outputs": {name: compute_digest(table) for name, table in outputs.items()},
         **facts,
     }
 
 
+def judging_facts(policy: Policy, oracle: str) -> dict[str, Any]:
+    """Return how tables were judged, as every manifest says it (`JUDGING_FACTS`).
+
+    Args:
+        policy: The policy that was judged by.
+        oracle: Name of the oracle.
+
+    Returns:
+        Digest and version of the policy, and the oracle's name.
+    """
+    return dict(zip(JUDGING_FACTS, (policy.digest, policy.version, oracle), strict=True))
+
+
+def inherited_facts(manifest: Manifest) -> dict[str, Any]:
+    """Return the judging facts of a manifest, for the manifest of the stage that comes after it."""
+    return {name: manifest[name] for name in JUDGING_FACTS}
+
+
 def _digest(value: Any) -> str:
-    return digest(value) if isinstance(value, Table) else str(value)
+    return compute_digest(value) if isinstance(value, Table) else str(value)
 
 
-def check(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Make sure that tables are the ones the manifest was sealed over.
+def check_tables(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Make sure that tables are the ones that the manifest was built from.
+
+    Args:
+        manifest: Of the stage that wrote the tables.
+        tables: Some of its outputs, by name.
 
     Raises:
         LineageError: Naming every table of another run.
     """
-    stage, outputs = manifest["stage"], manifest["outputs"]
-    strangers = [name for name, table in tables.items() if digest_table(table) != outputs.get(name)]
-    if strangers:
+    stage = manifest["stage"]
+    outputs = manifest["outputs"]
+    mismatched = [name for name, table in tables.items() if digest_table(table) != outputs.get(name)]
+    if mismatched:
         raise LineageError(
-            f"{', '.join(strangers)} and `{stage}_manifest` come from different runs of the stage '{stage}': "
-            "their digests differ. Load all of its outputs in one version (`--load-versions` for each of "
-            f"{', '.join(outputs)} and {stage}_manifest), or run `--pipelines {stage}` again."
+            f"{', '.join(mismatched)} and `{stage}_manifest` come from different runs of the stage "
+            f"'{stage}': their digests differ. Load all of its outputs in one version (`--load-versions` for "
+            f"each of {', '.join(outputs)} and {stage}_manifest), or run `--pipelines {stage}` again."
         )
 
 
 def check_policy(manifest: Manifest, digest: str) -> None:
     """Make sure that the policy is still the one that a stage worked under.
+
+    Args:
+        manifest: Of that stage.
+        digest: Of the policy now.
 
     Raises:
         LineageError: It has changed since.
@@ -79,10 +115,11 @@ def check_model(training: Manifest, gold: Manifest) -> None:
     Raises:
         LineageError: The model was trained on another draw, which may hold pairs that are held out here.
     """
-    trained, drawn = training["inputs"].get("training_pairs"), gold["outputs"]["training_pairs"]
-    if trained != drawn:
+    trained_on = training["inputs"].get("training_pairs")
+    drawn = gold["outputs"]["training_pairs"]
+    if trained_on != drawn:
         raise LineageError(
-            f"The realigned model was trained on other pairs (training_pairs {_short(trained)}) than "
+            f"The realigned model was trained on other pairs (training_pairs {_short(trained_on)}) than "
             f"held_out_pairs were held out of (training_pairs {_short(drawn)}): it may have seen them. For "
             "a model of this draw run `--pipelines impact,training,evaluation,promotion`; for this model, "
             "load its own draw (`--load-versions` for held_out_pairs and gold_manifest)."
@@ -93,7 +130,15 @@ def _short(digest: str | None) -> str:
     return f"{digest[:12]}…" if digest else "unknown"
 
 
-def run_key(manifest: Manifest, *settings: BaseModel | int) -> str:
-    """sha256 over what determines a training run: the digests of its inputs and every setting."""
+def compute_run_key(manifest: Manifest, *settings: BaseModel | int) -> str:
+    """Return the sha256 over what determines a training run: the digests of its inputs and every setting.
+
+    Args:
+        manifest: Of the training pairs and their weights.
+        settings: Parameters and seeds, in a fixed order.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     parts = [json.dumps(manifest, sort_keys=True), *(repr(value) for value in settings)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -10,43 +10,52 @@ from pathlib import Path
 _PACKAGES = ("kedro", "mlflow", "torch", "transformers", "trl", "peft")
 
 
-def code_revision(folder: Path) -> str | None:
-    """The git commit of a folder, with `+dirty` where tracked files differ from it; None outside of git."""
-    commit = _git(folder, "rev-parse", "HEAD")
+def get_code_revision(folder: Path) -> str | None:
+    """Return the git commit of a folder, or None outside of git.
+
+    Args:
+        folder: Anywhere in a working tree.
+
+    Returns:
+        The commit, with `+dirty` at its end where tracked files differ from it.
+    """
+    commit = _run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return f"{commit}+dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
+    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+dirty" if changes else commit
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
-def command() -> str:
-    """The command of this process, as one would type it."""
+def format_command() -> str:
+    """Return the command of this process, as one would type it."""
     program = Path(sys.argv[0])
-    name = program.parent.name if program.name == "__main__.py" else program.name  # `python -m kedro`
+    # `python -m kedro` runs `…/kedro/__main__.py`: the folder has the name that was typed.
+    name = program.parent.name if program.name == "__main__.py" else program.name
     return shlex.join([name, *sys.argv[1:]])
 
 
-def environment() -> dict[str, str]:
-    """Python, platform, and the versions of the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+def describe_environment() -> dict[str, str]:
+    """Return Python, platform, and the versions of the packages that numbers depend on."""
+    environment = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            environment[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return environment
 
 
-def requirements() -> str:
-    """Every installed distribution as a line `name==version`, sorted, as in `pip freeze`."""
+def list_requirements() -> str:
+    """Return every installed distribution as a line `name==version`, sorted, as in `pip freeze`."""
     pins = {f"{distribution.name}=={distribution.version}" for distribution in distributions()}
     return "\n".join(sorted(pins, key=str.lower)) + "\n"

@@ -2,16 +2,14 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlparse
 
-import yaml
-
 from realignment.promotion.gate import Champion
 from realignment.records import RealignmentError
+from realignment.tracking.mlmodel import write_mlmodel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,23 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
-
-_TOKENIZER_FILES = "*token*", "chat_template*", "vocab*", "merges*", "*.model"
-_MLMODEL = {
-    "flavors": {
-        "python_function": {"loader_module": "mlflow.transformers", "model_binary": "."},
-        "transformers": {
-            "task": "text-generation",
-            "instance_type": "TextGenerationPipeline",
-            "pipeline_model_type": "AutoModelForCausalLM",
-            "model_binary": ".",
-            "source_model_name": "realigned",
-            "components": ["tokenizer"],
-            "tokenizer_type": "AutoTokenizer",
-        },
-    }
-}
+CANDIDATE = "candidate"
+CHAMPION = "champion"
+PREVIOUS = "previous"
 
 
 class RegistryError(RealignmentError):
@@ -43,7 +27,7 @@ class RegistryError(RealignmentError):
 
 
 class RegisteredModel(TypedDict):
-    """A registered version. Where MLflow is switched off, nothing was: `version` and `uri` are None."""
+    """A registered version; where MLflow is switched off, `version` and `uri` are None."""
 
     name: str
     version: str | None
@@ -68,12 +52,18 @@ def register_checkpoint(
     It gains the file `MLmodel`, so that `mlflow.pyfunc.load_model` and `mlflow.transformers.load_model` work.
 
     Args:
-        path: Folder as `CheckpointDataset` keeps it, ``<name>/<kedro version>/<name>``.
+        path: Folder as `CheckpointDataset` stores it, ``<name>/<kedro version>/<name>``.
         name: Name of the registered model.
         tags: Added to the version, next to `gate` (passed, failed) and `kedro_version`.
         passed: Whether the gate lets it become champion; the former champion then becomes `previous`.
         run_id: MLflow run it comes from; default: the run of this process (MLFLOW_RUN_ID).
         tracking_uri: Default: that of this process (MLFLOW_TRACKING_URI); without any, nothing is registered.
+
+    Returns:
+        Name, version, URI, aliases, source and tags, as they are in the registry.
+
+    Raises:
+        RegistryError: MLflow did not register it; the checkpoint itself is safe.
     """
     run_id = run_id or os.environ.get("MLFLOW_RUN_ID")
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
@@ -92,7 +82,13 @@ def register_checkpoint(
 
 
 def load_registered(uri: str) -> Path:
-    """The local checkpoint folder of ``models:/name@alias`` or ``models:/name/3``.
+    """Return the local checkpoint folder of a registered model.
+
+    Args:
+        uri: ``models:/name@alias`` or ``models:/name/3``.
+
+    Returns:
+        The folder that was registered, or a download of it where it is an artifact of a tracking server.
 
     Raises:
         RegistryError: No such model, or its folder is gone from this machine.
@@ -101,7 +97,7 @@ def load_registered(uri: str) -> Path:
 
     client = mlflow.MlflowClient()
     try:
-        version = _find(client, uri)
+        version = _get_version(client, uri)
     except mlflow.MlflowException as error:
         raise RegistryError(
             f"No model {uri} in MLflow at {mlflow.get_tracking_uri()} ({error}). Set MLFLOW_TRACKING_URI to "
@@ -120,17 +116,23 @@ def load_registered(uri: str) -> Path:
 
 
 def read_champion(name: str, *, policy_digest: str, tracking_uri: str | None = None) -> Champion | None:
-    """The champion that a candidate has to match: its version and its tag `agreement`.
+    """Return the champion that a candidate has to match: its version and its tag `agreement`.
 
-    None where there is none, or where it was measured under another policy: its agreement says nothing here.
+    Args:
+        name: Name of the registered model.
+        policy_digest: Of the policy that the candidate is measured under.
+        tracking_uri: Default: that of this process (MLFLOW_TRACKING_URI).
+
+    Returns:
+        None where there is no champion, or where it was measured under another policy: its agreement says
+        nothing here.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    champion = _by_alias(_client(uri), name, CHAMPION) if uri is not None else None
-    if (
-        champion is None
-        or champion.tags.get("policy_digest") != policy_digest
-        or "agreement" not in champion.tags
-    ):
+    champion = _get_version_by_alias(_client(uri), name, CHAMPION) if uri is not None else None
+    if champion is None:
+        return None
+    same_policy = champion.tags.get("policy_digest") == policy_digest
+    if not same_policy or "agreement" not in champion.tags:
         return None
     return {"version": str(champion.version), "agreement": float(champion.tags["agreement"])}
 
@@ -139,19 +141,6 @@ def _client(uri: str) -> "MlflowClient":
     import mlflow
 
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _describe_for_mlflow(path: Path) -> None:
-    """Lay MLflow's index file into a `save_pretrained` folder, and a tokenizer where it expects one.
-
-    With these, `mlflow.transformers.load_model` and `mlflow.pyfunc.load_model` load the folder as it is.
-    """
-    tokenizer = path / "components" / "tokenizer"
-    tokenizer.mkdir(parents=True, exist_ok=True)
-    for pattern in _TOKENIZER_FILES:
-        for file in filter(Path.is_file, path.glob(pattern)):
-            shutil.copy(file, tokenizer)
-    (path / "MLmodel").write_text(yaml.safe_dump(_MLMODEL), encoding="utf-8")
 
 
 def _register(
@@ -163,18 +152,20 @@ def _register(
     run_id: str | None,
     remote: bool,
 ) -> RegisteredModel:
-    _describe_for_mlflow(path)
-    source, model_id = path.resolve().as_uri(), None
+    write_mlmodel(path)
+    source = path.resolve().as_uri()
+    model_id = None
     if remote:
         source = _upload(client, path, run_id)
     elif run_id is not None:
         model_id = _log_model(client, name, tags, run_id)
     _ensure_model(client, name)
-    version = client.create_model_version(name, source=source, run_id=run_id, tags=tags, model_id=model_id)
-    aliases = _set_aliases(client, name, str(version.version), passed)
-    uri, number = f"models:/{name}/{version.version}", str(version.version)
+    created = client.create_model_version(name, source=source, run_id=run_id, tags=tags, model_id=model_id)
+    version = str(created.version)
+    aliases = _set_aliases(client, name, version, passed)
+    uri = f"models:/{name}/{version}"
     log.info("Registered %s as %s (%s)", path, uri, ", ".join(aliases))
-    return {"name": name, "version": number, "uri": uri, "aliases": aliases, "source": source, "tags": tags}
+    return {"name": name, "version": version, "uri": uri, "aliases": aliases, "source": source, "tags": tags}
 
 
 def _log_model(client: "MlflowClient", name: str, tags: dict[str, str], run_id: str) -> str:
@@ -214,13 +205,14 @@ def _set_aliases(client: "MlflowClient", name: str, version: str, passed: bool) 
     client.set_registered_model_alias(name, CANDIDATE, version)
     if not passed:
         return [CANDIDATE]
-    if (former := _by_alias(client, name, CHAMPION)) is not None:
+    former = _get_version_by_alias(client, name, CHAMPION)
+    if former is not None:
         client.set_registered_model_alias(name, PREVIOUS, str(former.version))
     client.set_registered_model_alias(name, CHAMPION, version)
     return [CANDIDATE, CHAMPION]
 
 
-def _by_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+def _get_version_by_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     import mlflow
 
     try:
@@ -231,8 +223,8 @@ def _by_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | 
         raise
 
 
-def _find(client: "MlflowClient", uri: str) -> "ModelVersion":
-    name = uri.removeprefix("models:/")
+def _get_version(client: "MlflowClient", uri: str) -> "ModelVersion":
+    name = uri.removeprefix("models:/")  # NAME@ALIAS or NAME/VERSION
     if "@" in name:
         return client.get_model_version_by_alias(*name.split("@", 1))
     model, _, version = name.rpartition("/")

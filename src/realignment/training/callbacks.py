@@ -1,4 +1,4 @@
-"""What watches a training: the progress bar, and the guard that stops it before the model drifts too far."""
+"""Callbacks of a training: the progress bar, and the guard against drift from the reference."""
 
 import logging
 from typing import Any
@@ -12,20 +12,20 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with rate, remaining time and the loss; the log entries themselves go to the history."""
+    """Shows rate, remaining time and the loss; the log entries themselves go to the history."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar where an interrupted run left off."""
         self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="Training", unit="step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One step further."""
+        """Advance the bar."""
         self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """Show what matters at a glance."""
-        shown = {name: f"{logs[name]:.3g}" for name in ("loss", "margin", "retain_kl") if name in logs}
-        self._bar.set_postfix(shown, refresh=False)
+        """Show loss, margin and KL behind the bar."""
+        figures = {name: f"{logs[name]:.3g}" for name in ("loss", "margin", "retain_kl") if name in logs}
+        self._bar.set_postfix(figures, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""
@@ -33,9 +33,13 @@ class ProgressBar(TrainerCallback):
 
 
 class DriftGuard(TrainerCallback):
-    """Stops before the model drifts too far from the reference, and puts the last healthy parameters back.
+    """Stops a run whose KL on retained pairs exceeds a limit, and restores the last healthy parameters.
 
-    A log tells of the parameters before its step, so a copy counts as healthy one log after it was made.
+    A log describes the parameters before its step, so a copy counts as healthy one log after it was made.
+
+    Attributes:
+        max_kl: The limit, in nats per token.
+        stopped_at: The step in which the run was stopped; None: it was not.
     """
 
     def __init__(self, max_kl: float) -> None:
@@ -45,18 +49,19 @@ class DriftGuard(TrainerCallback):
         self._latest: dict[str, Tensor] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Where the first log is already too far, the parameters it began with are put back."""
+        """Copy the parameters, which are restored if the first log is beyond the limit already."""
         self._healthy = self._latest = _copy(_trained(model))
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], model: Any = None, **_: Any
     ) -> None:
-        """Compare the KL on the retained pairs since the last log with the budget."""
+        """Compare the KL on the retained pairs since the last log with the limit."""
         if self.stopped_at is not None or "retain_kl" not in logs:
             return
         trained = _trained(model)
         if logs["retain_kl"] <= self.max_kl:
-            self._healthy, self._latest = self._latest, _copy(trained)
+            self._healthy = self._latest
+            self._latest = _copy(trained)
             return
         self.stopped_at = state.global_step
         control.should_training_stop = True
@@ -65,7 +70,7 @@ class DriftGuard(TrainerCallback):
                 trained[name].copy_(value)
         logger.warning(
             "Training stopped at step %d: KL %.3g nats/token on retained pairs is above the limit %.3g. The "
-            "last parameters measured below it are kept. Lower `training.learning_rate`, or raise "
+            "last parameters measured below it are restored. Lower `training.learning_rate`, or raise "
             "`loss.kl_weight` or `training.max_kl`.",
             state.global_step,
             logs["retain_kl"],

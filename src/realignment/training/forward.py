@@ -1,8 +1,7 @@
-"""One forward pass of the policy over a part of a batch, set against the reference."""
+"""One forward pass of the policy over a part of a batch, compared with the reference."""
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from realignment.likelihood.backbone import output_head
@@ -14,8 +13,8 @@ from realignment.training.collation import Part
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What the model makes of a part of a batch.
+class ForwardPass:
+    """What the policy computes for a part of a batch.
 
     Attributes:
         rows: The part's pairs.
@@ -32,21 +31,32 @@ class Outlook:
     reference: Tensor
 
 
-def look(model: nn.Module, part: Part, known: Reference | None) -> Outlook:
-    """One forward pass of the policy, set against the reference; None: of conflicts, the part has it."""
+def forward_policy(model: nn.Module, part: Part, reference: Reference | None) -> ForwardPass:
+    """Run the policy once over a part of a batch.
+
+    Args:
+        model: The policy.
+        part: From `Collator`.
+        reference: The reference at the response tokens of retained pairs; None: the pairs are conflicts,
+            whose log π_ref is in the part.
+
+    Returns:
+        Log-probabilities with their graph, and the reference's without.
+    """
     rows = Rows(**part["rows"])
-    hidden, head = response_hidden_states(model, rows), output_head(model)
-    tokens = token_likelihoods(hidden, head, rows.target, known)
-    if known is None:
-        reference = part["reference"].to(tokens.logprob.dtype)
-        return Outlook(rows, hidden, tokens.logprob, torch.zeros_like(tokens.logprob), reference)
-    reference = sum_per_response(tokens.reference, rows)
-    return Outlook(rows, hidden, tokens.logprob, tokens.kl, reference)
+    hidden = response_hidden_states(model, rows)
+    tokens = token_likelihoods(hidden, output_head(model), rows.target, reference)
+    if reference is None:
+        reference_logprobs = part["reference"].to(tokens.logprob.dtype)  # (R,)
+    else:
+        reference_logprobs = sum_per_response(tokens.reference, rows)
+    return ForwardPass(rows, hidden, tokens.logprob, tokens.kl, reference_logprobs)
 
 
-def retained_kl(outlook: Outlook, part: Part) -> Tensor:
-    """Token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,)."""
-    rows = outlook.rows
+def retained_kl(forward_pass: ForwardPass, part: Part) -> Tensor:
+    """Compute the token-mean KL of each RETAIN pair's chosen response, in order, shape (N_RETAIN,)."""
+    rows = forward_pass.rows
     if not part["is_retained"]:
-        return outlook.kl.new_zeros(0)
-    return sum_per_response(outlook.kl, rows)[rows.first] / rows.length[rows.first]
+        return forward_pass.kl.new_zeros(0)
+    # A retained pair's chosen response is its first.
+    return sum_per_response(forward_pass.kl, rows)[rows.first] / rows.length[rows.first]

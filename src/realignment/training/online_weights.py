@@ -1,4 +1,4 @@
-"""Impact weights taken anew inside the training step, at the present θ: one forward, one backward."""
+"""Online weights: impact weights at the present θ, computed inside the training step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,59 +10,79 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from realignment.impact.ghost import Gradient, KeptPasses
-from realignment.impact.scores import gold_gradient, head_direction, head_scores
+from realignment.impact.ghost import Gradient, RecordedPasses
+from realignment.impact.scores import gold_gradient, head_direction, head_scores, normalize_by_length
+from realignment.likelihood.backbone import scoring_mode
 from realignment.likelihood.head import Head
-from realignment.likelihood.packing import Rows
-from realignment.objective.hybrid import Objective, Treatment, dispositions_of, pair_losses
+from realignment.likelihood.log_probs import response_log_probabilities
+from realignment.likelihood.packing import Layout, Rows
+from realignment.objective.hybrid import (
+    Example,
+    Objective,
+    Treatment,
+    disposition_indices,
+    pair_losses,
+)
 from realignment.parameters import ImpactParameters, TrainingParameters
 from realignment.records import RealignmentError
 
-FILE = "fresh_weights.pt"
-MEMORY = 0.98
-"""Share of the running mean of scores that a batch leaves: it remembers some fifty batches, or parts of them
-where a token budget divides them."""
+STATE_FILE = "fresh_weights.pt"
+
+DECAY = 0.98
+"""What a batch leaves of the running mean of scores: it remembers some fifty batches, or parts of them where
+a token budget divides them."""
 
 
-class FreshWeightsError(RealignmentError):
-    """Options of the impact weights that weights taken in the step do not have."""
+class OnlineWeightsError(RealignmentError):
+    """Options of the impact weights that online weights do not have."""
 
 
 def check_options(impact: ImpactParameters, training: TrainingParameters) -> None:
-    """Whether fresh weights, where they are asked for, are what the stage `impact` is asked for.
+    """Refuse options of the stage `impact` that online weights, where they are on, would ignore.
 
-    They are the identity's and mean one. A curvature would take another pass over `curvature_pairs` conflicts
-    at every renewal, which is more than the steps between two of them.
+    They have the curvature `identity` and mean one. Another curvature would take another pass over
+    `curvature_pairs` conflicts for every new gold gradient, which is more than the steps between two of them.
+
+    Args:
+        impact: Options of the static weights.
+        training: `fresh_weights_every` says whether weights are online.
 
     Raises:
-        FreshWeightsError: Another curvature or normalisation.
+        OnlineWeightsError: Another curvature or normalisation.
     """
-    found = {"curvature": (impact.curvature, "identity"), "normalize": (impact.normalize, "mean_one")}
-    other = {name: values for name, values in found.items() if values[0] != values[1]}
-    if training.fresh_weights_every is not None and other:
-        asked = ", ".join(f"`impact.{name}: {value}`" for name, (value, _) in other.items())
-        known = ", ".join(f"`impact.{name}: {value}`" for name, (_, value) in other.items())
-        raise FreshWeightsError(
-            f"`training.fresh_weights_every: {training.fresh_weights_every}` takes weights in every step and "
-            f"would leave {asked} out; expected {known}. Set that, or `training.fresh_weights_every: null`."
+    if training.fresh_weights_every is None:
+        return
+    options = {"curvature": (impact.curvature, "identity"), "normalize": (impact.normalize, "mean_one")}
+    ignored = {name: values for name, values in options.items() if values[0] != values[1]}
+    if ignored:
+        configured = ", ".join(f"`impact.{name}: {value}`" for name, (value, _) in ignored.items())
+        expected = ", ".join(f"`impact.{name}: {value}`" for name, (_, value) in ignored.items())
+        raise OnlineWeightsError(
+            f"`training.fresh_weights_every: {training.fresh_weights_every}` computes weights in every step "
+            f"and would leave {configured} out; expected {expected}. Set that, or "
+            "`training.fresh_weights_every: null`."
         )
 
 
 @dataclass
-class FreshWeights:
+class OnlineWeights:
     """w̃ of a batch's conflicts at the present θ.
 
     s_i = ⟨g_J, ∇_θ ℓ_i⟩ of the batch (TRACE, arXiv:2511.02623, Algorithm 1) at θ instead of θ_ref; g_J is
-    renewed every `every` steps. Clamped at zero and divided by the running mean of its disposition
+    computed anew every `every` steps. Clamped at zero and divided by the running mean of its disposition
     (bias-corrected), so that weights have mean one over some fifty batches, as ``mean_one`` weights have over
     the data.
 
     Attributes:
-        gold: The gold pairs, laid out.
+        gold: The gold pairs, packed.
         references: log π_ref of each gold batch's responses, shape (R,) each.
         beta: β of the gold loss, which is DPO whatever is trained.
         every: Steps between two gold gradients.
-        length_normalize: Divide a score by its pair's response tokens.
+        length_normalize: Whether a score is divided by its pair's response tokens.
+        direction: g_J by parameter name; empty before the first step.
+        renewed_at: The step in which it was computed.
+        sums: Decayed sums of clamped scores of INVERT and PUNISH pairs, shape (2,).
+        counts: Decayed counts of the same pairs, shape (2,).
     """
 
     gold: Sequence[Rows]
@@ -75,88 +95,137 @@ class FreshWeights:
     sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     counts: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
 
-    def renew(self, model: nn.Module, step: int) -> None:
-        """Take the gold gradient at the present θ, where it is due at this step."""
+    @classmethod
+    def at_reference(
+        cls,
+        model: Any,
+        gold: Sequence[Example],
+        *,
+        layout: Layout,
+        token_budget: int,
+        beta: float,
+        every: int,
+        length_normalize: bool,
+    ) -> "OnlineWeights":
+        """Pack the gold pairs, and compute their log π_ref while the model still is the reference.
+
+        Args:
+            model: At θ_ref.
+            gold: The gold batch.
+            layout: How the model's pairs are packed.
+            token_budget: Tokens of a forward pass.
+            beta: See the attributes.
+            every: See the attributes.
+            length_normalize: See the attributes.
+
+        Returns:
+            Weights without a gold gradient yet.
+        """
+        tokens = [example.tokens for example in gold]
+        packed = layout.pack_batches(tokens, budget=token_budget, device=model.device)
+        batches = [rows for _, rows in packed]
+        with torch.no_grad(), scoring_mode(model):
+            references = [response_log_probabilities(model, rows) for rows in batches]
+        return cls(batches, references, beta, every, length_normalize)
+
+    def renew_gold_gradient(self, model: nn.Module, step: int) -> None:
+        """Compute the gold gradient at the present θ, if it is due at this step."""
         if self.direction and step < self.renewed_at + self.every:
             return
-        known = {id(rows): reference for rows, reference in zip(self.gold, self.references, strict=True)}
-        objective = Objective(beta=self.beta)
+        # `gold_gradient` passes back the very rows that it was given, so they can be keyed by identity.
+        references = {id(rows): values for rows, values in zip(self.gold, self.references, strict=True)}
+        dpo = Objective(beta=self.beta)
 
         def losses(logprobs: Tensor, rows: Rows) -> Tensor:
-            kinds = torch.full_like(rows.first, int(Treatment.PREFER))
-            return pair_losses(logprobs, known[id(rows)].to(logprobs), rows, kinds, objective)
+            treatments = torch.full_like(rows.first, int(Treatment.PREFER))
+            return pair_losses(logprobs, references[id(rows)].to(logprobs), rows, treatments, dpo)
 
-        self.direction, self.renewed_at = gold_gradient(model, list(self.gold), losses), step
+        self.direction = gold_gradient(model, list(self.gold), losses)
+        self.renewed_at = step
 
     def scores(
-        self, model: nn.Module, passes: KeptPasses, rows: Rows, hidden: Tensor, head: Head, slopes: Tensor
+        self,
+        model: nn.Module,
+        passes: RecordedPasses,
+        rows: Rows,
+        hidden: Tensor,
+        head: Head,
+        slopes: Tensor,
     ) -> Tensor:
-        """s_i of every pair, shape (P,), from the kept layer passes of a backward of Σ_i ℓ_i.
+        """Compute s_i of every pair from the recorded layer passes of a backward of Σ_i ℓ_i.
 
         Args:
             model: The policy.
-            passes: What the backward kept.
+            passes: What the backward recorded.
             rows: The pairs.
             hidden: States that predict the tokens, shape (N, d).
             head: The output head.
             slopes: ∂ℓ / ∂ log π of each token, shape (N,).
+
+        Returns:
+            Shape (P,).
         """
         scores = passes.scores(self.direction, rows.owner, len(rows.first))
-        along = head_direction(model, head, self.direction)
-        if along is not None:
-            scores = scores + head_scores(hidden, head, rows, slopes, along)
-        if self.length_normalize:
-            tokens = torch.zeros_like(scores).index_add(0, rows.pair, rows.length.to(scores.dtype))
-            scores = scores / tokens
-        return scores
+        weight_change = head_direction(model, head, self.direction)
+        if weight_change is not None:
+            scores = scores + head_scores(hidden, head, rows, slopes, weight_change)
+        return normalize_by_length(scores, rows) if self.length_normalize else scores
 
-    def weigh(self, scores: Tensor, treatments: Tensor) -> Tensor:
-        """w̃ of every pair, shape (P,); RETAIN pairs have none and get one.
+    def normalize(self, scores: Tensor, treatments: Tensor) -> Tensor:
+        """Turn scores into weights of mean one, and add them to the running means.
 
         Args:
             scores: s, shape (P,).
             treatments: `Treatment` of each pair, shape (P,).
+
+        Returns:
+            w̃, shape (P,); one for RETAIN pairs, which have no impact weight.
         """
         weights = torch.ones_like(scores)
-        for kind in range(2):
-            mine = dispositions_of(treatments) == kind
-            clamped = scores[mine].clamp(min=0)
+        dispositions = disposition_indices(treatments)
+        # Index 0 is INVERT, 1 PUNISH: scores of the two are of different scales.
+        for index in range(2):
+            mask = dispositions == index
+            clamped = scores[mask].clamp(min=0)
             if not len(clamped):
                 continue
-            self.sums[kind] = MEMORY * self.sums[kind] + float(clamped.double().sum())
-            self.counts[kind] = MEMORY * self.counts[kind] + len(clamped)
-            mean = float(self.sums[kind] / self.counts[kind])
-            weights[mine] = clamped / mean if mean > 0 else clamped
+            self.sums[index] = DECAY * self.sums[index] + float(clamped.double().sum())
+            self.counts[index] = DECAY * self.counts[index] + len(clamped)
+            # Both decay alike, so early on the mean is that of the few batches so far.
+            mean = float(self.sums[index] / self.counts[index])
+            weights[mask] = clamped / mean if mean > 0 else clamped
         return weights
 
     def save(self, folder: Path) -> None:
-        """Keep what a resumed run needs beside a checkpoint."""
+        """Save what a resumed run needs beside a checkpoint."""
         state = {"direction": self.direction, "sums": self.sums, "counts": self.counts}
-        torch.save(state | {"renewed_at": self.renewed_at}, folder / FILE)
+        torch.save(state | {"renewed_at": self.renewed_at}, folder / STATE_FILE)
 
     def load(self, folder: Path, device: Any) -> None:
-        """Go on from a checkpoint."""
-        state = torch.load(folder / FILE, map_location=device, weights_only=True)
-        self.direction, self.renewed_at = state["direction"], state["renewed_at"]
-        self.sums, self.counts = state["sums"].cpu(), state["counts"].cpu()
+        """Load the state beside a checkpoint."""
+        state = torch.load(folder / STATE_FILE, map_location=device, weights_only=True)
+        self.direction = state["direction"]
+        self.renewed_at = state["renewed_at"]
+        self.sums = state["sums"].cpu()
+        self.counts = state["counts"].cpu()
 
 
-class FreshWeightsKeeper(TrainerCallback):
-    """Keeps the weights' state beside every checkpoint: a resumed run goes on as if never interrupted."""
+class OnlineWeightsCallback(TrainerCallback):
+    """Saves the weights' state beside every checkpoint: a resumed run goes on as if never interrupted."""
 
-    def __init__(self, fresh: FreshWeights) -> None:
-        self._fresh = fresh
+    def __init__(self, online_weights: OnlineWeights) -> None:
+        self._online_weights = online_weights
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A checkpoint was written."""
-        self._fresh.save(_checkpoint(args, state))
+        """Save the state beside the checkpoint that was just written."""
+        self._online_weights.save(_checkpoint_folder(args, state))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Where an interrupted run goes on, so do its weights."""
-        folder = _checkpoint(args, state)
-        if state.global_step and (folder / FILE).is_file():
-            self._fresh.load(folder, next(model.parameters()).device)
+        """Load the state of the checkpoint from which an interrupted run goes on."""
+        folder = _checkpoint_folder(args, state)
+        if state.global_step and (folder / STATE_FILE).is_file():
+            self._online_weights.load(folder, next(model.parameters()).device)
 
 
-def _checkpoint(args: Any, state: Any) -> Path:
+def _checkpoint_folder(args: Any, state: Any) -> Path:
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

@@ -1,4 +1,4 @@
-"""The reference, kept on disk: what the KL of the retained pairs needs, without a second forward or model."""
+"""The reference cached on disk: the KL of the retained pairs without a second forward pass or model."""
 
 import hashlib
 import json
@@ -24,16 +24,18 @@ from realignment.records import RealignmentError
 Kind = Literal["states", "top256"]
 
 TOP = 256
-"""Tokens that the approximate cache keeps; their tail is one bucket, never dropped."""
+"""Tokens of the vocabulary that the approximate cache has; their tail is one bucket, never dropped."""
+
+MANIFEST = "kept.json"
 
 
-class KeptReferenceError(RealignmentError):
-    """The kept reference cannot be used."""
+class CachedReferenceError(RealignmentError):
+    """The cached reference cannot be used."""
 
 
 @dataclass(frozen=True)
-class KeptReference:
-    """π_ref of every retained pair at its response tokens, memory-mapped.
+class CachedReference:
+    """π_ref of every retained pair at its response tokens, memory-mapped from disk.
 
     ``states``: last hidden states in float32, 4 d bytes a token, exact. (Rounded to bfloat16 they would put
     3e-5 nats a token of noise under the KL, which is more than its gradient close to the reference.)
@@ -42,34 +44,36 @@ class KeptReference:
     Attributes:
         kind: Which of the two.
         arrays: By name, each of shape (all tokens, …).
-        places: pair_id → its tokens' places in the arrays.
+        spans: pair_id → first and one past the last of its tokens in the arrays.
     """
 
     kind: Kind
     arrays: dict[str, np.ndarray]
-    places: dict[str, tuple[int, int]]
+    spans: dict[str, tuple[int, int]]
 
-    def of(self, pair_ids: Sequence[str]) -> dict[str, Tensor]:
-        """What is kept of these pairs, in order, as tensors of shape (N, …)."""
-        spans = [range(*self.places[pair_id]) for pair_id in pair_ids]
-        index = np.concatenate([np.asarray(span, dtype=np.int64) for span in spans])
+    def select(self, pair_ids: Sequence[str]) -> dict[str, Tensor]:
+        """Return the arrays of these pairs' tokens, in order, as tensors of shape (N, …)."""
+        index = np.concatenate([np.arange(*self.spans[pair_id], dtype=np.int64) for pair_id in pair_ids])
         return {name: torch.from_numpy(array[index]) for name, array in self.arrays.items()}
 
 
-def as_reference(kept: dict[str, Tensor], head: Head, dtype: torch.dtype) -> Reference:
-    """The reference that the kept arrays describe.
+def build_reference(cached: dict[str, Tensor], head: Head, dtype: torch.dtype) -> Reference:
+    """Build the reference that cached arrays describe.
 
     Args:
-        kept: From `KeptReference.of`, on the model's device.
-        head: The reference's.
-        dtype: Of the model.
+        cached: From `CachedReference.select`, on the model's device.
+        head: The reference's output head.
+        dtype: Dtype of the model.
+
+    Returns:
+        By its states where they are cached, else by its top.
     """
-    if "hidden" in kept:
-        return ReferenceStates(kept["hidden"].to(dtype), head.detach())
-    return ReferenceTop(kept["index"], kept["logprob"], kept["target"])
+    if "hidden" in cached:
+        return ReferenceStates(cached["hidden"].to(dtype), head.detach())
+    return ReferenceTop(cached["index"], cached["logprob"], cached["target"])
 
 
-def keep_reference(
+def cache_reference(
     model: Any,
     examples: Sequence[Example],
     folder: Path,
@@ -78,79 +82,89 @@ def keep_reference(
     layout: Layout,
     token_budget: int | None,
     key: str,
-) -> KeptReference:
-    """Compute what is to be kept, or open what is there already.
+) -> CachedReference:
+    """Compute the reference of retained pairs and write it to disk, or open what is there already.
 
     Args:
         model: The reference: at θ_ref, adapters fresh.
-        examples: Of which the retained ones are kept.
-        folder: Where; written whole or not at all.
-        kind: What is kept.
-        layout: How the model's pairs are laid out.
+        examples: Examples of which the retained ones are cached.
+        folder: Folder of the cache; written whole or not at all.
+        kind: What is cached.
+        layout: How the model's pairs are packed.
         token_budget: Tokens of a forward pass.
         key: Digest of what determines the model and the examples.
 
+    Returns:
+        The cache, open.
+
     Raises:
-        KeptReferenceError: What is there is damaged or belongs to another run.
+        CachedReferenceError: The folder is damaged or belongs to another run.
     """
     retained = [e for e in examples if not e.treatment.is_conflict]
-    sizes = [sum(map(len, e.tokens.responses)) for e in retained]
-    ends = np.cumsum(sizes, dtype=np.int64).tolist()
-    places = {e.pair_id: (end - size, end) for e, size, end in zip(retained, sizes, ends, strict=True)}
+    spans: dict[str, tuple[int, int]] = {}
+    total = 0
+    for example in retained:
+        start = total
+        total += sum(map(len, example.tokens.responses))
+        spans[example.pair_id] = (start, total)
     if not folder.exists():
+        # Renamed only when complete: what an interrupted run leaves counts for nothing.
         unfinished = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        spans = _compute(model, retained, kind=kind, layout=layout, token_budget=token_budget)
-        names = _write(unfinished, spans, places, total=ends[-1] if ends else 0)
+        arrays = _compute(model, retained, kind=kind, layout=layout, token_budget=token_budget)
+        names = _write(unfinished, arrays, spans, total=total)
         digests = {name: _digest(unfinished / f"{name}.npy") for name in names}
-        (unfinished / "kept.json").write_text(json.dumps({"key": key, "kind": kind, "sha256": digests}))
+        (unfinished / MANIFEST).write_text(json.dumps({"key": key, "kind": kind, "sha256": digests}))
         unfinished.rename(folder)
-    return KeptReference(kind, _open(folder, key, kind), places)
+    return CachedReference(kind, _open(folder, key, kind), spans)
 
 
 def _compute(
     model: Any, examples: Sequence[Example], *, kind: Kind, layout: Layout, token_budget: int | None
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """pair_id and what is kept of its tokens, batch by batch."""
-    tokens, head = [e.tokens for e in examples], output_head(model).detach()
+    """Yield pair_id and the arrays of its tokens, batch by batch."""
+    tokens = [e.tokens for e in examples]
+    head = output_head(model).detach()
     with (
         torch.inference_mode(),
         scoring_mode(model),
         tqdm(total=len(tokens), desc="Reference", unit="pair") as bar,
     ):
-        for members in layout.batches(tokens, budget=token_budget):
-            rows = layout([tokens[i] for i in members]).to(model.device)
-            hidden, owner = response_hidden_states(model, rows), rows.pair[rows.response]
+        for members, rows in layout.pack_batches(tokens, budget=token_budget, device=model.device):
+            hidden = response_hidden_states(model, rows)  # (N, d)
+            owner = rows.pair[rows.response]  # (N,)
             for rank, index in enumerate(members):
-                mine = owner == rank
-                yield examples[index].pair_id, _kept(hidden[mine], head, rows.target[mine], kind)
+                mask = owner == rank
+                yield examples[index].pair_id, _token_arrays(hidden[mask], head, rows.target[mask], kind)
             bar.update(len(members))
 
 
-def _kept(hidden: Tensor, head: Head, target: Tensor, kind: Kind) -> dict[str, np.ndarray]:
+def _token_arrays(hidden: Tensor, head: Head, target: Tensor, kind: Kind) -> dict[str, np.ndarray]:
+    """What is cached of a pair's N tokens, by array."""
     if kind == "states":
         return {"hidden": hidden.float().cpu().numpy()}
-    log_p = head.logits(hidden).log_softmax(-1)
+    log_p = head.logits(hidden).log_softmax(-1)  # (N, V)
     top = log_p.topk(min(TOP, log_p.shape[1]), dim=-1)
-    known = log_p.gather(1, target[:, None])[:, 0]
+    target_log_p = log_p.gather(1, target[:, None])[:, 0]
     return {
         "index": top.indices.to(torch.int32).cpu().numpy(),
         "logprob": top.values.float().cpu().numpy(),
-        "target": known.float().cpu().numpy(),
+        "target": target_log_p.float().cpu().numpy(),
     }
 
 
 def _write(
     folder: Path,
-    spans: Iterator[tuple[str, dict[str, np.ndarray]]],
-    places: dict[str, tuple[int, int]],
+    pairs: Iterator[tuple[str, dict[str, np.ndarray]]],
+    spans: dict[str, tuple[int, int]],
     *,
     total: int,
 ) -> list[str]:
+    """Write each pair's arrays into their span of one file per array; returns the arrays' names."""
     files: dict[str, np.memmap[Any, Any]] = {}
-    for pair_id, arrays in spans:
-        start, end = places[pair_id]
+    for pair_id, arrays in pairs:
+        start, end = spans[pair_id]
         for name, array in arrays.items():
             if name not in files:
                 shape = (total, *array.shape[1:])
@@ -164,17 +178,18 @@ def _write(
 
 
 def _open(folder: Path, key: str, kind: Kind) -> dict[str, np.ndarray]:
+    """Open the arrays of a cache whose files are as they were written."""
     try:
-        facts = json.loads((folder / "kept.json").read_text())
+        facts = json.loads((folder / MANIFEST).read_text())
         damaged = [n for n, digest in facts["sha256"].items() if _digest(folder / f"{n}.npy") != digest]
     except (OSError, ValueError, KeyError) as error:
-        raise KeptReferenceError(
-            f"The kept reference in {folder} cannot be read ({error}). Remove it."
+        raise CachedReferenceError(
+            f"The cached reference in {folder} cannot be read ({error}). Remove the folder."
         ) from error
     if damaged or (facts["key"], facts["kind"]) != (key, kind):
-        found = f"{', '.join(damaged)} does not match its digest" if damaged else "it is of another run"
-        raise KeptReferenceError(
-            f"The kept reference in {folder} cannot be used: {found}. Remove the folder."
+        reason = f"{', '.join(damaged)} does not match its digest" if damaged else "it is of another run"
+        raise CachedReferenceError(
+            f"The cached reference in {folder} cannot be used: {reason}. Remove the folder."
         )
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts["sha256"]}
 

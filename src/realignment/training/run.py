@@ -1,4 +1,4 @@
-"""Training with the hybrid objective: with which arguments, in which order, from which checkpoint."""
+"""Training with the hybrid objective: its arguments, the order of examples, and checkpoints."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from realignment.likelihood.head import Head
 from realignment.likelihood.packing import Layout
-from realignment.objective.hybrid import Example, Objective, epoch_order
-from realignment.parameters import TrainingParameters
+from realignment.objective.hybrid import Example, Objective
+from realignment.objective.order import epoch_order
+from realignment.parameters import LossParameters, TrainingParameters
 from realignment.records import RealignmentError
 from realignment.training.collation import Collator
-from realignment.training.online_weights import FreshWeights
-from realignment.training.reference import KeptReference
+from realignment.training.online_weights import OnlineWeights
+from realignment.training.reference import CachedReference
 from realignment.training.trainer import RealignTrainer
 
 HISTORY_COLUMNS = (
@@ -29,21 +30,45 @@ class TrainingError(RealignmentError):
     """The training cannot be set up as configured."""
 
 
+def build_objective(loss: LossParameters) -> Objective:
+    """Return the settings of the hybrid loss that the parameters name."""
+    return Objective(
+        beta=loss.beta,
+        invert=loss.invert,
+        suppress=loss.punish,
+        punish_weight=loss.punish_weight,
+        kl_weight=loss.kl_weight,
+        retain_weight=loss.retain_weight,
+        anchor_weight=loss.anchor_weight,
+        error_rate=0.0 if loss.error_rate == "audited" else loss.error_rate,
+    )
+
+
 def count_steps(examples: int, epochs: float, batch_size: int, accumulation_steps: int) -> int:
-    """Optimizer steps of a run on one device."""
+    """Return the number of optimizer steps of a run on one device."""
     return math.ceil(max(1, round(epochs * examples)) / (batch_size * accumulation_steps))
 
 
 def training_arguments(
     folder: Path, *, steps: int, device: str, settings: TrainingParameters, seed: int
 ) -> TrainingArguments:
-    """Our settings as arguments of transformers; `settings.trainer` overrides and adds.
+    """Translate our settings into arguments of transformers; `settings.trainer` overrides and adds.
+
+    Args:
+        folder: Folder of the checkpoints.
+        steps: Optimizer steps of the run, of which a share is warm-up.
+        device: Type of the device.
+        settings: Ours.
+        seed: Seed of dropout and order.
+
+    Returns:
+        Arguments for one epoch, in which `train` has all of its epochs.
 
     Raises:
         TrainingError: `training.trainer` has a name or value unknown to transformers, mixes precisions, or
-            asks for reentrant checkpoints.
+            switches on reentrant checkpoints.
     """
-    chosen: dict[str, Any] = {
+    ours: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.accumulation_steps,
@@ -63,7 +88,7 @@ def training_arguments(
         "disable_tqdm": True,
     }
     try:
-        arguments = TrainingArguments(**(chosen | settings.trainer))
+        arguments = TrainingArguments(**(ours | settings.trainer))
     except (TypeError, ValueError) as error:
         raise TrainingError(
             f"transformers' TrainingArguments does not accept `training.trainer`: {error}. Found: "
@@ -71,14 +96,14 @@ def training_arguments(
         ) from error
     if arguments.bf16 or arguments.fp16:
         raise TrainingError(
-            "`training.trainer` asks for mixed precision (bf16 or fp16), which would leave scores and "
-            "references out. Use `training.autocast: true` with `model.dtype: float32`, or "
+            "`training.trainer` switches on mixed precision (bf16 or fp16), which scores and references "
+            "would not have. Use `training.autocast: true` with `model.dtype: float32`, or "
             "`model.dtype: bfloat16`, with which adapters stay in float32."
         )
     if (arguments.activation_checkpointing_kwargs or {}).get("use_reentrant"):
         raise TrainingError(
-            "`training.trainer` asks for activation checkpointing with `use_reentrant: true`, through which "
-            "the scores get no gradient of an adapter, so that all weights would be zero. Leave "
+            "`training.trainer` switches on activation checkpointing with `use_reentrant: true`, through "
+            "which the scores get no gradient of an adapter, so that all weights would be zero. Leave "
             "`use_reentrant` out: the same layers are computed again without it."
         )
     # Where it sees several GPUs, Trainer would wrap the model in `nn.DataParallel` and enlarge the batch.
@@ -87,13 +112,13 @@ def training_arguments(
 
 
 def checkpoint_activations(model: Any, settings: TrainingParameters) -> None:
-    """Where `settings.trainer` asks for it: keep no layer's activations, in scores, references and training.
+    """Switch activation checkpointing on, if `settings.trainer` does, for scores, references and training.
 
-    Trainer would switch it on in its own `train` alone, when the impact scores have long been taken.
+    Trainer would switch it on in its own `train` alone, after the impact scores.
 
     Args:
-        model: From `model.adapters.trainable_model`.
-        settings: Of which `trainer` counts, by transformers' names.
+        model: From `model.adapters.make_trainable`.
+        settings: Its `trainer` counts, by transformers' names.
 
     Raises:
         TrainingError: See `training_arguments`.
@@ -101,13 +126,15 @@ def checkpoint_activations(model: Any, settings: TrainingParameters) -> None:
     arguments = training_arguments(Path(), steps=1, device=model.device.type, settings=settings, seed=0)
     if arguments.activation_checkpointing:
         options = {"use_reentrant": False} | (arguments.activation_checkpointing_kwargs or {})
-        every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+        every = options.pop("every_n_layers", 1)
+        offload = options.pop("offload", False)
         model.activation_checkpointing_enable(options, every_n_layers=every, offload=offload)
         # Its hook on the embedding is for reentrant checkpoints, and forward-mode derivatives fail at it.
         model.disable_input_require_grads()
 
 
 def _check_references(examples: Sequence[Example]) -> None:
+    """Refuse conflicts whose log-ratios could not be computed."""
     unknown = [e.pair_id for e in examples if e.treatment.is_conflict and not e.reference]
     if unknown:
         raise TrainingError(
@@ -124,47 +151,52 @@ def train(
     arguments: TrainingArguments,
     layout: Layout,
     reference_model: nn.Module | None = None,
-    kept_reference: tuple[KeptReference, Head] | None = None,
-    fresh: FreshWeights | None = None,
+    cached_reference: tuple[CachedReference, Head] | None = None,
+    online_weights: OnlineWeights | None = None,
     token_budget: int | None = None,
     epochs: float = 1.0,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
-    """Train in place, from the output folder's last checkpoint if it holds one; one dict per logged step.
+    """Train in place, from the output folder's last checkpoint if it holds one.
 
     Args:
-        model: From `model.adapters.trainable_model`, and with it `checkpoint_activations`.
+        model: From `model.adapters.make_trainable`, and with it `checkpoint_activations`.
         examples: Every one with its weight, and its reference log-probabilities unless its treatment is KEEP.
         objective: The loss.
-        arguments: transformers' own; `remove_unused_columns` must be off, and epochs 1 (`epochs` counts).
-        layout: How the model's pairs are laid out.
+        arguments: From `training_arguments`.
+        layout: How the model's pairs are packed.
         reference_model: Frozen copy for full fine-tuning; None: the adapters are switched off instead.
-        kept_reference: What is kept of the reference on disk, and its output head, instead of either.
-        fresh: Takes the weights anew in every step; None: the examples' own.
+        cached_reference: The reference on disk and its output head, instead of either.
+        online_weights: Weights of conflicts in every step; None: the examples' own.
         token_budget: Tokens of a forward pass; a larger batch is taken in parts.
         epochs: Passes over the examples.
         callbacks: Progress, health checks.
+
+    Returns:
+        One dict per logged step, with the columns of `HISTORY_COLUMNS`.
 
     Raises:
         TrainingError: An example to be trained away from has no reference log-probabilities.
     """
     _check_references(examples)
-    # The model has it on already, or not at all.
+    # The model has it on already (`checkpoint_activations`), or not at all.
     arguments.activation_checkpointing = arguments.gradient_checkpointing = False
     order = epoch_order([int(e.treatment) for e in examples], epochs=epochs, seed=arguments.seed)
+    cache, reference_head = cached_reference or (None, None)
+    collator = Collator(layout, token_budget, cache, fixed_weights=online_weights is None)
     trainer = RealignTrainer(
         model=model,
         args=arguments,
         train_dataset=[examples[i] for i in order],
-        data_collator=Collator(
-            layout, token_budget, kept_reference[0] if kept_reference else None, fixed_weights=fresh is None
-        ),
+        data_collator=collator,
         objective=objective,
         reference_model=reference_model,
-        reference_head=kept_reference[1] if kept_reference else None,
-        fresh=fresh,
+        reference_head=reference_head,
+        online_weights=online_weights,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
-    return [e | {"epoch": e["epoch"] * epochs} for e in trainer.state.log_history if "loss" in e]
+    # Trainer counts one epoch over a data set that holds all of ours.
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [entry | {"epoch": entry["epoch"] * epochs} for entry in entries]

@@ -1,8 +1,6 @@
 """A model with its tokenizer and the settings of a run: what the stages `impact` and `training` work with."""
 
 import copy
-import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,53 +9,46 @@ from typing import Any
 import pandas as pd
 import torch
 
-from realignment.impact.scores import gradient_norm
-from realignment.impact.scoring import compute_gold_gradient, precondition, score_conflicts
-from realignment.impact.weights import check_scores, to_table, weigh
-from realignment.likelihood.backbone import autocast, output_head, scoring_mode
+from realignment.impact.scoring import compute_weights
+from realignment.impact.weights import join_weights
+from realignment.likelihood.backbone import autocast, output_head
 from realignment.likelihood.head import Head
 from realignment.likelihood.layout_probe import choose_layout
-from realignment.likelihood.log_probs import response_log_probabilities
 from realignment.likelihood.packing import Layout
-from realignment.model.adapters import save_trained, trainable_model
-from realignment.model.loading import load_configured
+from realignment.model.adapters import make_trainable, save_trained_model
+from realignment.model.loading import load_configured_model
 from realignment.objective import examples
 from realignment.objective.hybrid import Example, Objective
 from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
 from realignment.parameters.base import ModelParameters
-from realignment.records import DataError
 from realignment.training.callbacks import DriftGuard, ProgressBar
-from realignment.training.online_weights import FreshWeights, check_options
-from realignment.training.reference import KeptReference, keep_reference
+from realignment.training.online_weights import OnlineWeights, check_options
+from realignment.training.reference import CachedReference, cache_reference
 from realignment.training.run import (
     HISTORY_COLUMNS,
     TrainingError,
+    build_objective,
     checkpoint_activations,
     count_steps,
     train,
     training_arguments,
 )
 
-logger = logging.getLogger(__name__)
-
-
-def to_objective(loss: LossParameters) -> Objective:
-    """The knobs of the hybrid loss."""
-    return Objective(
-        beta=loss.beta,
-        invert=loss.invert,
-        suppress=loss.punish,
-        punish_weight=loss.punish_weight,
-        kl_weight=loss.kl_weight,
-        retain_weight=loss.retain_weight,
-        anchor_weight=loss.anchor_weight,
-        error_rate=0.0 if loss.error_rate == "audited" else loss.error_rate,
-    )
-
 
 @dataclass(frozen=True)
-class Workbench:
-    """The trainable model at θ_ref, and how it is to be trained; `path` is where it was loaded from."""
+class TrainingSetup:
+    """The trainable model at θ_ref, and how it is to be trained.
+
+    Attributes:
+        path: Where the model was loaded from.
+        model: With fresh adapters, or all of its parameters trainable.
+        tokenizer: The model's own.
+        layout: How its pairs are packed.
+        objective: The hybrid loss.
+        loss: Parameters of the loss.
+        training: Parameters of the training.
+        seed: Seed of the run.
+    """
 
     path: str
     model: Any
@@ -68,8 +59,8 @@ class Workbench:
     training: TrainingParameters
     seed: int
 
-    def build(self, pairs: pd.DataFrame) -> list[Example]:
-        """Examples of the pairs; see `objective.examples.build_examples`."""
+    def build_examples(self, pairs: pd.DataFrame) -> list[Example]:
+        """Build an example of each pair; see `objective.examples.build_examples`."""
         return examples.build_examples(
             pairs,
             self.tokenizer,
@@ -79,173 +70,169 @@ class Workbench:
             max_response_tokens=self.training.max_response_tokens,
         )
 
-    def weigh(
+    def build_weighted_examples(self, pairs: pd.DataFrame, weights: pd.DataFrame) -> list[Example]:
+        """Build an example of each pair, conflicts with impact weight and reference log-probabilities.
+
+        Args:
+            pairs: All training pairs.
+            weights: The table `impact_weights`.
+
+        Returns:
+            The examples, in the order of the pairs; see `impact.weights.join_weights`.
+        """
+        return join_weights(self.build_examples(pairs), weights)
+
+    def compute_weights(
         self, conflicts: pd.DataFrame, gold: pd.DataFrame, parameters: ImpactParameters
     ) -> pd.DataFrame:
-        """The table `impact_weights` for the given conflicts."""
-        limit, budget = self.training.max_response_tokens, parameters.token_budget
-        gold_examples = examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
-        common: dict[str, Any] = {"layout": self.layout, "token_budget": budget}
-        direction = compute_gold_gradient(self.model, gold_examples, self.objective, **common)
-        logger.info("Gold gradient over %d pairs, norm %.3g", len(gold), gradient_norm(direction))
-        batch = self.build(conflicts)
-        if parameters.curvature != "identity":
-            drawn = torch.randperm(len(batch), generator=torch.Generator().manual_seed(self.seed))
-            direction = precondition(
-                self.model,
-                direction,
-                [batch[i] for i in drawn[: parameters.curvature_pairs].tolist()],
-                curvature=parameters.curvature,
-                damping=parameters.damping,
-                seed=self.seed,
-                **common,
-            )
-        scored = score_conflicts(
-            self.model,
-            batch,
-            direction,
-            self.objective,
-            length_normalize=parameters.length_normalize,
-            progress="Impact scores",
-            engine=parameters.engine,
-            **common,
-        )
-        if parameters.normalize != "uniform":
-            scores = torch.tensor([score for score, _ in scored])
-            check_scores(scores, max_negative_share=parameters.max_negative_share)
-        weighed = weigh(
-            batch,
-            scored,
-            list(conflicts["disposition"]),
-            normalize=parameters.normalize,
-            winsorize=parameters.winsorize,
-        )
-        return to_table(weighed, [score for score, _ in scored], list(conflicts["disposition"]))
+        """Compute the table `impact_weights`.
 
-    def with_weights(self, pairs: pd.DataFrame, weights: pd.DataFrame) -> list[Example]:
-        """Examples of all training pairs with their impact weights and reference log-probabilities.
+        Args:
+            conflicts: INVERT and PUNISH pairs.
+            gold: The gold batch.
+            parameters: Parameters of the stage `impact`.
+
+        Returns:
+            See `impact.scoring.compute_weights`.
+        """
+        return compute_weights(
+            self.model,
+            self.build_examples(conflicts),
+            list(conflicts["disposition"]),
+            self._build_gold_examples(gold),
+            self.objective,
+            parameters,
+            layout=self.layout,
+            seed=self.seed,
+        )
+
+    def _build_gold_examples(self, gold: pd.DataFrame) -> list[Example]:
+        limit = self.training.max_response_tokens
+        return examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
+
+    def online_weights(self, gold: pd.DataFrame, impact: ImpactParameters) -> OnlineWeights | None:
+        """Prepare weights at the present θ in every step.
+
+        Args:
+            gold: The gold batch.
+            impact: Parameters of the stage `impact`.
+
+        Returns:
+            The weights before the first step; None: `training.fresh_weights_every` is null.
 
         Raises:
-            DataError: A conflict has no impact weight.
+            OnlineWeightsError: The stage `impact` has options that online weights do not have.
         """
-        keyed = {row["pair_id"]: row for row in weights.to_dict("records")}
-        batch, references = self.build(pairs), {}
-        for example in batch:
-            names = [f"reference_{column}" for column in examples.RESPONSES[example.treatment]]
-            if (row := keyed.get(example.pair_id)) is not None:
-                references[example.pair_id] = tuple(float(row[name]) for name in names)
-        missing = [e.pair_id for e in batch if e.treatment.is_conflict and e.pair_id not in references]
-        unknown = [pair_id for pair_id, values in references.items() if any(map(math.isnan, values))]
-        if missing or unknown:
-            raise DataError(
-                f"{len(missing) + len(unknown)} conflicts have no impact weight for how they are to be "
-                f"trained (first: {(missing + unknown)[0]}). Run `--pipelines impact` again with the same "
-                "`loss.use_corrections`."
-            )
-        return [
-            replace(e, weight=keyed[e.pair_id]["weight"], reference=references[e.pair_id])
-            if e.pair_id in references
-            else e
-            for e in batch
-        ]
-
-    def fresh_weights(self, gold: pd.DataFrame, impact: ImpactParameters) -> FreshWeights | None:
-        """What takes weights anew in every step; None where the training parameters ask for none."""
-        every, limit = self.training.fresh_weights_every, self.training.max_response_tokens
+        every = self.training.fresh_weights_every
         if every is None:
             return None
         check_options(impact, self.training)
-        tokens = [
-            e.tokens for e in examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
-        ]
-        batches = [
-            self.layout([tokens[i] for i in members]).to(self.model.device)
-            for members in self.layout.batches(tokens, budget=impact.token_budget)
-        ]
-        # Now, before any step, the model is the reference.
-        with torch.no_grad(), scoring_mode(self.model):
-            references = [response_log_probabilities(self.model, rows) for rows in batches]
-        return FreshWeights(batches, references, self.objective.beta, every, impact.length_normalize)
+        return OnlineWeights.at_reference(
+            self.model,
+            self._build_gold_examples(gold),
+            layout=self.layout,
+            token_budget=impact.token_budget,
+            beta=self.objective.beta,
+            every=every,
+            length_normalize=impact.length_normalize,
+        )
 
     def train(
-        self, batch: Sequence[Example], *, work_folder: Path, key: str, fresh: FreshWeights | None = None
+        self,
+        batch: Sequence[Example],
+        *,
+        work_folder: Path,
+        key: str,
+        online_weights: OnlineWeights | None = None,
     ) -> tuple[str, pd.DataFrame]:
         """Train in place and save the merged model; a run with the same key goes on from its last checkpoint.
 
         Args:
-            batch: From `with_weights`.
-            work_folder: Where checkpoints of unfinished runs are kept.
+            batch: From `build_weighted_examples`.
+            work_folder: Folder of the checkpoints of unfinished runs.
             key: Digest of everything that determines the result.
-            fresh: From `fresh_weights`.
+            online_weights: From `online_weights`; None: the examples' own weights.
 
         Returns:
-            Folder of the complete model (a `save_pretrained` folder with tokenizer; the adapter in
-            ``adapter/``), to be moved into the catalog, and the training history.
+            Folder of the complete model (`save_pretrained` with tokenizer; the adapter in ``adapter/``), to
+            be moved into the catalog, and the training history.
         """
-        settings, folder = self.training, work_folder / key[:16]
-        batches = (settings.epochs, settings.batch_size, settings.accumulation_steps)
+        settings = self.training
+        folder = work_folder / key[:16]
         arguments = training_arguments(
             folder / "checkpoints",
-            steps=count_steps(len(batch), *batches),
+            steps=count_steps(len(batch), settings.epochs, settings.batch_size, settings.accumulation_steps),
             device=self.model.device.type,
             settings=settings,
             seed=self.seed,
         )
-        kept, copied = self._keep_reference(batch, folder, key), None
-        if settings.lora is None and kept is None:
-            copied = copy.deepcopy(self.model).eval().requires_grad_(False)
-        guard = DriftGuard(settings.max_kl)
+        cached_reference = self._cache_reference(batch, folder, key)
+        # Adapters can be switched off; without them, and without a cache, the reference is a second model.
+        needs_copy = settings.lora is None and cached_reference is None
+        frozen = copy.deepcopy(self.model).eval().requires_grad_(False) if needs_copy else None
         history = train(
             self.model,
             batch,
             objective=self.objective,
             arguments=arguments,
             layout=self.layout,
-            fresh=fresh,
+            online_weights=online_weights,
             token_budget=settings.token_budget,
-            reference_model=copied,
-            kept_reference=kept,
+            reference_model=frozen,
+            cached_reference=cached_reference,
             epochs=settings.epochs,
-            callbacks=[ProgressBar(), guard],
+            callbacks=[ProgressBar(), DriftGuard(settings.max_kl)],
         )
-        save_trained(self.model, self.tokenizer, folder / "model", source=self.path)
+        save_trained_model(self.model, self.tokenizer, folder / "model", source=self.path)
         return str(folder / "model"), pd.DataFrame(history).reindex(columns=list(HISTORY_COLUMNS))
 
-    def _keep_reference(
+    def _cache_reference(
         self, batch: Sequence[Example], folder: Path, key: str
-    ) -> tuple[KeptReference, Head] | None:
+    ) -> tuple[CachedReference, Head] | None:
+        """The reference on disk and its head; None: it is computed in the same batch."""
         kind = self.training.reference
         if kind == "same_batch":
             return None
-        kept = keep_reference(
-            self.model,
-            batch,
-            folder / f"reference-{kind}",
-            kind=kind,
-            layout=self.layout,
-            token_budget=self.training.token_budget,
-            key=key,
+        budget = self.training.token_budget
+        place = folder / f"reference-{kind}"
+        cached = cache_reference(
+            self.model, batch, place, kind=kind, layout=self.layout, token_budget=budget, key=key
         )
         head = output_head(self.model)
-        trained = head.weight.requires_grad
-        return kept, replace(head, weight=head.weight.detach().clone() if trained else head.weight)
+        # A head that is trained itself moves away from the reference's: so this is a copy.
+        weight = head.weight.detach().clone() if head.weight.requires_grad else head.weight
+        return cached, replace(head, weight=weight)
 
 
-def open_workbench(
+def load_training_setup(
     path: str,
     model_parameters: ModelParameters,
     parameters: TrainingParameters,
     loss: LossParameters,
     *,
     seed: int,
-) -> Workbench:
-    """Load the reference, check that its likelihoods are exact, and switch on what is to be trained."""
+) -> TrainingSetup:
+    """Load the reference, check that its likelihoods are exact, and make it trainable.
+
+    Args:
+        path: Folder of the model.
+        model_parameters: How it is loaded.
+        parameters: How it is to be trained.
+        loss: The hybrid loss.
+        seed: Seed of adapters, sampling and order.
+
+    Returns:
+        The setup of a run.
+
+    Raises:
+        TrainingError: Parameters that exclude each other.
+    """
     if model_parameters.quantize is not None and parameters.lora is None:
         raise TrainingError(
             f"`model.quantize: {model_parameters.quantize}` trains an adapter on frozen weights, and "
             "`training.lora` is null. Give it a LoRA, or set `model.quantize: null`."
         )
-    model, tokenizer = load_configured(path, model_parameters, quantize=model_parameters.quantize)
+    model, tokenizer = load_configured_model(path, model_parameters, quantize=model_parameters.quantize)
     if parameters.autocast:
         if model.dtype != torch.float32:
             raise TrainingError(
@@ -254,6 +241,7 @@ def open_workbench(
             )
         autocast(model)
     layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
-    trainable = trainable_model(model, parameters.lora, seed=seed)
+    trainable = make_trainable(model, parameters.lora, seed=seed)
     checkpoint_activations(trainable, parameters)
-    return Workbench(str(path), trainable, tokenizer, layout, to_objective(loss), loss, parameters, seed)
+    objective = build_objective(loss)
+    return TrainingSetup(str(path), trainable, tokenizer, layout, objective, loss, parameters, seed)

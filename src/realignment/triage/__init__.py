@@ -3,19 +3,19 @@
 from realignment.triage.dispositions import (
     check_triage,
     count_pairs,
-    disposition_of,
+    decide_disposition,
     report_counts,
     report_triage,
-    split,
+    split_by_disposition,
     triage,
 )
 
 __all__ = [
     "check_triage",
     "count_pairs",
-    "disposition_of",
+    "decide_disposition",
     "report_counts",
     "report_triage",
-    "split",
+    "split_by_disposition",
     "triage",
 ]

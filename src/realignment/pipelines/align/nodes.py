@@ -19,7 +19,7 @@ def align_model(
     seed: int,
     work_folder: str,
 ) -> tuple[str, pd.DataFrame]:
-    """DPO on the old labels with TRL's trainer: chosen over rejected, as annotated."""
+    """Train by DPO on the old labels, with TRL's trainer: chosen over rejected, as annotated."""
     from realignment.align.dpo import align
 
     return align(
@@ -30,7 +30,7 @@ def align_model(
 def register_aligned_model(
     aligned_model: str, base_model: dict[str, Any], old_policy: Policy, parameters: AlignParameters
 ) -> dict[str, Any]:
-    """Register M_ref, so that `realign` can start from it: `--params model.source=models:/NAME@champion`."""
+    """Register M_ref, so that `realign` can start from it (`--params model.source=models:/NAME@champion`)."""
     tags = {
         "policy_name": old_policy.name,
         "policy_version": old_policy.version,

@@ -15,36 +15,23 @@ logger = logging.getLogger(__name__)
 
 
 def draw_audit_sample(
-    invert_pairs: pd.DataFrame,
-    punish_pairs: pd.DataFrame,
-    retain_pairs: pd.DataFrame,
-    review_pairs: pd.DataFrame,
-    triage_manifest: dict[str, Any],
-    parameters: AuditParameters,
-    seed: int,
+    parameters: AuditParameters, seed: int, triage_manifest: dict[str, Any], **splits: pd.DataFrame
 ) -> pd.DataFrame:
-    """Equally many pairs of every disposition, with the probability with which each was drawn."""
+    """Draw equally many pairs of every disposition, each with the probability with which it was drawn."""
     from realignment.audit import sampling, truth
 
-    triaged = _join_splits(triage_manifest, invert_pairs, punish_pairs, retain_pairs, review_pairs)
+    triaged = _join_splits(triage_manifest, splits)
     if parameters.truth == "labels":
-        triaged = triaged.assign(eligible=truth.is_known(truth.from_labels(triaged)))
+        triaged = triaged.assign(eligible=truth.has_true_disposition(truth.truth_from_labels(triaged)))
     return sampling.draw_sample(triaged, size=parameters.size, seed=seed)
 
 
 def draw_people_sample(
-    invert_pairs: pd.DataFrame,
-    punish_pairs: pd.DataFrame,
-    retain_pairs: pd.DataFrame,
-    review_pairs: pd.DataFrame,
-    triage_manifest: dict[str, Any],
-    parameters: AuditParameters,
-    seed: int,
+    parameters: AuditParameters, seed: int, triage_manifest: dict[str, Any], **splits: pd.DataFrame
 ) -> pd.DataFrame:
-    """The sample that `audit.truth: people` draws, whatever the truth is set to now: they are to judge it."""
+    """Draw the audit sample that people are to judge, whatever `audit.truth` is set to now."""
     by_people = parameters.model_copy(update={"truth": "people"})
-    splits = (invert_pairs, punish_pairs, retain_pairs, review_pairs)
-    return draw_audit_sample(*splits, triage_manifest, by_people, seed)
+    return draw_audit_sample(by_people, seed, triage_manifest, **splits)
 
 
 def judge_audit_sample(
@@ -54,21 +41,16 @@ def judge_audit_sample(
     judging_parameters: JudgingParameters,
     parameters: AuditParameters,
 ) -> pd.DataFrame:
-    """The oracle judges the sample again, and so do the oracles it is compared with."""
-    from realignment.audit.repeats import ask_oracles
+    """Judge the sample again, by the audited oracle and by those that it is compared with."""
+    from realignment.audit.repeats import judge_again
 
     judged_by = str(judgments["oracle"].iloc[0])
-    _is_independent(judged_by, judging_parameters, parameters)  # before anybody is asked
+    _is_independent(judged_by, judging_parameters, parameters)  # refuses a circular audit before any call
     again = [judging_parameters] * parameters.repeats
-    return ask_oracles(audit_sample, policy, judged_by=judged_by, again=again, others=parameters.compare)
+    return judge_again(audit_sample, policy, judged_by=judged_by, again=again, others=parameters.compare)
 
 
 def measure_audit(
-    invert_pairs: pd.DataFrame,
-    punish_pairs: pd.DataFrame,
-    retain_pairs: pd.DataFrame,
-    review_pairs: pd.DataFrame,
-    triage_manifest: dict[str, Any],
     judgments: pd.DataFrame,
     audit_sample: pd.DataFrame,
     audit_judgments: pd.DataFrame,
@@ -77,18 +59,20 @@ def measure_audit(
     judging_parameters: JudgingParameters,
     parameters: AuditParameters,
     seed: int,
+    triage_manifest: dict[str, Any],
+    **splits: pd.DataFrame,
 ) -> tuple[pd.DataFrame | dict[str, Any], ...]:
-    """Every figure of the oracle against the truth."""
+    """Measure the oracle against the truth, and against other oracles."""
     from realignment.audit import comparison, consequences, measuring, truth
 
-    triaged = _join_splits(triage_manifest, invert_pairs, punish_pairs, retain_pairs, review_pairs)
-    lineage.check(triage_manifest | {"outputs": triage_manifest["inputs"]}, {"judgments": judgments})
+    triaged = _join_splits(triage_manifest, splits)
+    lineage.check_tables(triage_manifest | {"outputs": triage_manifest["inputs"]}, {"judgments": judgments})
     independent = _is_independent(str(judgments["oracle"].iloc[0]), judging_parameters, parameters)
-    known = truth.of(parameters.truth, triaged, human_verdicts, policy)
-    audit = measuring.measure(triaged, judgments, audit_sample, known, seed=seed)
-    compared = measuring.tabulate(comparison.compare_oracles(triaged, judgments, audit_judgments, seed=seed))
-    history = measuring.follow(triaged, audit.audited, seed=seed)
-    metrics = pd.concat([audit.metrics, compared], ignore_index=True)
+    true_verdicts = truth.read_truth(parameters.truth, triaged, human_verdicts, policy)
+    audit = measuring.audit_oracle(triaged, judgments, audit_sample, true_verdicts, seed=seed)
+    agreements = comparison.compare_oracles(triaged, judgments, audit_judgments, seed=seed)
+    history = measuring.measure_growth(triaged, audit.audited, seed=seed)
+    metrics = pd.concat([audit.metrics, measuring.tabulate(agreements)], ignore_index=True)
     report = consequences.report_audit(
         audit, metrics, truth=parameters.truth, manifest=triage_manifest, independent=independent
     )
@@ -99,14 +83,15 @@ def measure_audit(
 def _is_independent(judged_by: str, judging: JudgingParameters, parameters: AuditParameters) -> bool:
     from realignment.audit import truth
 
-    members = [single.oracle for single in judging.singles()] if judging.oracle == judged_by else []
+    # Parameters that name another oracle say nothing of what the one that judged is made of.
+    members = [single.oracle for single in judging.leaf_oracles()] if judging.oracle == judged_by else []
     return truth.is_independent(parameters.truth, judged_by, members)
 
 
-def _join_splits(manifest: dict[str, Any], *splits: pd.DataFrame) -> pd.DataFrame:
-    names = (f"{disposition.lower()}_pairs" for disposition in Disposition)
-    lineage.check(manifest, dict(zip(names, splits, strict=True)))
-    return pd.concat([split for split in splits if len(split)], ignore_index=True)
+def _join_splits(manifest: dict[str, Any], splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    lineage.check_tables(manifest, splits)
+    ordered = [splits[f"{disposition.lower()}_pairs"] for disposition in Disposition]
+    return pd.concat([split for split in ordered if len(split)], ignore_index=True)
 
 
 def draw_audit_figures(
@@ -115,12 +100,12 @@ def draw_audit_figures(
     audit_reliability: pd.DataFrame,
     audit_history: pd.DataFrame,
 ) -> tuple[go.Figure, go.Figure, go.Figure, go.Figure]:
-    """Figures with intervals, assigned against true dispositions, reliability, and the audit as it grew."""
+    """Draw figures with intervals, assigned against true dispositions, reliability, and growth."""
     from realignment.reports import audit
 
     return (
-        audit.scores(audit_metrics),
-        audit.confusion(audit_confusion),
-        audit.reliability(audit_reliability),
-        audit.growth(audit_history),
+        audit.draw_scores(audit_metrics),
+        audit.draw_confusion(audit_confusion),
+        audit.draw_reliability(audit_reliability),
+        audit.draw_growth(audit_history),
     )

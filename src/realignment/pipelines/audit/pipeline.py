@@ -7,7 +7,8 @@ from realignment.pipelines.triage.pipeline import SPLITS
 
 TABLES = ["audit_metrics", "audit_confusion", "audit_reliability", "audit_history"]
 FIGURES = ["audit_scores_figure", "audit_confusion_figure", "audit_reliability_figure", "audit_growth_figure"]
-TRIAGED = [*SPLITS, "triage_manifest"]
+TRIAGED = {name: name for name in (*SPLITS, "triage_manifest")}
+"""Argument → catalog entry: the nodes take the splits together, as keyword arguments."""
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -16,7 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 nodes.draw_audit_sample,
-                [*TRIAGED, "params:audit", "params:seed"],
+                TRIAGED | {"parameters": "params:audit", "seed": "params:seed"},
                 "audit_sample",
                 name="draw_audit_sample",
             ),
@@ -29,17 +30,17 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.measure_audit,
-                [
-                    *TRIAGED,
-                    "judgments",
-                    "audit_sample",
-                    "audit_judgments",
-                    "human_verdicts",
-                    "policy",
-                    "params:judging",
-                    "params:audit",
-                    "params:seed",
-                ],
+                {
+                    "judgments": "judgments",
+                    "audit_sample": "audit_sample",
+                    "audit_judgments": "audit_judgments",
+                    "human_verdicts": "human_verdicts",
+                    "policy": "policy",
+                    "judging_parameters": "params:judging",
+                    "parameters": "params:audit",
+                    "seed": "params:seed",
+                    **TRIAGED,
+                },
                 ["audited_pairs", *TABLES, "audit_report"],
                 name="measure_audit",
             ),

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def _check_held_out(pairs: pd.DataFrame, gold: lineage.Manifest, training: lineage.Manifest) -> None:
-    lineage.check(gold, {"held_out_pairs": pairs})
+    lineage.check_tables(gold, {"held_out_pairs": pairs})
     lineage.check_model(training, gold)
 
 
@@ -31,13 +31,13 @@ def answer_prompts(
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Greedy answers of both models to the evaluation prompts and to the prompts of the held-out pairs."""
+    """Generate both models' greedy answers to the evaluation prompts and to those of the held-out pairs."""
     from realignment.evaluation import answers
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
     prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.checked_rules))
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.answer_with_each(prompts, models, model_parameters, parameters)
+    return answers.generate_answers(prompts, models, model_parameters, parameters)
 
 
 def judge_answers(
@@ -52,8 +52,8 @@ def judge_answers(
     """Judge every answer with the rules, and with a classifier that did not label the training data."""
     from realignment.evaluation import judges, measures
 
-    labelled_by = {member.oracle for member in (judging, *judging.members())}
-    oracles, report = judges.appoint(
+    labelled_by = {member.oracle for member in (judging, *judging.member_oracles())}
+    oracles, report = judges.choose_judges(
         pairs, labelled_answers, policy, folds=parameters.folds, seed=seed, labelled_by=labelled_by
     )
     responses = measures.judge_responses(answers, oracles, policy)
@@ -72,12 +72,14 @@ def score_held_out(
     training: TrainingParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Log-probabilities of the held-out responses under both models, and the drift between the two."""
+    """Score the held-out responses under both models, and measure the drift between the two."""
     from realignment.evaluation import held_out
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
     paths = (reference_model["path"], realigned_model)
-    return held_out.score(held_out_pairs, paths, model_parameters, training.max_response_tokens, parameters)
+    return held_out.score_held_out(
+        held_out_pairs, paths, model_parameters, training.max_response_tokens, parameters
+    )
 
 
 def measure_capability(
@@ -86,7 +88,7 @@ def measure_capability(
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Multiple-choice accuracy of both models, question by question (lm-evaluation-harness)."""
+    """Measure multiple-choice accuracy of both models, question by question (lm-evaluation-harness)."""
     from realignment.evaluation import capability
 
     models = {"before": reference_model["path"], "after": realigned_model}
@@ -101,7 +103,7 @@ def tabulate(
     old_policy: Policy,
     seed: int,
 ) -> pd.DataFrame:
-    """Every figure before and after, with n, a 95 % interval and a paired test."""
+    """Tabulate every figure before and after, with n, a 95 % interval and a paired test."""
     from realignment.evaluation import table
 
     rng = np.random.default_rng(seed)
@@ -109,7 +111,7 @@ def tabulate(
 
 
 def draw_agreement(evaluation_table: pd.DataFrame) -> go.Figure:
-    """Agreement and over-refusal before and after, with intervals."""
+    """Draw agreement and over-refusal before and after, with intervals."""
     from realignment import reports
 
-    return reports.agreement_before_after(evaluation_table)
+    return reports.draw_agreement(evaluation_table)

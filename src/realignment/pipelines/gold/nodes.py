@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from realignment import triage
 from realignment.audit import calibration, consequences
-from realignment.gold.batch import partition
+from realignment.gold.batch import partition_pairs
 from realignment.parameters import AuditParameters, GoldParameters
 from realignment.records import Disposition, NothingToDo
 from realignment.tracking import lineage
@@ -31,23 +31,19 @@ def draw_gold_batch(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Set held-out pairs and the gold batch aside; the rest is trained on."""
     splits = {"invert_pairs": invert_pairs, "corrected_pairs": corrected_pairs, "retain_pairs": retain_pairs}
-    lineage.check(corrections_manifest, splits)
-    # What is known of the oracle is known of these splits: an audit of other ones must not count.
-    lineage.check(triage_manifest, {"invert_pairs": invert_pairs, "retain_pairs": retain_pairs})
-    counts = dict.fromkeys(map(str, Disposition), 0)
-    counts |= dict(zip(("INVERT", "PUNISH", "RETAIN"), map(len, splits.values()), strict=True))
+    lineage.check_tables(corrections_manifest, splits)
+    # The oracle's error rates hold for these splits alone: an audit of other splits must not count.
+    lineage.check_tables(triage_manifest, {"invert_pairs": invert_pairs, "retain_pairs": retain_pairs})
+    counts = _count_dispositions(invert_pairs, corrected_pairs, retain_pairs)
     triage.check_triage(counts)
-    limit = audit.max_misrouted
-    audited = consequences.check_misrouting(triage_manifest, oracle_report, audit_report, limit=limit)
-    if not counts[Disposition.INVERT] + counts[Disposition.PUNISH]:
-        raise NothingToDo(
-            f"All {counts[Disposition.RETAIN]} judged pairs already comply with policy version "
-            f"{corrections_manifest['policy_version']}: there is nothing to re-align."
-        )
+    has_error_rates = consequences.check_misrouting(
+        triage_manifest, oracle_report, audit_report, limit=audit.max_misrouted
+    )
+    _check_conflicts(counts, corrections_manifest["policy_version"])
     triaged = pd.concat(splits.values(), ignore_index=True)
-    if audited:
+    if has_error_rates:
         triaged["error_rate"] = calibration.error_rates(triaged, audit_report["error_rates"])
-    parts = partition(
+    parts = partition_pairs(
         triaged,
         held_out_share=parameters.held_out_share,
         gold_size=parameters.size,
@@ -55,10 +51,28 @@ def draw_gold_batch(
         seed=seed,
     )
     outputs = {"held_out_pairs": parts.held_out, "gold_batch": parts.gold, "training_pairs": parts.training}
-    facts = {key: corrections_manifest[key] for key in ("policy", "policy_version", "oracle")}
-    manifest = lineage.seal("gold", inputs=splits, outputs=outputs, seed=seed, **facts)
+    facts = lineage.inherited_facts(corrections_manifest)
+    manifest = lineage.build_manifest("gold", inputs=splits, outputs=outputs, seed=seed, **facts)
     logger.info(", ".join(f"{len(table)} {name.replace('_', ' ')}" for name, table in outputs.items()))
     return parts.held_out, parts.gold, parts.training, manifest
+
+
+def _count_dispositions(invert: pd.DataFrame, punish: pd.DataFrame, retain: pd.DataFrame) -> dict[str, int]:
+    """Pairs of every disposition; none are in review here."""
+    return {
+        **dict.fromkeys(map(str, Disposition), 0),
+        str(Disposition.INVERT): len(invert),
+        str(Disposition.PUNISH): len(punish),
+        str(Disposition.RETAIN): len(retain),
+    }
+
+
+def _check_conflicts(counts: dict[str, int], policy_version: str) -> None:
+    if not counts[Disposition.INVERT] + counts[Disposition.PUNISH]:
+        raise NothingToDo(
+            f"All {counts[Disposition.RETAIN]} judged pairs already comply with policy version "
+            f"{policy_version}: there is nothing to re-align."
+        )
 
 
 def draw_triage_flow(
@@ -70,10 +84,10 @@ def draw_triage_flow(
     gold_batch: pd.DataFrame,
     training_pairs: pd.DataFrame,
 ) -> go.Figure:
-    """The way of every pair, from its two verdicts to what it is used for."""
+    """Draw the way of every pair, from its two verdicts to what it is used for."""
     from realignment import reports
 
     triaged = pd.concat([invert_pairs, punish_pairs, retain_pairs, review_pairs], ignore_index=True)
     parts = {"held out": held_out_pairs, "gold": gold_batch, "training": training_pairs}
     destinations = {name: Counter(map(str, part["disposition"])) for name, part in parts.items()}
-    return reports.triage_flow(triaged, destinations)
+    return reports.draw_triage_flow(triaged, destinations)

@@ -25,34 +25,31 @@ def weigh_conflicts(
     parameters: ImpactParameters,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
-    """Impact weight and reference log-probabilities of every conflict that is trained on."""
+    """Compute impact weight and reference log-probabilities of every conflict that is trained on."""
     from realignment.impact.weights import report_weights
     from realignment.records import CONFLICTS
-    from realignment.training import setup
     from realignment.training.online_weights import check_options
+    from realignment.training.setup import load_training_setup
 
     check_options(parameters, training)
-    lineage.check(gold_manifest, {"training_pairs": training_pairs, "gold_batch": gold_batch})
+    lineage.check_tables(gold_manifest, {"training_pairs": training_pairs, "gold_batch": gold_batch})
     conflicts = training_pairs[training_pairs["disposition"].isin(CONFLICTS)].reset_index(drop=True)
-    begun = perf_counter()
-    bench = setup.open_workbench(reference_model["path"], model_parameters, training, loss, seed=seed)
-    table = bench.weigh(conflicts, gold_batch, parameters)
-    report = report_weights(table) | {
-        "gold": {"n": len(gold_batch), "composition": gold_batch["disposition"].value_counts().to_dict()},
-        "seconds": perf_counter() - begun,
-    }
-    facts = {key: gold_manifest[key] for key in ("policy", "policy_version", "oracle")}
-    inputs = {
-        "training_pairs": training_pairs,
-        "gold_batch": gold_batch,
-        "reference_model": reference_model["sha256"],
-    }
-    outputs = {"impact_weights": table, "training_pairs": training_pairs, "gold_batch": gold_batch}
-    return table, report, lineage.seal("impact", inputs=inputs, outputs=outputs, seed=seed, **facts)
+    start = perf_counter()
+    setup = load_training_setup(reference_model["path"], model_parameters, training, loss, seed=seed)
+    table = setup.compute_weights(conflicts, gold_batch, parameters)
+    seconds = perf_counter() - start
+    gold = {"n": len(gold_batch), "composition": gold_batch["disposition"].value_counts().to_dict()}
+    report = report_weights(table) | {"gold": gold, "seconds": seconds}
+    facts = lineage.inherited_facts(gold_manifest)
+    # Training checks both tables against this manifest, so they are among its outputs too.
+    tables = {"training_pairs": training_pairs, "gold_batch": gold_batch}
+    inputs = {**tables, "reference_model": reference_model["sha256"]}
+    outputs = {"impact_weights": table, **tables}
+    return table, report, lineage.build_manifest("impact", inputs=inputs, outputs=outputs, seed=seed, **facts)
 
 
 def draw_impact_weights(impact_weights: pd.DataFrame) -> go.Figure:
-    """Distribution of scores and weights per disposition."""
+    """Draw the distribution of scores and weights per disposition."""
     from realignment import reports
 
-    return reports.impact_weights(impact_weights)
+    return reports.draw_impact_weights(impact_weights)

@@ -4,6 +4,9 @@ from kedro.pipeline import Node, Pipeline
 
 from realignment.pipelines.impact import nodes
 
+LOADED = ["reference_model", "params:model", "params:loss", "params:training", "params:impact", "params:seed"]
+"""The reference model, and what decides how pairs are laid out and scored; training reads the same."""
+
 
 def create_pipeline(**_: object) -> Pipeline:
     """training_pairs, gold_batch, reference_model → impact_weights."""
@@ -15,12 +18,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "training_pairs",
                     "gold_batch",
                     "gold_manifest",
-                    "reference_model",
-                    "params:model",
-                    "params:loss",
-                    "params:training",
-                    "params:impact",
-                    "params:seed",
+                    *LOADED,
                 ],
                 ["impact_weights", "impact_report", "impact_manifest"],
                 name="weigh_conflicts",

@@ -25,14 +25,14 @@ def judge_in_parts(
 ) -> tuple[TableFile | dict[str, Any], ...]:
     """Clean, judge and triage the pairs, a part at a time; every table is a file that the catalog takes."""
     from realignment import judge_stream
-    from realignment.oracles.factory import appoint
+    from realignment.oracles.factory import build_oracle
 
     folder = WorkFolder(Path(work_folder) / "streams")
     size = judging.chunk_size
     clean = judge_stream.read_pairs(pair_files, policy, intake, folder=folder, size=size, seed=seed)
     log_intake(clean.report, len(pair_files))
-    oracle = appoint(judging, clean.pairs)
-    found = judge_stream.judge_and_triage(
+    oracle = build_oracle(judging, clean.pairs)
+    results = judge_stream.judge_and_triage(
         clean.pairs,
         policy,
         oracle,
@@ -41,11 +41,14 @@ def judge_in_parts(
         max_retain=parameters.max_retain,
         seed=seed,
     )
-    log_triage(found.triage_report)
-    splits = {f"{d.lower()}_pairs": found.splits[d] for d in Disposition}
-    facts = {"policy": policy.digest, "policy_version": policy.version, "oracle": oracle.name}
-    read = {"pairs": found.pairs, "judgments": found.judgments}
-    judged = lineage.seal("judging", inputs={"pairs": found.pairs}, outputs=read, **facts)
-    triaged = lineage.seal("triage", inputs=read, outputs=splits, **facts)
-    reports = (clean.report, found.oracle_report, found.triage_report)
-    return (found.pairs, found.judgments, clean.rejected_rows, *splits.values(), *reports, judged, triaged)
+    log_triage(results.triage_report)
+    splits = {f"{d.lower()}_pairs": results.splits[d] for d in Disposition}
+    facts = lineage.judging_facts(policy, oracle.name)
+    tables = {"pairs": results.pairs, "judgments": results.judgments}
+    judging_manifest = lineage.build_manifest(
+        "judging", inputs={"pairs": results.pairs}, outputs=tables, **facts
+    )
+    triage_manifest = lineage.build_manifest("triage", inputs=tables, outputs=splits, **facts)
+    reports = (clean.report, results.oracle_report, results.triage_report)
+    written_tables = (results.pairs, results.judgments, clean.rejected_rows, *splits.values())
+    return (*written_tables, *reports, judging_manifest, triage_manifest)

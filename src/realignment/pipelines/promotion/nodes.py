@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from realignment.parameters import PromotionParameters
 from realignment.policy import Policy
-from realignment.promotion.gate import gate
+from realignment.promotion.gate import evaluate_gate
 from realignment.promotion.summary import headline, summarize
 from realignment.tracking import provenance, registry, timing
 
@@ -22,7 +21,7 @@ def pass_gate(
     """Decide whether the candidate may become champion, with reasons."""
     champion = registry.read_champion(parameters.registered_model, policy_digest=policy.digest)
     limits = parameters.model_dump(exclude={"registered_model"})
-    return dict(gate(evaluation_table, champion=champion, **limits))
+    return dict(evaluate_gate(evaluation_table, champion=champion, **limits))
 
 
 def register_model(
@@ -34,16 +33,16 @@ def register_model(
     parameters: PromotionParameters,
 ) -> dict[str, Any]:
     """Register the model as candidate, and as champion if it passed the gate."""
-    measured = headline(evaluation_table, "agreement")
+    agreement = headline(evaluation_table, "agreement")
     tags = {
         "policy_name": policy.name,
         "policy_version": policy.version,
         "policy_digest": policy.digest,
         "oracle": str(training_manifest["oracle"]),
-        "code": provenance.code_revision(Path.cwd()) or "unknown",
+        "code": provenance.get_code_revision(Path.cwd()) or "unknown",
     }
-    if measured is not None:
-        tags["agreement"] = f"{measured['after']:.6f}"
+    if agreement is not None:
+        tags["agreement"] = f"{agreement['after']:.6f}"
     passed = bool(gate_report["passed"])
     return dict(
         registry.register_checkpoint(
@@ -59,7 +58,7 @@ def summarize_run(
     gate_report: dict[str, Any],
     registered_model: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The summary, once where scripts find it and once versioned; and the closing table in the log."""
+    """Summarise the run, once where scripts find it and once versioned, and log the closing table."""
     from realignment import reports
 
     summary = summarize(
@@ -68,67 +67,28 @@ def summarize_run(
         oracle=oracle_report,
         gate=gate_report,
         model=registered_model,
-        timings=timing.snapshot(),
+        timings=timing.take_snapshot(),
     )
     logger.info("Result\n%s", reports.render_summary_table(summary, evaluation_table))
     return summary, summary
 
 
 def write_report(
-    summary: dict[str, Any],
-    gate_report: dict[str, Any],
-    registered_model: dict[str, Any],
-    policy_diff: pd.DataFrame,
-    triage_report: dict[str, Any],
-    triage_flow: go.Figure,
-    rejected_rows: pd.DataFrame,
-    oracle_report: dict[str, Any],
-    audit_report: dict[str, Any],
-    triage_manifest: dict[str, Any],
-    corrections_report: dict[str, Any],
-    correction_leakage: pd.DataFrame,
-    correction_leakage_figure: go.Figure,
-    impact_report: dict[str, Any],
-    impact_figure: go.Figure,
-    training_figure: go.Figure,
-    evaluation_table: pd.DataFrame,
-    evaluation_figure: go.Figure,
-    evaluation_judge: dict[str, Any],
-    responses: pd.DataFrame,
-    training_manifest: dict[str, Any],
     policy: Policy,
     old_policy: Policy,
-    parameters: dict[str, Any],
+    training_manifest: dict[str, Any],
+    responses: pd.DataFrame,
+    **results: Any,
 ) -> tuple[str, str]:
-    """One self-contained page per run, once where people find it and once versioned."""
+    """Write one self-contained page per run, once where people find it and once versioned."""
     from realignment import reports
 
-    page = reports.render_report(
-        reports.RunResults(
-            title=f"{policy.name}: policy {old_policy.version} → {policy.version}",
-            subtitle=f"policy {policy.digest[:12]}, oracle {training_manifest['oracle']}",
-            summary=summary,
-            gate_report=gate_report,
-            registered_model=registered_model,
-            policy_diff=policy_diff,
-            triage_report=triage_report,
-            triage_flow=triage_flow,
-            rejected_rows=rejected_rows,
-            oracle_report=oracle_report,
-            audit_report=audit_report,
-            triage_manifest=triage_manifest,
-            corrections_report=corrections_report,
-            correction_leakage=correction_leakage,
-            correction_leakage_figure=correction_leakage_figure,
-            impact_report=impact_report,
-            impact_figure=impact_figure,
-            training_figure=training_figure,
-            evaluation_table=evaluation_table,
-            evaluation_figure=evaluation_figure,
-            evaluation_judge=evaluation_judge,
-            responses=reports.pick_answers(responses),
-            parameters=parameters,
-            manifests=[training_manifest],
-        )
+    run = reports.RunResults(
+        title=f"{policy.name}: policy {old_policy.version} → {policy.version}",
+        subtitle=f"policy {policy.digest[:12]}, oracle {training_manifest['oracle']}",
+        responses=reports.pick_answers(responses),
+        manifests=[training_manifest],
+        **results,
     )
+    page = reports.render_report(run)
     return page, page

@@ -4,6 +4,14 @@ from kedro.pipeline import Node, Pipeline
 
 from realignment.pipelines.promotion import nodes
 
+REPORTED = [
+    "gate_report", "registered_model", "policy_diff", "triage_report", "triage_flow", "rejected_rows",
+    "oracle_report", "audit_report", "triage_manifest", "corrections_report", "correction_leakage",
+    "correction_leakage_figure", "impact_report", "impact_figure", "training_figure", "evaluation_table",
+    "evaluation_figure", "evaluation_judge", "parameters",
+]  # fmt: skip
+"""Catalog entries that the page of a run shows: fields of `reports.RunResults` by the same names."""
+
 
 def create_pipeline(**_: object) -> Pipeline:
     """evaluation_table, realigned_model → gate_report, registered_model, summary, report."""
@@ -36,32 +44,11 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.write_report,
-                [
-                    "run_summary",
-                    "gate_report",
-                    "registered_model",
-                    "policy_diff",
-                    "triage_report",
-                    "triage_flow",
-                    "rejected_rows",
-                    "oracle_report",
-                    "audit_report",
-                    "triage_manifest",
-                    "corrections_report",
-                    "correction_leakage",
-                    "correction_leakage_figure",
-                    "impact_report",
-                    "impact_figure",
-                    "training_figure",
-                    "evaluation_table",
-                    "evaluation_figure",
-                    "evaluation_judge",
-                    "responses",
-                    "training_manifest",
-                    "policy",
-                    "old_policy",
-                    "parameters",
-                ],
+                {"summary": "run_summary"}
+                | {
+                    name: name
+                    for name in ("policy", "old_policy", "training_manifest", "responses", *REPORTED)
+                },
                 ["report", "run_report"],
                 name="write_report",
             ),

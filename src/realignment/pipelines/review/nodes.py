@@ -23,37 +23,37 @@ def list_review_tasks(
     parameters: ReviewParameters,
     seed: int,
 ) -> pd.DataFrame:
-    """What people are asked: pairs in review, the audit sample, and corrections."""
+    """List what people are asked to judge: pairs in review, the audit sample, and corrections."""
     from realignment.review import tasks
 
-    lineage.check(triage_manifest, {"review_pairs": review_pairs, "punish_pairs": punish_pairs})
-    shown = review_pairs
-    if parameters.limit is not None and len(shown) > parameters.limit:
-        logger.warning(
-            "Only %d of %d pairs in review are asked (`review.limit`)", parameters.limit, len(shown)
-        )
-        shown = shown.sample(parameters.limit, random_state=seed)
-    audited = review_sample if parameters.audit else review_sample.head(0)
-    drawn = verified_corrections.head(0)
+    lineage.check_tables(triage_manifest, {"review_pairs": review_pairs, "punish_pairs": punish_pairs})
+    pairs = _limit_pairs(review_pairs, parameters.limit, seed)
+    audit_pairs = review_sample if parameters.audit else review_sample.head(0)
+    sample = verified_corrections.head(0)
     if parameters.corrections:
         corrections.check_origin(verified_corrections, punish_pairs, policy.digest)
-        drawn = corrections.draw_for_people(verified_corrections, size=parameters.corrections, seed=seed)
-    listed = tasks.combine_tasks(
-        tasks.list_tasks(shown, policy, "review"),
-        tasks.list_tasks(audited, policy, "audit"),
-        tasks.list_corrections(drawn, punish_pairs, policy),
+        sample = corrections.sample_for_review(verified_corrections, size=parameters.corrections, seed=seed)
+    review_tasks = tasks.combine_tasks(
+        tasks.list_tasks(pairs, policy, "review"),
+        tasks.list_tasks(audit_pairs, policy, "audit"),
+        tasks.list_corrections(sample, punish_pairs, policy),
     )
-    logger.info(
-        "%d responses to judge, of %d pairs, and %d corrections",
-        len(listed), len(shown) + len(audited), len(drawn),
-    )  # fmt: skip
-    return listed
+    sizes = (len(review_tasks), len(pairs) + len(audit_pairs), len(sample))
+    logger.info("%d responses to judge, of %d pairs, and %d corrections", *sizes)
+    return review_tasks
+
+
+def _limit_pairs(pairs: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    logger.warning("People judge only %d of %d pairs in review (`review.limit`)", limit, len(pairs))
+    return pairs.sample(limit, random_state=seed)
 
 
 def write_forms(
     review_tasks: pd.DataFrame, policy: Policy
 ) -> tuple[pd.DataFrame, str, list[dict[str, Any]], str, list[dict[str, Any]], str]:
-    """The tasks in every form that people can fill in."""
+    """Write the tasks in every form that people can fill in."""
     from realignment.review import forms
 
     return (
@@ -74,19 +74,21 @@ def import_verdicts(
     parameters: ReviewParameters,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What people said, checked, and how far they agree."""
+    """Check the verdicts that people handed back, and measure how far they agree."""
     from realignment.review import reliability, tasks, verdicts
 
-    asked = tasks.combine_tasks(
+    known_tasks = tasks.combine_tasks(
         tasks.list_tasks(pairs, policy, ""), tasks.list_corrections(verified_corrections, pairs, policy)
     )
-    checked = verdicts.check_verdicts(returned_verdicts, asked, policy, same_as=parameters.same_as)
+    human_verdicts = verdicts.check_verdicts(
+        returned_verdicts, known_tasks, policy, same_as=parameters.same_as
+    )
     report = reliability.report_reliability(
-        checked, unfilled=len(returned_verdicts) - len(checked), seed=seed
+        human_verdicts, unfilled=len(returned_verdicts) - len(human_verdicts), seed=seed
     )
     logger.info(
         "%d verdicts on %d responses by %d people, α %s",
         report["verdicts"], report["tasks"], len(report["by_annotator"]),
         "unknown: no response has two verdicts" if report["alpha"] is None else f"{report['alpha']:.2f}",
     )  # fmt: skip
-    return checked, report
+    return human_verdicts, report

@@ -23,7 +23,7 @@ def create_export(**_: object) -> Pipeline:
         [
             Node(
                 audit.draw_people_sample,
-                [*TRIAGED, "params:audit", "params:seed"],
+                TRIAGED | {"parameters": "params:audit", "seed": "params:seed"},
                 "review_sample",
                 name="draw_people_sample",
             ),

@@ -22,10 +22,10 @@ def train_classifier(
         tabulate_folds,
         tabulate_reliability,
     )
-    from realignment.oracles.train_classifier import teach
+    from realignment.oracles.train_classifier import train_judge
 
     exchanges, labels = judges.labelled_table(classifier_labels, policy)
-    trained, validation = teach(exchanges, labels, policy, parameters, seed=seed)
+    trained, validation = train_judge(exchanges, labels, policy, parameters, seed=seed)
     report = report_validation(validation, exchanges, labels, seed=seed)
     figures = report["calibrated"]
     logger.info(
@@ -37,7 +37,7 @@ def train_classifier(
 
 
 def draw_classifier_reliability(classifier_reliability: pd.DataFrame) -> go.Figure:
-    """Is the classifier as right as it is sure?"""
+    """Draw how often the classifier is right, by its confidence."""
     from realignment.reports import audit
 
-    return audit.reliability(classifier_reliability)
+    return audit.draw_reliability(classifier_reliability)

@@ -27,26 +27,28 @@ def train_model(
     seed: int,
     work_folder: str,
 ) -> tuple[str, pd.DataFrame, dict[str, Any]]:
-    """Train with the hybrid objective; a run that was interrupted goes on from its last checkpoint."""
-    from realignment.training import setup
+    """Train with the hybrid objective; an interrupted run resumes from its last checkpoint."""
+    from realignment.training.setup import load_training_setup
 
     tables = {"impact_weights": impact_weights, "training_pairs": training_pairs, "gold_batch": gold_batch}
-    lineage.check(impact_manifest, tables)
-    bench = setup.open_workbench(reference_model["path"], model_parameters, parameters, loss, seed=seed)
-    key = lineage.run_key(impact_manifest, model_parameters, loss, parameters, impact, seed)
-    batch = bench.with_weights(training_pairs, impact_weights)
-    fresh = bench.fresh_weights(gold_batch, impact)
-    folder, history = bench.train(batch, work_folder=Path(work_folder), key=key, fresh=fresh)
-    facts = {key: impact_manifest[key] for key in ("policy", "policy_version", "oracle")}
+    lineage.check_tables(impact_manifest, tables)
+    setup = load_training_setup(reference_model["path"], model_parameters, parameters, loss, seed=seed)
+    key = lineage.compute_run_key(impact_manifest, model_parameters, loss, parameters, impact, seed)
+    batch = setup.build_weighted_examples(training_pairs, impact_weights)
+    online_weights = setup.online_weights(gold_batch, impact)
+    folder, history = setup.train(
+        batch, work_folder=Path(work_folder), key=key, online_weights=online_weights
+    )
+    facts = lineage.inherited_facts(impact_manifest)
     inputs = {**impact_manifest["outputs"], "reference_model": reference_model["sha256"]}
-    manifest = lineage.seal(
+    manifest = lineage.build_manifest(
         "training", inputs=inputs, outputs={"training_history": history}, seed=seed, **facts
     )
     return folder, history, manifest
 
 
 def draw_training_curves(training_history: pd.DataFrame) -> go.Figure:
-    """Losses, log-ratios of good, bad and retained answers, and drift, by step."""
+    """Draw losses, log-ratios of good, bad and retained answers, and drift, by step."""
     from realignment import reports
 
-    return reports.training_curves(training_history)
+    return reports.draw_training_curves(training_history)

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from realignment.pipelines.impact.pipeline import LOADED
 from realignment.pipelines.training import nodes
 
 
@@ -16,12 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "gold_batch",
                     "impact_weights",
                     "impact_manifest",
-                    "reference_model",
-                    "params:model",
-                    "params:loss",
-                    "params:training",
-                    "params:impact",
-                    "params:seed",
+                    *LOADED,
                     "params:work_folder",
                 ],
                 ["realigned_model", "training_history", "training_manifest"],

@@ -20,13 +20,12 @@ def triage_pairs(
     parameters: TriageParameters,
 ) -> tuple[pd.DataFrame | dict[str, Any], ...]:
     """Give every pair the disposition that its two judgments imply, and split by it."""
-    lineage.check(judging_manifest, {"pairs": pairs, "judgments": judgments})
+    inputs = {"pairs": pairs, "judgments": judgments}
+    lineage.check_tables(judging_manifest, inputs)
     triaged = triage.triage(pairs, judgments, min_confidence=parameters.min_confidence)
-    splits = {f"{d.lower()}_pairs": table for d, table in triage.split(triaged).items()}
-    facts = {key: judging_manifest[key] for key in ("policy", "policy_version", "oracle")}
-    manifest = lineage.seal(
-        "triage", inputs={"pairs": pairs, "judgments": judgments}, outputs=splits, **facts
-    )
+    splits = {f"{d.lower()}_pairs": table for d, table in triage.split_by_disposition(triaged).items()}
+    facts = lineage.inherited_facts(judging_manifest)
+    manifest = lineage.build_manifest("triage", inputs=inputs, outputs=splits, **facts)
     return (*(splits[f"{d.lower()}_pairs"] for d in Disposition), manifest)
 
 
@@ -37,7 +36,7 @@ def report_triage(
     review_pairs: pd.DataFrame,
     parameters: TriageParameters,
 ) -> dict[str, Any]:
-    """How many pairs went where, and why."""
+    """Report how many pairs went where, and why."""
     triaged = pd.concat([invert_pairs, punish_pairs, retain_pairs, review_pairs], ignore_index=True)
     report = triage.report_triage(triaged, max_punish_share=parameters.max_punish_share)
     log_triage(report)
@@ -45,7 +44,7 @@ def report_triage(
 
 
 def log_triage(report: dict[str, Any]) -> None:
-    """Say how many pairs went where, and what is to be minded."""
+    """Log how many pairs went where, and every warning."""
     logger.info("Triage: %s", ", ".join(f"{count} {name}" for name, count in report["counts"].items()))
     for warning in report["warnings"]:
         logger.warning(warning)
