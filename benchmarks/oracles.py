@@ -6,7 +6,7 @@ Every figure is a ratio of two measurements of one run, or a rate of one core. R
   `generate` with the whole prompt; the ratio of responses per second, with equal verdicts. It needs the base
   model.
 - `rules`: responses a second that the policy of the sample judges, in seconds of processor time.
-- `streaming`: peak memory in GB of `kedro run --pipelines judge_stream` over a million pairs; also over a tenth.
+- `streaming`: peak memory in GB of `kedro run --pipelines judge_stream` over a million pairs, and a tenth.
 - `chat`: throughput with a local server that answers in 50 ms, at concurrency 64, over the ideal throughput.
 """
 

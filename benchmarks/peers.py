@@ -1,4 +1,4 @@
-"""Other implementations: the published TRACE loop in our words, textbook methods, KLs; not TRL (`trl_peer`)."""
+"""Other implementations: the published TRACE loop, textbook methods, KLs; TRL is in `trl_peer`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -112,7 +112,7 @@ def step(trainer: DPOTrainer, rows: list[dict[str, Any]], *, only_responses: boo
 def compute_references(
     trainer: DPOTrainer, rows: list[dict[str, Any]], *, batch_size: int = 8, only_responses: bool = False
 ) -> Result:
-    """Compute reference log-probabilities of all pairs, chosen then rejected, in TRL's default batches of 8."""
+    """Compute reference log-probabilities of all pairs, chosen then rejected; TRL's default batch is 8."""
     parts = []
     with _only_responses() if only_responses else nullcontext():
         for start in range(0, len(rows), batch_size):

@@ -580,7 +580,7 @@ def is_there(path):
 
 @pytest.mark.parametrize(
     "file",
-    [file for file in sorted((ROOT / "src").rglob("*.py")) if "\n    >>> " in read(file)],
+    [file for file in sorted((ROOT / "src").rglob("*.py")) if ">>> " in read(file)],
     ids=name_of,
 )
 def test_examples_in_docstrings_give_what_they_say(file):

@@ -76,7 +76,7 @@ def test_a_wrong_address_is_one_clear_sentence(tmp_path):
     outcome = kedro("--pipelines", "judging", **given)
     assert outcome.exit_code != 0
     assert outcome.error.startswith("No server answers at http://127.0.0.1:9/v1"), outcome.output[-2000:]
-    assert "only what is missing is asked" in outcome.error
+    assert "only what is missing is requested" in outcome.error
 
 
 def test_a_local_model_judges_a_run_and_is_not_asked_twice(tiny_model, tmp_path):

@@ -61,6 +61,11 @@ def wilson_interval(successes: int, n: int) -> Interval:
 
     Raises:
         DataError: n is not positive, or successes lie outside 0..n.
+
+    Example:
+        >>> low, high = wilson_interval(8, 72)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.057 to 0.204'
     """
     if not 0 <= successes <= n or n == 0:
         raise DataError(
@@ -114,7 +119,14 @@ def _corrected_correlation(both: int, only_before: int, only_after: int, neither
 
 
 def mcnemar_p(only_before: int, only_after: int) -> float:
-    """Compute the exact two-sided p of McNemar's test: changed items against a fair coin; 1 without any."""
+    """Compute the exact two-sided p of McNemar's test: changed items against a fair coin; 1 without any.
+
+    Example:
+        >>> mcnemar_p(only_before=1, only_after=5)
+        0.21875
+        >>> mcnemar_p(only_before=0, only_after=0)  # no item changed
+        1.0
+    """
     discordant = only_before + only_after
     if discordant == 0:
         return 1.0
@@ -191,6 +203,10 @@ def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float:
 
     Raises:
         DataError: the judges saw different numbers of items.
+
+    Example:
+        >>> round(cohen_kappa([True, True, False, False], [True, False, False, False]), 2)
+        0.5
     """
     from sklearn.metrics import cohen_kappa_score  # slow to import, and rarely needed
 

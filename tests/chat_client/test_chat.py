@@ -11,18 +11,20 @@ def requests(*texts, **body):
     return [Request([{"role": "user", "content": text}], body) for text in texts]
 
 
-def said(body):
+def last_message(body):
     return body["messages"][-1]["content"]
 
 
-def run(script, asked, **settings):
+def run(script, chats, **settings):
     with scripted(script) as url:
-        return complete_chats(chat_settings(url, **settings), asked)
+        return complete_chats(chat_settings(url, **settings), chats)
 
 
 def test_replies_come_in_the_order_of_the_requests():
     texts = [f"question {n}" for n in range(40)]
-    replies = run(Script(lambda body, _: completion(said(body).upper())), requests(*texts), concurrency=8)
+    replies = run(
+        Script(lambda body, _: completion(last_message(body).upper())), requests(*texts), concurrency=8
+    )
     assert replies == [Reply(text.upper(), True) for text in texts]
 
 
@@ -30,8 +32,8 @@ def test_each_request_adds_its_own_fields_to_those_of_the_server():
     script = Script(lambda body, _: completion("yes"))
     run(script, requests("a", temperature=0.7, seed=3), max_tokens=9, extra={"top_k": 5})
     (body,) = script.bodies
-    asked = {name: body[name] for name in ("model", "temperature", "seed", "max_tokens", "top_k")}
-    assert asked == {"model": "m", "temperature": 0.7, "seed": 3, "max_tokens": 9, "top_k": 5}
+    fields = {name: body[name] for name in ("model", "temperature", "seed", "max_tokens", "top_k")}
+    assert fields == {"model": "m", "temperature": 0.7, "seed": 3, "max_tokens": 9, "top_k": 5}
 
 
 def test_a_cut_reply_is_not_complete():
@@ -40,7 +42,7 @@ def test_a_cut_reply_is_not_complete():
 
 
 def test_a_request_that_keeps_failing_is_a_fault_and_the_others_are_answered():
-    script = Script(lambda body, _: 400 if said(body) == "bad" else completion("fine"))
+    script = Script(lambda body, _: 400 if last_message(body) == "bad" else completion("fine"))
     good, bad, other = run(script, requests("good", "bad", "other"))
     assert (good.text, other.text) == ("fine", "fine")
     assert bad.fault.startswith("no reply: ")

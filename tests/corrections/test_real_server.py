@@ -40,9 +40,9 @@ def test_what_it_proposes_is_read_or_the_run_says_that_it_cannot_be(server):
         constitution={"proposing_pairs": 4, "pairs_per_proposal": 2, "voting_pairs": 4, "clusters": 2},
     )
     try:
-        found = infer_principles(pairs, parameters, seed=0)
+        explanation = infer_principles(pairs, parameters, seed=0)
     except ConstitutionError as error:
         assert "None of 2 replies proposes principles" in str(error)  # noqa: PT017  # either is an answer
     else:
-        assert found.report["proposed"] >= 1
-        assert found.report["unread_votes"] <= 4 * found.report["selected"]
+        assert explanation.report["proposed"] >= 1
+        assert explanation.report["unread_votes"] <= 4 * explanation.report["selected"]

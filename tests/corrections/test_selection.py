@@ -126,10 +126,10 @@ def test_corrected_pairs_have_the_same_digest_after_parquet(rows, tmp_path):
 
 
 def test_the_report_counts_every_candidate_once(corrected):
-    _, found = corrected
-    assert (found["pairs"], found["corrected"], found["suppressed"]) == (4, 2, 2)
-    assert found["corrected_by"] == {"model": 1, PEOPLE: 1}
-    model = found["writers"]["model"]
+    _, report = corrected
+    assert (report["pairs"], report["corrected"], report["suppressed"]) == (4, 2, 2)
+    assert report["corrected_by"] == {"model": 1, PEOPLE: 1}
+    model = report["writers"]["model"]
     assert model["candidates"] == 2 == model["complies"] + model["violates"] + model["unscored"]
     assert model["rules_broken"] == {"rule-a": 1, "rule-b": 1}
     assert model["passing"]["share"] == 0.5
@@ -137,9 +137,9 @@ def test_the_report_counts_every_candidate_once(corrected):
 
 def test_flaws_are_counted_each():
     chosen, _ = run([(0, "model", "x", "cut off,off topic", 0.1), (0, "model", "y", "cut off", 0.9)], {})
-    found = report_corrections(PUNISH, chosen)["writers"]["model"]
-    assert found["flaws"] == {"cut off": 2, "off topic": 1}
-    assert (found["judged"], found["passing"]["n"]) == (0, 0)
+    report = report_corrections(PUNISH, chosen)["writers"]["model"]
+    assert report["flaws"] == {"cut off": 2, "off topic": 1}
+    assert (report["judged"], report["passing"]["n"]) == (0, 0)
 
 
 def said_by_people(*rows):
@@ -165,9 +165,9 @@ def test_what_people_wrote_and_nobody_else_could_judge_is_verified_by_its_author
     assert selected(chosen) == {"p2": "by Ann"}
     assert chosen["verifier"].tolist() == [AUTHOR, name]
     assert apply_corrections(PUNISH, chosen).loc[2, "correction_verifier"] == AUTHOR
-    found = report_corrections(PUNISH, chosen)
-    assert found["verified_by"] == {AUTHOR: 1}
-    assert found["verifier"] == f"{AUTHOR} and {name}"
+    report = report_corrections(PUNISH, chosen)
+    assert report["verified_by"] == {AUTHOR: 1}
+    assert report["verifier"] == f"{AUTHOR} and {name}"
 
 
 def test_what_other_people_said_of_a_correction_counts_and_not_its_author():

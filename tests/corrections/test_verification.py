@@ -37,16 +37,20 @@ def verified(*groups, verifier="rules"):
 
 def verdicts(table, complies, rules=""):
     """One person's verdicts on corrections."""
-    said = pd.DataFrame({"task_id": table["task_id"], "prompt": "Why?", "response": table["response"]})
-    said = said.assign(domain=None, policy=POLICY.full_name, policy_digest=POLICY.fingerprint, reason=None)
-    said = said.assign(complies=complies, rules_broken=rules, annotator="ann")
-    return said[list(VERDICT_COLUMNS)].astype({"complies": "boolean"})
+    people_verdicts = pd.DataFrame(
+        {"task_id": table["task_id"], "prompt": "Why?", "response": table["response"]}
+    )
+    people_verdicts = people_verdicts.assign(
+        domain=None, policy=POLICY.full_name, policy_digest=POLICY.fingerprint, reason=None
+    )
+    people_verdicts = people_verdicts.assign(complies=complies, rules_broken=rules, annotator="ann")
+    return people_verdicts[list(VERDICT_COLUMNS)].astype({"complies": "boolean"})
 
 
-def measured(table, said, policy=POLICY):
-    found = measure_verifier(table, said, policy, seed=0)
-    assert list(found.columns) == list(LEAKAGE_COLUMNS)
-    return found.set_index(["writer", "group", "metric"])
+def measured(table, people_verdicts, policy=POLICY):
+    leakage = measure_verifier(table, people_verdicts, policy, seed=0)
+    assert list(leakage.columns) == list(LEAKAGE_COLUMNS)
+    return leakage.set_index(["writer", "group", "metric"])
 
 
 def test_equally_many_of_every_writer_and_verdict_are_asked():
@@ -78,14 +82,14 @@ def test_where_the_verifier_errs_is_found_by_writer_and_rule():
         ("model", True, "", 20, ""), ("model", False, "short", 10, ""), (PEOPLE, True, "", 5, "")
     )
     approved, refused, people = table.iloc[:20], table.iloc[20:30], table.iloc[30:]
-    said = pd.concat([
+    people_verdicts = pd.concat([
         verdicts(approved.iloc[:15], True), verdicts(approved.iloc[15:], False, "calm"),
         verdicts(refused.iloc[:8], False, "short"), verdicts(refused.iloc[8:], True), verdicts(people, True),
     ])  # fmt: skip
-    found = measured(table, said)
+    leakage = measured(table, people_verdicts)
     shares = {
         key: (row["n_people"], row["people"], row["value"])
-        for key, row in found.iterrows()
+        for key, row in leakage.iterrows()
         if key[1] == "verifier"
     }
     assert shares == {
@@ -95,7 +99,7 @@ def test_where_the_verifier_errs_is_found_by_writer_and_rule():
         ("model", "verifier", "calm missed"): (20, 0.25, 0.0),
         (PEOPLE, "verifier", "approved"): (5, 1.0, 1.0),
     }
-    row = found.loc[("model", "verifier", "approved")]
+    row = leakage.loc[("model", "verifier", "approved")]
     low, high = wilson_interval(15, 20)
     assert (row["difference"], row["low"], row["high"]) == pytest.approx((0.25, 1 - high, 1 - low))
 
@@ -103,34 +107,36 @@ def test_where_the_verifier_errs_is_found_by_writer_and_rule():
 def test_what_the_verifier_alone_lets_through_differs_from_the_human_verified_subset():
     """It lets courtesies through and people do not: length and style say so; where both agree, nothing."""
     table = verified(("model", True, "", 30, "Hope this helps! Thank you."), ("model", True, "", 30, ""))
-    said = pd.concat([verdicts(table.iloc[:30], False), verdicts(table.iloc[30:], True)])
-    found = measured(table, said)
+    people_verdicts = pd.concat([verdicts(table.iloc[:30], False), verdicts(table.iloc[30:], True)])
+    leakage = measured(table, people_verdicts)
     for group, metric in (("length", "words"), ("style", "politeness"), ("style", "exclamation")):
-        assert found.loc[("model", f"{group}, human-verified", metric), "low"] > 0, metric
-    assert found.loc[("model", "told apart, human-verified", "AUC"), "value"] > 0.9
+        assert leakage.loc[("model", f"{group}, human-verified", metric), "low"] > 0, metric
+    assert leakage.loc[("model", "told apart, human-verified", "AUC"), "value"] > 0.9
     plain = verified(("model", True, "", 60, ""))
     agreed = measured(plain, verdicts(plain.sample(30, random_state=0), True))
     told = agreed.loc[("model", "told apart, human-verified", "AUC")]
     assert told["low"] < 0 < told["high"]
-    assert "length, human-verified: words" in draw_correction_leakage(found.reset_index()).data[1].y
+    assert "length, human-verified: words" in draw_correction_leakage(leakage.reset_index()).data[1].y
 
 
 @pytest.mark.parametrize("case", ["no verdicts", "another text", "other responses", "no corrections", "ties"])
 def test_without_verdicts_of_people_on_these_corrections_there_is_nothing_to_say(case):
     table = verified(("model", True, "", 5, ""))
-    said, policy = verdicts(table, True), POLICY
+    people_verdicts, policy = verdicts(table, True), POLICY
     match case:
         case "no verdicts":
-            said = pd.DataFrame()
+            people_verdicts = pd.DataFrame()
         case "another text":
             policy = Policy(name="advice", version="2", text="Be bold.")
         case "other responses":
-            said = said.assign(task_id="0")
+            people_verdicts = people_verdicts.assign(task_id="0")
         case "no corrections":
             table = pd.DataFrame()
         case "ties":
-            said = pd.concat([said, said.assign(complies=False, annotator="bo")])
-    assert measured(table, said, policy).empty
+            people_verdicts = pd.concat(
+                [people_verdicts, people_verdicts.assign(complies=False, annotator="bo")]
+            )
+    assert measured(table, people_verdicts, policy).empty
 
 
 def read(data, name):
@@ -163,14 +169,17 @@ def trip(kedro_in_process, tmp_path_factory, tiny_model):
         run("--pipelines", "review_export", review__corrections=24, review__audit="false"),
     ]
     assert all(outcome.exit_code == 0 for outcome in outcomes), [o.error for o in outcomes]
-    table, known = read(data, "review_table"), read(data, "verified_corrections").drop_duplicates("task_id")
-    said = table["task_id"].map(known.set_index("task_id")["complies"])
-    table["verdict"] = said.map({True: "complies", False: "violates"}).fillna("unsure")
-    first = known.loc[known["task_id"].isin(table["task_id"]) & (known["writer"] == "model"), "task_id"].iloc[
-        0
-    ]
+    table, verified = (
+        read(data, "review_table"),
+        read(data, "verified_corrections").drop_duplicates("task_id"),
+    )
+    people_verdicts = table["task_id"].map(verified.set_index("task_id")["complies"])
+    table["verdict"] = people_verdicts.map({True: "complies", False: "violates"}).fillna("unsure")
+    first = verified.loc[
+        verified["task_id"].isin(table["task_id"]) & (verified["writer"] == "model"), "task_id"
+    ].iloc[0]
     table.loc[table["task_id"] == first, "verdict"] = (
-        "complies" if not said[table["task_id"] == first].all() else "violates"
+        "complies" if not people_verdicts[table["task_id"] == first].all() else "violates"
     )
     table.to_csv(data / "ann.csv", index=False)
     same_as = (
@@ -183,17 +192,20 @@ def trip(kedro_in_process, tmp_path_factory, tiny_model):
 
 def test_people_are_asked_for_corrections_of_both_writers_without_being_told(trip):
     data, _, _ = trip
-    tasks, known = read(data, "review_tasks"), read(data, "verified_corrections")
-    asked = tasks[tasks["purpose"] == "correction"]
-    assert len(asked) == 24
-    assert set(known.loc[known["task_id"].isin(asked["task_id"]), "writer"]) == {PEOPLE, "model"}
+    tasks, verified = read(data, "review_tasks"), read(data, "verified_corrections")
+    correction_tasks = tasks[tasks["purpose"] == "correction"]
+    assert len(correction_tasks) == 24
+    assert set(verified.loc[verified["task_id"].isin(correction_tasks["task_id"]), "writer"]) == {
+        PEOPLE,
+        "model",
+    }
     assert not {"writer", "model", "verifier", "complies"} & set(read(data, "review_table"))
 
 
 def test_the_report_has_the_verifiers_agreement_with_people(trip):
     data, _, first = trip
-    found = read(data, "correction_leakage")
-    agreement = found[(found["group"] == "verifier") & found["metric"].isin(["approved", "refused"])]
+    leakage = read(data, "correction_leakage")
+    agreement = leakage[(leakage["group"] == "verifier") & leakage["metric"].isin(["approved", "refused"])]
     right = (agreement["n_people"] * (1 - (agreement["value"] - agreement["people"]).abs())).round()
     assert agreement["n_people"].sum() == 24
     assert agreement.assign(right=right).groupby("writer").apply(

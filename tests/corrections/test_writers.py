@@ -21,8 +21,8 @@ PAIRS = make_pairs({}, {}, {"prompt": "How does a plant grow tall?"})
 
 
 def model_parameters(source, **changes):
-    given = {"source": str(source), "folder": "unused", "dtype": "float32", "device": "cpu"}
-    return ModelParameters(**given | changes)
+    settings = {"source": str(source), "folder": "unused", "dtype": "float32", "device": "cpu"}
+    return ModelParameters(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,11 @@ WITHOUT_SYSTEM = (
 RAISING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
 
 
-@pytest.mark.parametrize(("template", "known"), [(TEMPLATE, True), (WITHOUT_SYSTEM, False), (RAISING, False)])
-def test_a_template_that_has_no_system_turn_is_recognised(template, known):
-    assert supports_system_turn(tiny_tokenizer(template=template)) is known
+@pytest.mark.parametrize(
+    ("template", "supported"), [(TEMPLATE, True), (WITHOUT_SYSTEM, False), (RAISING, False)]
+)
+def test_a_template_that_has_no_system_turn_is_recognised(template, supported):
+    assert supports_system_turn(tiny_tokenizer(template=template)) is supported
 
 
 def test_the_policy_then_stands_before_the_first_user_turn():

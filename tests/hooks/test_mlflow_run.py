@@ -23,10 +23,10 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_finishes_with_flat_parameters_and_long_values_split(finished):
-    found, _ = finished
-    assert found.info.status == "FINISHED"
-    assert found.data.params["triage.min_confidence"] == "0.7"
-    assert found.data.params["triage.note"] + found.data.params["triage.note.part2"] == "x" * 7000
+    mlflow_run, _ = finished
+    assert mlflow_run.info.status == "FINISHED"
+    assert mlflow_run.data.params["triage.min_confidence"] == "0.7"
+    assert mlflow_run.data.params["triage.note"] + mlflow_run.data.params["triage.note.part2"] == "x" * 7000
 
 
 def test_tags_tell_policy_pipelines_command_and_packages(finished):
@@ -54,8 +54,8 @@ def test_a_history_keeps_every_step(finished):
 
 
 def test_tables_are_dataset_inputs_with_their_digest_and_version(finished):
-    found, project = finished
-    inputs = {item.dataset.name: item for item in found.inputs.dataset_inputs}
+    mlflow_run, project = finished
+    inputs = {item.dataset.name: item for item in mlflow_run.inputs.dataset_inputs}
     assert set(inputs) == {"raw_pairs", "kept_pairs"}
     tags = {tag.key: tag.value for tag in inputs["kept_pairs"].tags}
     saved = project / "data/kept.parquet/finished/kept.parquet"
@@ -70,15 +70,15 @@ def test_tables_are_dataset_inputs_with_their_digest_and_version(finished):
 
 
 def test_artifacts_are_the_files_as_saved_beside_the_database(finished):
-    found, _ = finished
-    run_id = found.info.run_id
+    mlflow_run, _ = finished
+    run_id = mlflow_run.info.run_id
     assert [file.path for file in client().list_artifacts(run_id, "tables")] == ["tables/history.csv"]
     assert [file.path for file in client().list_artifacts(run_id, "policy")] == ["policy/policy.yaml"]
     requirements = Path(client().download_artifacts(run_id, "environment/requirements.txt")).read_text()
     assert f"mlflow=={mlflow.__version__}" in requirements
     assert (
         Path(tracking_uri().removeprefix("sqlite:///")).parent / "mlartifacts"
-        in Path(found.info.artifact_uri.removeprefix("file://")).parents
+        in Path(mlflow_run.info.artifact_uri.removeprefix("file://")).parents
     )
 
 
@@ -93,11 +93,10 @@ def test_a_failing_node_fails_the_run_with_its_message(project):
     run(project, "triage", version="before-failure")
     with pytest.raises(DataError):
         run(project, "failing", version="failing")
-    found = find_run("failing")
-    assert found.info.status == "FAILED"
-    assert (
-        found.data.tags["error"] == "DataError: Found the end [/INST] of a prompt, expected none: remove it."
-    )
+    mlflow_run = find_run("failing")
+    assert mlflow_run.info.status == "FAILED"
+    error = mlflow_run.data.tags["error"]
+    assert error == "DataError: Found the end [/INST] of a prompt, expected none: remove it."
     assert "MLFLOW_RUN_ID" not in os.environ
 
 
@@ -117,8 +116,8 @@ def test_an_active_run_is_used_and_left_open(project, monkeypatch):
     outer = client().create_run(getattr(experiment, "experiment_id", experiment))
     monkeypatch.setenv("MLFLOW_RUN_ID", outer.info.run_id)
     run(project, "triage", version="joined")
-    found = find_run("joined")
-    assert (found.info.run_id, found.info.status) == (outer.info.run_id, "RUNNING")
+    mlflow_run = find_run("joined")
+    assert (mlflow_run.info.run_id, mlflow_run.info.status) == (outer.info.run_id, "RUNNING")
     assert os.environ["MLFLOW_RUN_ID"] == outer.info.run_id
 
 

@@ -67,13 +67,13 @@ def run(script, pairs, **constitution):
 
 
 def test_the_planted_principle_is_found_and_the_others_are_not():
-    found = run(Script(honest), make_choices())
-    (row,) = found.principles.to_dict("records")
+    explanation = run(Script(honest), make_choices())
+    (row,) = explanation.principles.to_dict("records")
     assert row["principle"] == SHORT
     assert row["id"] == "p1-is-short" or row["id"].endswith("is-short")
     assert row["support"] == 1
     assert 0.8 < row["low"] < row["agreement"] < row["high"]
-    assert found.report | {"kept": 1, "selected": 3, "n": 120} == found.report
+    assert explanation.report | {"kept": 1, "selected": 3, "n": 120} == explanation.report
 
 
 def test_turning_every_choice_around_leaves_nothing_that_explains_it():
@@ -89,9 +89,9 @@ def test_a_voter_that_always_says_a_explains_nothing():
             completion('{"1": "A", "2": "A", "3": "A"}') if "PRINCIPLES" in content else honest(body, attempt)
         )
 
-    found = run(Script(lazy), make_choices())
-    assert found.principles.empty
-    assert found.report["unread_votes"] == 0
+    explanation = run(Script(lazy), make_choices())
+    assert explanation.principles.empty
+    assert explanation.report["unread_votes"] == 0
 
 
 def test_the_voter_is_not_told_which_response_was_chosen():
@@ -117,9 +117,9 @@ def test_votes_that_cannot_be_read_are_counted_and_left_out():
         spoils = "PRINCIPLES" in content and int(re.search(r"Prompt (\d+)", content)[1]) % 4 == 0
         return completion("I would say A.") if spoils else honest(body, attempt)
 
-    found = run(Script(mumbling), make_choices())
-    assert found.report["unread_votes"] == 3 * 30
-    assert found.principles.iloc[0]["pairs"] == 90
+    explanation = run(Script(mumbling), make_choices())
+    assert explanation.report["unread_votes"] == 3 * 30
+    assert explanation.principles.iloc[0]["pairs"] == 90
 
 
 def test_without_one_readable_proposal_the_error_says_what_came():
@@ -128,7 +128,7 @@ def test_without_one_readable_proposal_the_error_says_what_came():
 
 
 @pytest.mark.parametrize(
-    ("reply", "found"),
+    ("reply", "expected"),
     [
         ('{"principles": ["The response is short."]}', [SHORT]),
         ('Sure!\n```json\n{"principles": ["The  response\\nis short."]}\n```', [SHORT]),
@@ -140,12 +140,12 @@ def test_without_one_readable_proposal_the_error_says_what_came():
         ("", []),
     ],
 )
-def test_proposals_are_read_strictly(reply, found):
-    assert read_principles(reply) == found
+def test_proposals_are_read_strictly(reply, expected):
+    assert read_principles(reply) == expected
 
 
 @pytest.mark.parametrize(
-    ("reply", "found"),
+    ("reply", "expected"),
     [
         ('{"1": "A", "2": "N", "3": "B"}', {1: "A", 2: "N", 3: "B"}),
         ('Votes: {"1": "A"} as asked', {1: "A"}),
@@ -155,18 +155,18 @@ def test_proposals_are_read_strictly(reply, found):
         ('{"0": "A", "-1": "A", "1": ["A"]}', {}),
     ],
 )
-def test_votes_are_read_strictly(reply, found):
-    assert read_votes(reply, 3) == found
+def test_votes_are_read_strictly(reply, expected):
+    assert read_votes(reply, 3) == expected
 
 
 def test_merging_keeps_one_of_each_kind_the_most_frequent_first():
-    said = ["The response is short.", "The response is very short.", "The response is short."]
-    said += ["Gives concrete numbers and figures.", "Gives numbers and figures."]
-    first, second = merge_principles(said, 2)
+    proposals = ["The response is short.", "The response is very short.", "The response is short."]
+    proposals += ["Gives concrete numbers and figures.", "Gives numbers and figures."]
+    first, second = merge_principles(proposals, 2)
     assert "short" in first
     assert "numbers" in second
     assert merge_principles(["one only"], 5) == ["one only"]
-    assert len(merge_principles(said, 99)) == 4
+    assert len(merge_principles(proposals, 99)) == 4
 
 
 def test_support_and_agreement_by_hand():

@@ -55,7 +55,7 @@ def make_choices(n, utility, *, seed=0, noise=1.0):
     return pd.DataFrame(rows, columns=["prompt", "chosen", "rejected"])
 
 
-def found(pairs, **changes):
+def explain(pairs, **changes):
     explanation = explain_choices(pairs, **SETTINGS | {"seed": 0} | changes)
     assert list(explanation.principles.columns) == list(PRINCIPLE_COLUMNS)
     return explanation
@@ -72,7 +72,7 @@ def test_planted_preferences_are_found_with_their_sign_and_nothing_else_is():
     """In six data sets every planted one is found, and at most one that was not planted."""
     others = []
     for seed in range(6):
-        explanation = found(make_choices(500, planted, seed=seed))
+        explanation = explain(make_choices(500, planted, seed=seed))
         ids = set(explanation.principles["id"])
         assert ids >= PLANTED, seed
         others += sorted(ids - PLANTED)
@@ -89,7 +89,7 @@ def test_choices_at_random_are_explained_by_nothing():
     yielding = [
         seed
         for seed in range(20)
-        if len(found(make_choices(200, lambda marks, length: 0.0, seed=seed), resamples=20).principles)
+        if len(explain(make_choices(200, lambda marks, length: 0.0, seed=seed), resamples=20).principles)
     ]
     assert len(yielding) <= 1
 
@@ -100,7 +100,7 @@ def test_of_features_that_say_the_same_one_is_named():
     for side in ("chosen", "rejected"):
         declines = pairs[side].str.contains("I'm sorry")
         pairs[side] = pairs[side].where(~declines, pairs[side] + " Why not?")
-    ids = set(found(pairs).principles["id"])
+    ids = set(explain(pairs).principles["id"])
     assert len(ids) == 1
     assert ids <= {"refusal-less", "first-person-less", "question-less"}
 
@@ -108,7 +108,7 @@ def test_of_features_that_say_the_same_one_is_named():
 def test_turning_every_choice_around_turns_every_principle_around():
     pairs = make_choices(400, planted)
     turned = pairs.rename(columns={"chosen": "rejected", "rejected": "chosen"})
-    one, other = found(pairs).principles, found(turned).principles
+    one, other = explain(pairs).principles, explain(turned).principles
     swap = {"more": "less", "less": "more"}
     names = {f"{name.rpartition('-')[0]}-{swap[name.rpartition('-')[2]]}" for name in one["id"]}
     assert names == set(other["id"])
@@ -116,7 +116,7 @@ def test_turning_every_choice_around_turns_every_principle_around():
 
 def test_the_order_in_which_a_pair_is_looked_at_does_not_matter():
     pairs = make_choices(400, planted)
-    first, second = (found(pairs, seed=seed).principles.set_index("id") for seed in (0, 1))
+    first, second = (explain(pairs, seed=seed).principles.set_index("id") for seed in (0, 1))
     assert set(first.index) == set(second.index)
     pd.testing.assert_series_equal(first["agreement"], second["agreement"].loc[first.index])
     assert (first["coefficient"] - second["coefficient"]).abs().max() < 0.3
@@ -126,7 +126,7 @@ def test_support_and_agreement_by_hand():
     base = [("Great!", "Fine.")] * 64 + [("Fine.", "Great!")] * 16 + [("Fine.", "Well.")] * 20
     rows = [(f"P{i}", *texts) for i, texts in enumerate(base)]
     pairs = pd.DataFrame(rows, columns=["prompt", "chosen", "rejected"])
-    (row,) = found(pairs).principles.to_dict("records")
+    (row,) = explain(pairs).principles.to_dict("records")
     assert (row["id"], row["applies"], row["pairs"]) == ("exclamation-more", 80, 100)
     assert row["agreement"] == 0.8
 
@@ -146,11 +146,11 @@ def test_a_word_that_decides_is_found_where_words_are_features():
     pairs = make_choices(400, utility, seed=5)
     flip = pairs["rejected"].str.contains("river") & ~pairs["chosen"].str.contains("river")
     pairs.loc[flip, ["chosen", "rejected"]] = pairs.loc[flip, ["rejected", "chosen"]].to_numpy()
-    ids = set(found(pairs, topic_words=15).principles["id"])
+    ids = set(explain(pairs, topic_words=15).principles["id"])
     assert "word-river-more" in ids
     assert len(ids) <= 2
 
 
 def test_too_few_prompts_are_refused():
     with pytest.raises(DataError, match=r"pairs of 12 prompts; explaining choices takes at least 16"):
-        found(make_choices(12, planted))
+        explain(make_choices(12, planted))

@@ -34,11 +34,11 @@ def write(table, folder, suffix):
 
 
 def verdicts(complies):
-    rows = [("Why?", f"answer {n}", said, "advice-2") for n, said in enumerate(complies)]
+    rows = [("Why?", f"answer {n}", verdict, "advice-2") for n, verdict in enumerate(complies)]
     return pd.DataFrame(rows, columns=["prompt", "response", "complies", "policy"])
 
 
-def asked(n):
+def build_exchanges(n):
     return [Exchange("Why?", f"answer {number}") for number in range(n)]
 
 
@@ -47,13 +47,13 @@ def test_words_are_read_for_what_they_say(tmp_path, suffix):
     file = write(verdicts(WORDS), tmp_path, suffix)
     expected = list(WORDS.values())
     human = HumanOracle.from_table(read_imported_verdicts(file))
-    assert [judgment.complies for judgment in human(asked(len(WORDS)), POLICY)] == expected
-    known = [said for said in expected if said is not None]
+    assert [judgment.complies for judgment in human(build_exchanges(len(WORDS)), POLICY)] == expected
+    decided = [verdict for verdict in expected if verdict is not None]
     for read in (labelled_answers(read_table(str(file)).assign(domain=None), POLICY),
                  labelled_table(read_table(str(file)), POLICY)):  # fmt: skip
-        assert read[1] == known
+        assert read[1] == decided
         assert [exchange.response for exchange in read[0]] == [
-            f"answer {n}" for n, said in enumerate(expected) if said is not None
+            f"answer {n}" for n, verdict in enumerate(expected) if verdict is not None
         ]
 
 
@@ -63,7 +63,7 @@ def test_flags_that_pandas_saved_come_back_as_they_were(tmp_path, suffix):
     flags = pd.array([True, False, None, False], dtype="boolean")
     file = write(verdicts(flags), tmp_path, suffix)
     human = HumanOracle.from_table(read_imported_verdicts(file))
-    assert [judgment.complies for judgment in human(asked(4), POLICY)] == [True, False, None, False]
+    assert [judgment.complies for judgment in human(build_exchanges(4), POLICY)] == [True, False, None, False]
 
 
 @pytest.mark.parametrize("word", ["no", "yes", "", 2, 0.5, "comply", ["false"]])

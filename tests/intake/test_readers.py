@@ -84,7 +84,7 @@ def test_a_lone_surrogate_in_json_reaches_the_intake(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "fragments"),
     [
         ("a.jsonl", b"", ["a.jsonl", "empty (0 bytes)"]),
         ("a.jsonl", b" \n\n", ["only white space"]),
@@ -111,10 +111,10 @@ def test_a_lone_surrogate_in_json_reaches_the_intake(tmp_path):
         ("a.xlsx", b"x", ["unknown format '.xlsx'", ".jsonl"]),
     ],
 )
-def test_a_file_that_cannot_be_read_says_where_and_what_to_do(tmp_path, name, content, said):
+def test_a_file_that_cannot_be_read_says_where_and_what_to_do(tmp_path, name, content, fragments):
     with pytest.raises(DataError) as error:
         read_table(write(tmp_path / name, content))
-    for part in [name, *said]:
+    for part in [name, *fragments]:
         assert part in str(error.value)
 
 

@@ -97,9 +97,9 @@ def test_a_conversation_that_does_not_fit_is_set_aside(change, field, reason):
 )
 def test_an_implicit_pair_needs_a_common_prompt_and_two_answers(rejected, field, reason):
     good = {"chosen": [user("Hi?"), assistant("a")], "rejected": [user("Hi?"), assistant("b")]}
-    found = clean(table(good, good | {"rejected": rejected})).rejected_rows.iloc[0]
-    assert found.field == field
-    assert reason in found.reason
+    row = clean(table(good, good | {"rejected": rejected})).rejected_rows.iloc[0]
+    assert row.field == field
+    assert reason in row.reason
 
 
 def test_a_long_conversation_loses_its_oldest_turns_first():

@@ -32,9 +32,9 @@ def write(path, rows=ROWS):
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz", "pairs.parquet"])
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_parts_are_the_parts_of_the_table(tmp_path, name, size):
-    found = scan_shards(str(write(tmp_path / name)))
-    parts = list(found.read(size))
-    assert len(found) == 30
+    shards = scan_shards(str(write(tmp_path / name)))
+    parts = list(shards.read(size))
+    assert len(shards) == 30
     assert max(map(len, parts)) <= size
     pd.testing.assert_frame_equal(pd.concat(parts), read_table(str(tmp_path / name)), check_index_type=False)
 
@@ -53,12 +53,12 @@ def test_the_files_of_a_folder_are_one_table_in_the_order_of_their_names(tmp_pat
     for name, rows in {"b": late, "a": ROWS[:20], "_not": ROWS}.items():
         write(tmp_path / f"{name}{suffix}", rows)
     (tmp_path / "README.md").write_text("Not a shard.")
-    found = scan_shards(str(tmp_path))
-    table = pd.concat(found.read(8))
+    shards = scan_shards(str(tmp_path))
+    table = pd.concat(shards.read(8))
     assert table.index.tolist() == list(range(1, 31))
     assert table["n"].tolist() == list(range(30))
     assert table["domain"].tolist() == [None] * 20 + ["late"] * 10
-    assert found.list_files() == [
+    assert shards.list_files() == [
         {"file": f"a{suffix}", "rows": 20, "first_row": 1},
         {"file": f"b{suffix}", "rows": 10, "first_row": 21},
     ]  # fmt: skip
@@ -68,9 +68,9 @@ def test_the_files_of_a_folder_are_one_table_in_the_order_of_their_names(tmp_pat
 def test_blank_lines_are_counted_as_lines_and_are_no_rows(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('\n{"a": 1}\n\n{"a": 2}\n\n')
-    found = scan_shards(str(path))
-    assert len(found) == 2
-    assert pd.concat(found.read(1)).index.tolist() == [2, 4]
+    shards = scan_shards(str(path))
+    assert len(shards) == 2
+    assert pd.concat(shards.read(1)).index.tolist() == [2, 4]
 
 
 def test_a_broken_line_is_named_before_any_row_is_used(tmp_path):
@@ -92,17 +92,17 @@ def test_a_file_that_breaks_off_is_said_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("pairs.csv", "only Parquet and JSON Lines"), ("none.jsonl", "No file"),
         ("empty", "holds no file that"), ("blank.parquet", "holds no rows"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_said(tmp_path, source, said):
+def test_what_cannot_be_read_is_said(tmp_path, source, message):
     (tmp_path / "pairs.csv").write_text("a\n1\n")
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"prompt": []}).to_parquet(tmp_path / "blank.parquet")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         scan_shards(str(tmp_path / source))
 
 

@@ -39,9 +39,11 @@ def in_parts(source, work, *, policy=POLICY, size=50, limit=None, max_retain=Non
     settings = JudgingParameters(**{"oracle": "rules", "chunk_size": size} | judge)
     raw, folder = scan_shards(str(source)), WorkFolder(work)
     clean = read_pairs(raw, policy, IntakeParameters(limit=limit), folder=folder, size=size, seed=seed)
-    oracle, by = build_oracle(settings, clean.pairs), {"triage_parameters": TriageParameters()}
-    found = judge_and_triage(clean.pairs, policy, oracle, settings, **by, max_retain=max_retain, seed=seed)
-    return clean, found
+    oracle, keywords = build_oracle(settings, clean.pairs), {"triage_parameters": TriageParameters()}
+    result = judge_and_triage(
+        clean.pairs, policy, oracle, settings, **keywords, max_retain=max_retain, seed=seed
+    )
+    return clean, result
 
 
 def at_once(source, *, policy=POLICY, **judge):
@@ -55,8 +57,8 @@ def at_once(source, *, policy=POLICY, **judge):
     return clean, pairs, judgments, triage.triage(pairs, judgments, min_confidence=0.5)
 
 
-def assert_same(found, expected):
-    (clean, triaged), (whole, pairs, judgments, dispositions) = found, expected
+def assert_same(result, expected):
+    (clean, triaged), (whole, pairs, judgments, dispositions) = result, expected
     assert triaged.pairs.digest == digest_table(pairs)
     assert triaged.judgments.digest == digest_table(judgments)
     assert clean.rejected_rows.digest == digest_table(whole.rejected_rows)
@@ -75,12 +77,12 @@ def test_what_is_left_out_or_set_aside_is_said(kedro_in_process, tmp_path, rows)
         tmp_path / "pairs/b.jsonl",
         [{k: row[k] for k in ("pair_id", "prompt", "chosen")} for row in rows[20:]],
     )
-    given = {"pairs": tmp_path / "pairs", "data_root": tmp_path / "data", "intake__limit": 25}
-    done = kedro_in_process("--pipelines", "judge_stream", **given)
+    parameters = {"pairs": tmp_path / "pairs", "data_root": tmp_path / "data", "intake__limit": 25}
+    done = kedro_in_process("--pipelines", "judge_stream", **parameters)
     assert done.exit_code == 0, done.error
-    said = " ".join(done.output.split())
-    assert "Only 25 of 30 rows are used" in said
-    assert "rows were set aside" in said
+    output = " ".join(done.output.split())
+    assert "Only 25 of 30 rows are used" in output
+    assert "rows were set aside" in output
 
 
 @pytest.fixture
@@ -102,9 +104,11 @@ def write(path, rows):
 
 @pytest.mark.parametrize("limited", [{}, {"intake__limit": 100}], ids=["all", "limit"])
 def test_the_pipeline_leaves_what_the_stages_leave(kedro_in_process, tmp_path, limited):
-    given = {"intake__limit": 392, "judging__chunk_size": 37, "seed": 3} | limited
+    parameters = {"intake__limit": 392, "judging__chunk_size": 37, "seed": 3} | limited
     for name in ("judging,triage", "judge_stream"):
-        done = kedro_in_process("--pipelines", name, data_root=tmp_path / name.partition(",")[0], **given)
+        done = kedro_in_process(
+            "--pipelines", name, data_root=tmp_path / name.partition(",")[0], **parameters
+        )
         assert done.exit_code == 0, done.error
     stages, stream = tmp_path / "judging", tmp_path / "judge_stream"
     for entry in (
@@ -145,18 +149,18 @@ def test_rejected_and_repeated_rows_are_the_same_wherever_they_are(tmp_path, row
         rows[6] | {"pair_id": "long", "prompt": "long " * 2000}, rows[6] | {"pair_id": "long"},
     ]  # fmt: skip
     path = write(tmp_path / name, [*rows, *bad, *bad[:2]])
-    clean, _ = found = in_parts(path, tmp_path / "work", size=size)
+    clean, _ = result = in_parts(path, tmp_path / "work", size=size)
     assert clean.report["rejected"] == 8
-    assert_same(found, at_once(path))
+    assert_same(result, at_once(path))
 
 
 def test_a_field_that_only_a_later_row_has_counts_for_all(tmp_path, rows):
     late = rows[9] | {"chosen_severity": 2, "chosen_categories": ["Theft"], "extra": 1}
     plain = [{k: v for k, v in row.items() if not k.endswith("_complies")} for row in rows[:9]]
     path = write(tmp_path / "pairs.jsonl", [*plain, late])
-    clean, _ = found = in_parts(path, tmp_path / "work", size=3)
+    clean, _ = result = in_parts(path, tmp_path / "work", size=3)
     assert "chosen_complies" in clean.pairs.columns
-    assert_same(found, at_once(path))
+    assert_same(result, at_once(path))
 
 
 TIERS = parse_policy(
@@ -188,8 +192,8 @@ def graded(number, better):
 def test_tiers_and_labels_are_those_of_the_whole_table(tmp_path, size):
     path = write(tmp_path / "pku.jsonl", [graded(n, n % 2) for n in range(70)])
     settings = {"policy": TIERS, "oracle": "labels", "max_unscored": 1.0}
-    _, triaged = found = in_parts(path, tmp_path / "work", size=size, **settings)
-    assert_same(found, at_once(path, **settings))
+    _, triaged = result = in_parts(path, tmp_path / "work", size=size, **settings)
+    assert_same(result, at_once(path, **settings))
     broken = triaged.triage_report["by_rule"]
     assert {"theft", "rest"} <= set(broken)
     assert triaged.oracle_report["unscored"] > 0, "labels that contradict leave responses unscored"
@@ -248,28 +252,28 @@ def test_an_oracle_that_does_not_repeat_itself_stops_the_run(tmp_path):
 # --- RETAIN pairs
 
 
-def kept(found, disposition=Disposition.RETAIN):
-    return [pair_id for part in found.splits[disposition].parts() for pair_id in part["pair_id"]]
+def pair_ids_of(result, disposition=Disposition.RETAIN):
+    return [pair_id for part in result.splits[disposition].parts() for pair_id in part["pair_id"]]
 
 
 def test_the_bound_on_retain_pairs_draws_the_same_whatever_the_parts_are(tmp_path):
     whole = in_parts(SAMPLE, tmp_path / "a")[1]
     draws = [in_parts(SAMPLE, tmp_path / "a", size=size, max_retain=40)[1] for size in (9, 1000)]
-    assert kept(draws[0]) == kept(draws[1])
-    assert len(kept(draws[0])) == 40
-    everyone = kept(whole)
-    assert kept(draws[0]) == [pair_id for pair_id in everyone if pair_id in set(kept(draws[0]))]
+    assert pair_ids_of(draws[0]) == pair_ids_of(draws[1])
+    assert len(pair_ids_of(draws[0])) == 40
+    everyone = pair_ids_of(whole)
+    assert pair_ids_of(draws[0]) == [pair_id for pair_id in everyone if pair_id in set(pair_ids_of(draws[0]))]
     assert draws[0].triage_report == whole.triage_report | {"retain_kept": 40}
     for disposition in set(Disposition) - {Disposition.RETAIN}:
         assert draws[0].splits[disposition].digest == whole.splits[disposition].digest
     pairs = [pair_id for part in draws[0].pairs.parts() for pair_id in part["pair_id"]]
-    assert sorted(pairs) == sorted(pair_id for d in Disposition for pair_id in kept(draws[0], d))
+    assert sorted(pairs) == sorted(pair_id for d in Disposition for pair_id in pair_ids_of(draws[0], d))
     assert draws[0].judgments.digest == whole.judgments.digest
 
 
 def test_another_seed_draws_other_retain_pairs_and_a_larger_draw_contains_the_smaller(tmp_path):
     one, more, other = (
-        set(kept(in_parts(SAMPLE, tmp_path / "a", max_retain=n, seed=seed)[1]))
+        set(pair_ids_of(in_parts(SAMPLE, tmp_path / "a", max_retain=n, seed=seed)[1]))
         for n, seed in ((40, 0), (60, 0), (40, 1))
     )
     assert one < more

@@ -119,12 +119,12 @@ def test_unscored_twice_is_the_same_verdict_and_unscored_once_is_not():
     assert measure_stability(pairs, POLICY, outspoken, judgments, sample=8, seed=0) == 6 / 8
 
 
-@pytest.mark.parametrize(("sample", "asked"), [(2, 2), (3, 4), (8, 8), (50, 8)])
-def test_as_many_responses_are_asked_again_as_the_sample_says(sample, asked):
+@pytest.mark.parametrize(("sample", "n_judged"), [(2, 2), (3, 4), (8, 8), (50, 8)])
+def test_as_many_responses_are_asked_again_as_the_sample_says(sample, n_judged):
     pairs, oracle = make_pairs({"correction": "c"}, {}, {}, {}), ScriptedOracle(SAME)
     judgments = judge_pairs(pairs, POLICY, ScriptedOracle(SAME))
     measure_stability(pairs, POLICY, oracle, judgments, sample=sample, seed=0)
-    assert len(oracle.asked) == asked
+    assert len(oracle.asked) == n_judged
 
 
 def test_no_sample_is_no_stability():
@@ -146,8 +146,8 @@ def test_an_oracle_at_its_limits_passes(stability):
 
 
 def test_too_many_unscored_responses_stop_the_run():
-    said = r"left 3 of 10 .*30%, limit 20%.*this reason: 'cut off'.*`judging.max_unscored`.*refresh=true"
-    with pytest.raises(HealthError, match=said):
+    message = r"left 3 of 10 .*30%, limit 20%.*this reason: 'cut off'.*`judging.max_unscored`.*refresh=true"
+    with pytest.raises(HealthError, match=message):
         check_oracle(REPORT | {"unscored": 3}, JUDGMENTS, **LIMITS)
 
 

@@ -51,7 +51,7 @@ class Batch:
             ChatOracle(chat_settings(self.url, **(chat or {}))), BatchParameters(**settings), refresh
         )
 
-    def kept(self, oracle):
+    def with_store(self, oracle):
         return CachedOracle(oracle, VerdictStore(self.folder.parent / "verdicts.sqlite"), oracle.refresh)
 
     @property
@@ -81,9 +81,9 @@ def test_verdicts_and_cost_are_those_of_chat_over_http(batch):
 def test_a_request_over_http_and_one_in_a_file_are_equal(batch):
     chat = {"extra": {"max_tokens": None, "top_p": 0.9}}
     ChatOracle(chat_settings(batch.url, **chat))(EXCHANGES, POLICY)
-    asked, batch.script.bodies = batch.script.bodies, []
+    bodies, batch.script.bodies = batch.script.bodies, []
     batch.oracle(chat=chat)(EXCHANGES, POLICY)
-    by_text = {json.dumps(body, sort_keys=True) for body in asked}
+    by_text = {json.dumps(body, sort_keys=True) for body in bodies}
     assert {json.dumps(body, sort_keys=True) for body in batch.script.bodies} == by_text
     assert len(by_text) == len(EXCHANGES)
 
@@ -166,11 +166,11 @@ def test_replies_are_found_by_their_id_whatever_stands_around_them(batch, fault)
     ],
 )  # fmt: skip
 def test_a_request_without_an_answer_is_unscored_and_asked_again(batch, fault, reason):
-    judgments = batch.kept(batch.oracle(fault))(EXCHANGES, POLICY)
+    judgments = batch.with_store(batch.oracle(fault))(EXCHANGES, POLICY)
     (unscored,) = [j for j in judgments if j.complies is None]
     assert unscored.fault
     assert reason in unscored.reason
-    again = batch.kept(batch.oracle())(EXCHANGES, POLICY)
+    again = batch.with_store(batch.oracle())(EXCHANGES, POLICY)
     assert [j.complies for j in again] == [True, False] * 6
     assert batch.starts == [12, 1]
 
@@ -194,7 +194,7 @@ def test_odd_numbers_in_a_file_of_replies_end_no_run(batch):
         completion(json.dumps(COMPLIES), logprobs=[token | {"logprob": None} for token in tokens]),
     ]
     batch.script.answer = lambda body, attempt: odd[len(exchange_of(body)["prompt"]) % 4]
-    judgments = batch.kept(batch.oracle())([Exchange("p" * length, "r") for length in range(4)], POLICY)
+    judgments = batch.with_store(batch.oracle())([Exchange("p" * length, "r") for length in range(4)], POLICY)
     assert [j.complies for j in judgments] == [True, True, None, True]
     assert judgments[2].reason.startswith("unreadable reply: not one JSON object")
 
@@ -215,7 +215,7 @@ def test_an_error_of_the_server_reaches_the_judgment(batch):
 
 
 def test_a_program_that_is_not_there_is_an_error_before_anything_is_written(batch):
-    oracle = batch.kept(batch.oracle(command="no-such-program {input} {output}"))
+    oracle = batch.with_store(batch.oracle(command="no-such-program {input} {output}"))
     with pytest.raises(OracleError, match=r"no program 'no-such-program'.*judging\.vllm_batch\.command"):
         oracle(EXCHANGES, POLICY)
     assert not batch.folder.exists()
@@ -223,10 +223,10 @@ def test_a_program_that_is_not_there_is_an_error_before_anything_is_written(batc
 
 def test_a_command_that_fails_says_so_and_loses_nothing(batch):
     with pytest.raises(OracleError) as failed:
-        batch.kept(batch.oracle("fails", max_requests=8))(EXCHANGES, POLICY)
-    for said in ("exit code 3", "answered 4 of 8 requests", "CUDA out of memory", "command.log"):
-        assert said in str(failed.value)
-    oracle = batch.kept(batch.oracle())
+        batch.with_store(batch.oracle("fails", max_requests=8))(EXCHANGES, POLICY)
+    for phrase in ("exit code 3", "answered 4 of 8 requests", "CUDA out of memory", "command.log"):
+        assert phrase in str(failed.value)
+    oracle = batch.with_store(batch.oracle())
     assert [j.complies for j in oracle(EXCHANGES, POLICY)] == [True, False] * 6
     assert (batch.starts, oracle.usage.stored, oracle.usage.requests) == ([8, 8], 4, 8)
 
@@ -328,7 +328,7 @@ def test_a_run_that_is_ended_while_its_command_works_goes_on_with_the_rest(batch
             os.kill(command, signal.SIGKILL)
     finally:
         run.kill()
-    oracle = batch.kept(batch.oracle(max_requests=8))
+    oracle = batch.with_store(batch.oracle(max_requests=8))
     assert [j.complies for j in oracle(EXCHANGES, POLICY)] == [True, False] * 6
     assert batch.starts == [8, 4, 4], (
         "four of the first file were answered; then its rest, then the second file"

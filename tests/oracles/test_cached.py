@@ -331,12 +331,14 @@ def test_a_run_killed_on_the_way_goes_on_with_what_is_missing(store):
         first.send_signal(signal.SIGKILL)
         first.wait()
         before = len(script.bodies)
-        kept = len(store.look_up([verdict_key(oracle_at(url).identity, POLICY, e) for e in EXCHANGES]))
+        n_stored = len(store.look_up([verdict_key(oracle_at(url).identity, POLICY, e) for e in EXCHANGES]))
         assert before < 200
-        assert before - kept <= BATCH_SIZE + 2 * 8, "a batch, and the requests under way, are all it may lose"
+        assert before - n_stored <= BATCH_SIZE + 2 * 8, (
+            "a batch, and the requests under way, are all it may lose"
+        )
         second = judge_in_another_process(url, store)
         assert second.communicate()[0].strip() == "200"
-    assert len(script.bodies) - before == 200 - kept
+    assert len(script.bodies) - before == 200 - n_stored
     assert len({e["response"] for e in script.asked()}) == 200
 
 
@@ -350,9 +352,9 @@ def test_two_processes_share_a_store(store):
         processes = [judge_in_another_process(url, store, start, start + 120) for start in (0, 80)]
         assert [process.communicate()[0].strip() for process in processes] == ["120", "120"]
         assert [process.returncode for process in processes] == [0, 0]
-        found = store.look_up([verdict_key(oracle_at(url).identity, POLICY, e) for e in EXCHANGES])
-    assert len(found) == 200
-    assert sum(j.complies for j in found.values()) == 100
+        stored = store.look_up([verdict_key(oracle_at(url).identity, POLICY, e) for e in EXCHANGES])
+    assert len(stored) == 200
+    assert sum(j.complies for j in stored.values()) == 100
 
 
 def test_many_writers_at_a_time_lose_nothing(store):

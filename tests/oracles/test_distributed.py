@@ -60,12 +60,12 @@ def parameters(oracle, engine="ray", **sections):
     return JudgingParameters.model_validate({"oracle": oracle, "engine": engine, "ray": WORKERS} | sections)
 
 
-def assert_same(found, expected):
-    assert [(j.complies, j.rules_broken, j.oracle) for j in found] == [
+def assert_same(actual, expected):
+    assert [(j.complies, j.rules_broken, j.oracle) for j in actual] == [
         (j.complies, j.rules_broken, j.oracle) for j in expected
     ]
     # Batches are made of other exchanges, so sums are rounded elsewhere.
-    assert [j.confidence for j in found] == pytest.approx([j.confidence for j in expected], abs=1e-5)
+    assert [j.confidence for j in actual] == pytest.approx([j.confidence for j in expected], abs=1e-5)
 
 
 def pids(ray, oracle):
@@ -76,8 +76,10 @@ def pids(ray, oracle):
 def test_two_workers_give_the_verdicts_of_this_process(ray, judge, local):
     oracle = build_oracle(parameters("local_lm", local_lm=judge))
     assert isinstance(oracle, RayOracle)
-    here = build_oracle(parameters("local_lm", engine="local", local_lm=judge))
-    assert (oracle.name, oracle.identity) == (here.name, here.identity), "the same key in the verdict store"
+    local_oracle = build_oracle(parameters("local_lm", engine="local", local_lm=judge))
+    assert (oracle.name, oracle.identity) == (local_oracle.name, local_oracle.identity), (
+        "the same key in the verdict store"
+    )
     assert_same(oracle(EXCHANGES, POLICY), local)
     assert_same(oracle(EXCHANGES[::-1], POLICY), local[::-1])
     assert oracle([], POLICY) == []
@@ -90,33 +92,33 @@ def test_two_workers_give_the_verdicts_of_this_process(ray, judge, local):
 def test_a_worker_that_is_killed_costs_time_and_no_verdict(ray, judge, local, caplog):
     oracle = build_oracle(parameters("local_lm", local_lm=judge))
     before = pids(ray, oracle)
-    found = []
+    actual = []
     for number, (position, judgment) in enumerate(oracle.stream(EXCHANGES, POLICY)):
         if number == 0:
             os.kill(before[0], signal.SIGKILL)
-        found.append((position, judgment))
+        actual.append((position, judgment))
     assert "A Ray worker died" in caplog.text, "it was killed too late for the test to mean anything"
-    assert sorted(position for position, _ in found) == list(range(len(EXCHANGES))), "each once"
-    assert_same([judgment for _, judgment in sorted(found, key=lambda pair: pair[0])], local)
+    assert sorted(position for position, _ in actual) == list(range(len(EXCHANGES))), "each once"
+    assert_same([judgment for _, judgment in sorted(actual, key=lambda pair: pair[0])], local)
     # The next call waits for nobody: a worker that is not back yet is not asked.
     assert_same(oracle(EXCHANGES, POLICY), local)
 
 
 @pytest.mark.slow
 def test_a_run_that_ended_early_asks_only_for_the_rest(ray, judge, local, tmp_path):
-    wanted = parameters("local_lm", local_lm=judge, verdict_store=str(tmp_path / "v.sqlite"))
-    first = build_oracle(wanted)
+    settings = parameters("local_lm", local_lm=judge, verdict_store=str(tmp_path / "v.sqlite"))
+    first = build_oracle(settings)
     assert isinstance(first, CachedOracle)
     with closing(first.stream(EXCHANGES, POLICY)) as verdicts:
-        got = [next(verdicts) for _ in range(50)]
-    assert len(got) == 50
-    second = build_oracle(wanted)
+        first_verdicts = [next(verdicts) for _ in range(50)]
+    assert len(first_verdicts) == 50
+    second = build_oracle(settings)
     assert_same(second(EXCHANGES, POLICY), local)
     assert (second.usage.stored, second.usage.asked) == (50, len(EXCHANGES) - 50)
     # What the workers left in the store answers this process too.
-    here = build_oracle(wanted.model_copy(update={"engine": "local"}))
-    assert_same(here(EXCHANGES, POLICY), local)
-    assert (here.usage.stored, here.usage.asked) == (len(EXCHANGES), 0)
+    local_oracle = build_oracle(settings.model_copy(update={"engine": "local"}))
+    assert_same(local_oracle(EXCHANGES, POLICY), local)
+    assert (local_oracle.usage.stored, local_oracle.usage.asked) == (len(EXCHANGES), 0)
 
 
 @pytest.mark.slow
@@ -142,8 +144,8 @@ def test_workers_take_the_threads_they_were_given_and_leave_their_room(ray, judg
     oracle = build_oracle(parameters("local_lm", local_lm=judge))
     worker = oracle.workers.actors[-1]
     variables = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-    found = ray.get(worker.__ray_call__.remote(lambda self: [os.environ.get(name) for name in variables]))
-    assert found == ["1", "1", ""]
+    actual = ray.get(worker.__ray_call__.remote(lambda self: [os.environ.get(name) for name in variables]))
+    assert actual == ["1", "1", ""]
     assert ray.get(worker.__ray_call__.remote(lambda self: __import__("torch").get_num_threads())) == 1
     del oracle, worker
     gc.collect()
@@ -158,9 +160,9 @@ def test_what_the_oracle_raises_in_a_worker_is_raised_here_and_the_workers_live(
     section = {"source": str(tmp_path / "missing.joblib"), "folder": str(tmp_path)}
     with pytest.raises(Exception, match=r"missing\.joblib") as caught:
         build_oracle(parameters("classifier", classifier=section))
-    with pytest.raises(type(caught.value)) as here:
+    with pytest.raises(type(caught.value)) as local_error:
         build_oracle(parameters("classifier", engine="local", classifier=section))
-    assert str(caught.value) == str(here.value)
+    assert str(caught.value) == str(local_error.value)
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("settings", "message"),
     [
         ({"oracle": "labels"}, "has nothing to do for labels"),
         (
@@ -216,16 +218,16 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch):
         ({"oracle": "rules", "engine": "spark"}, "'local'"),
     ],
 )  # fmt: skip
-def test_what_ray_cannot_do_is_an_error_of_the_parameters(wanted, message):
+def test_what_ray_cannot_do_is_an_error_of_the_parameters(settings, message):
     with pytest.raises(ValidationError, match=message):
-        JudgingParameters.model_validate({"engine": "ray"} | wanted)
+        JudgingParameters.model_validate({"engine": "ray"} | settings)
 
 
 def test_a_chat_in_a_cascade_stays_here_and_a_worker_gets_no_more_than_its_section():
-    wanted = parameters(
+    settings = parameters(
         "cascade",
         cascade={"oracles": ["rules", "chat"]},
         chat={"base_url": "http://127.0.0.1:9/v1", "model": "m"},
     )
-    assert [member.oracle for member in wanted.leaf_oracles()] == ["rules", "chat"]
-    assert wanted.leaf_oracles()[0].dump_own_section() == '{"oracle":"rules"}'
+    assert [member.oracle for member in settings.leaf_oracles()] == ["rules", "chat"]
+    assert settings.leaf_oracles()[0].dump_own_section() == '{"oracle":"rules"}'

@@ -48,8 +48,8 @@ def test_every_simple_kind_is_built(tiny_model, tmp_path):
         ChatOracle: parameters("chat", chat=CHAT),
         LocalLMOracle: parameters("local_lm", local_lm=local),
     }
-    for kind, wanted in built.items():
-        assert type(build_oracle(wanted, PAIRS)) is kind
+    for kind, settings in built.items():
+        assert type(build_oracle(settings, PAIRS)) is kind
 
 
 def test_what_costs_is_kept_and_what_is_free_is_not(tmp_path):
@@ -65,23 +65,25 @@ def test_what_costs_is_kept_and_what_is_free_is_not(tmp_path):
 
 def test_the_engine_says_how_chat_is_asked(tmp_path):
     batches = {"engine": "vllm_batch", "vllm_batch": {"folder": str(tmp_path / "batches")}}
-    wanted = parameters("chat", chat=CHAT, verdict_store=str(tmp_path / "v.sqlite"), refresh=True, **batches)
-    oracle = build_oracle(wanted, PAIRS)
+    settings = parameters(
+        "chat", chat=CHAT, verdict_store=str(tmp_path / "v.sqlite"), refresh=True, **batches
+    )
+    oracle = build_oracle(settings, PAIRS)
     assert isinstance(oracle, CachedOracle)
     assert isinstance(oracle.oracle, BatchOracle)
     assert oracle.oracle.refresh
     assert oracle.identity == build_oracle(parameters("chat", chat=CHAT), PAIRS).identity
-    assert wanted.pairs_per_chunk is None
+    assert settings.pairs_per_chunk is None
     assert parameters("chat", chat=CHAT, chunk_size=7).pairs_per_chunk == 7
     assert isinstance(build_oracle(parameters("chat", chat=CHAT, **batches), PAIRS), BatchOracle)
 
 
 def test_a_vote_has_its_members_and_samples(tmp_path):
     own = {"oracle": "chat", "chat": CHAT | {"model": "n"}}
-    wanted = parameters(
+    settings = parameters(
         "vote", chat=CHAT, vote={"oracles": ["rules", "chat", own]}, verdict_store=str(tmp_path / "v.sqlite")
     )
-    oracle = build_oracle(wanted, PAIRS)
+    oracle = build_oracle(settings, PAIRS)
     assert isinstance(oracle, VoteOracle)
     assert [member.name for member in oracle.oracles] == ["rules", "chat m", "chat n"]
     assert [type(m) for m in oracle.oracles] == [RulesOracle, CachedOracle, CachedOracle]
@@ -104,7 +106,7 @@ def test_a_cascade_may_hold_a_vote():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("settings", "message"),
     [
         ({"oracle": "chat"}, "its section `chat: {…}` is missing"),
         ({"oracle": "vote"}, "its section `vote: {…}` is missing"),
@@ -121,9 +123,9 @@ def test_a_cascade_may_hold_a_vote():
         ({"oracle": "classifier", "classifier": READS | {"template": "{response} {"}}, "written twice"),
     ],
 )
-def test_what_cannot_be_built_is_an_error_of_the_parameters(wanted, message):
+def test_what_cannot_be_built_is_an_error_of_the_parameters(settings, message):
     with pytest.raises(ValidationError, match=message):
-        JudgingParameters.model_validate(wanted)
+        JudgingParameters.model_validate(settings)
 
 
 def test_a_model_that_was_given_its_chat_template_here_is_refused(tmp_path):
@@ -142,13 +144,13 @@ def by_response(body, attempt):
 def test_the_node_judges_reports_and_asks_nothing_twice(tmp_path):
     script = Script(by_response)
     with scripted(script) as url:
-        wanted = parameters(
+        settings = parameters(
             "chat", chat=CHAT | {"base_url": url}, stability_sample=2, chunk_size=1,
             verdict_store=str(tmp_path / "v.sqlite"),
         )  # fmt: skip
-        judgments, report, manifest = nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+        judgments, report, manifest = nodes.judge_pairs(PAIRS, POLICY, settings, 0)
         assert len(script.bodies) == 4 + 2, "four responses, and two again for the stability"
-        again, second, _ = nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+        again, second, _ = nodes.judge_pairs(PAIRS, POLICY, settings, 0)
         assert len(script.bodies) == 6 + 2, "only the stability is asked again"
     assert judgments["complies"].tolist() == again["complies"].tolist() == [True, True, False, False]
     assert judgments["response"].tolist() == ["chosen", "chosen", "rejected", "rejected"]
@@ -162,12 +164,12 @@ def test_the_node_judges_all_pairs_by_one_file_and_the_stability_by_another(tmp_
     with scripted(script) as url:
         files = {"folder": str(tmp_path / "batches"), "max_requests": 100}
         files["command"] = f"{sys.executable} {command} {{input}} {{output}} {{base_url}}"
-        wanted = parameters(
+        settings = parameters(
             "chat", chat=CHAT | {"base_url": url}, engine="vllm_batch", vllm_batch=files, chunk_size=1,
             stability_sample=2, verdict_store=str(tmp_path / "v.sqlite"),
         )  # fmt: skip
-        judgments, report, _ = nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
-        again, second, _ = nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+        judgments, report, _ = nodes.judge_pairs(PAIRS, POLICY, settings, 0)
+        again, second, _ = nodes.judge_pairs(PAIRS, POLICY, settings, 0)
     assert judgments["complies"].tolist() == again["complies"].tolist() == [True, True, False, False]
     starts = (tmp_path / "batches/starts").read_text().splitlines()
     assert [len(Path(file).read_text().splitlines()) for file in starts] == [4, 2, 2]
@@ -178,17 +180,17 @@ def test_the_node_judges_all_pairs_by_one_file_and_the_stability_by_another(tmp_
 def test_an_oracle_that_turns_round_does_not_hide_behind_the_store(tmp_path):
     script = Script(lambda body, attempt: completion(json.dumps(COMPLIES if attempt == 1 else VIOLATES)))
     with scripted(script) as url:
-        wanted = parameters(
+        settings = parameters(
             "chat", chat=CHAT | {"base_url": url}, verdict_store=str(tmp_path / "v.sqlite"), max_unscored=1.0
         )
         with pytest.raises(HealthError, match="repeats only 0% of its verdicts"):
-            nodes.judge_pairs(PAIRS, POLICY, wanted, 0)
+            nodes.judge_pairs(PAIRS, POLICY, settings, 0)
 
 
 def test_an_oracle_that_did_not_judge_does_not_pass_for_the_one_that_did():
     labels = parameters("labels")
-    asked = judge_again(PAIRS, POLICY, judged_by="labels", again=[labels], others=[labels])
-    assert asked["round"].unique().tolist() == [1, 0]
+    repeats = judge_again(PAIRS, POLICY, judged_by="labels", again=[labels], others=[labels])
+    assert repeats["round"].unique().tolist() == [1, 0]
     with pytest.raises(DataError, match=r"by the oracle 'chat m', and .* name 'labels'.*`audit.repeats=0`"):
         judge_again(PAIRS, POLICY, judged_by="chat m", again=[labels], others=[])
     assert len(judge_again(PAIRS, POLICY, judged_by="chat m", again=[], others=[labels]))
@@ -201,11 +203,11 @@ def test_oracles_of_one_name_are_told_apart():
     others = [*votes, rules, votes[0]]
     rule = {"id": "short", "description": "Short.", "check": {"kind": "length", "max_words": 1}}
     policy = Policy.model_validate({"name": "p", "version": "1", "text": "Be short.", "rules": [rule]})
-    asked = judge_again(PAIRS, policy, judged_by="vote", again=[votes[0]], others=others)
-    names = asked[["oracle", "round"]].drop_duplicates().to_numpy().tolist()
+    repeats = judge_again(PAIRS, policy, judged_by="vote", again=[votes[0]], others=others)
+    names = repeats[["oracle", "round"]].drop_duplicates().to_numpy().tolist()
     assert names == [["vote", 1], ["vote (2)", 0], ["vote (3)", 0], ["rules", 0], ["vote (4)", 0]]
     judged = judge_pairs(PAIRS, policy, build_oracle(votes[0], PAIRS))
-    rows = compare_oracles(triage(PAIRS, judged, min_confidence=0.5), judged, asked, seed=0)
+    rows = compare_oracles(triage(PAIRS, judged, min_confidence=0.5), judged, repeats, seed=0)
     agreement = {group: found.value for scope, metric, group, found in rows if metric == "agreement"}
     assert len(agreement) == 1 + 10, "the repetition, and every two of five oracles"
     assert agreement["vote and vote (4)"] == agreement["vote (2) and vote (4)"] == 1.0

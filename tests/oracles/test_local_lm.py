@@ -53,21 +53,21 @@ RECURRENT = ["mamba", "lfm2"]
 @pytest.mark.parametrize("family", [*DECODERS, *(name for name in OTHERS if name not in RECURRENT)])
 def test_the_verdicts_are_those_of_one_full_forward_pass_per_request(family):
     model = tiny_model(family)
-    found = oracle_of(model)(EXCHANGES, POLICY)
+    actual = oracle_of(model)(EXCHANGES, POLICY)
     expected = [naive_probability(model, exchange) for exchange in EXCHANGES]
-    assert [j.complies for j in found] == [p >= 0.5 for p in expected]
-    assert [j.confidence for j in found] == pytest.approx([max(p, 1 - p) for p in expected], abs=1e-6)
+    assert [j.complies for j in actual] == [p >= 0.5 for p in expected]
+    assert [j.confidence for j in actual] == pytest.approx([max(p, 1 - p) for p in expected], abs=1e-6)
     if family not in ("gemma2",):  # its norms compute in float32 in any dtype
-        assert [j.confidence for j in found] == pytest.approx([max(p, 1 - p) for p in expected], abs=1e-12)
+        assert [j.confidence for j in actual] == pytest.approx([max(p, 1 - p) for p in expected], abs=1e-12)
     assert len({round(p, 6) for p in expected}) == 5, "the requests must differ for the test to mean anything"
 
 
 def test_confidence_has_more_digits_than_half_precision():
     """A bfloat16 number from a half to one is a multiple of 1/256: sure and surer would be equal."""
-    found = oracle_of(tiny_model(dtype=torch.bfloat16))(EXCHANGES, POLICY)
-    complying = [j.confidence for j in found if j.complies]
-    assert complying
-    assert all(confidence * 256 % 1 for confidence in complying)
+    actual = oracle_of(tiny_model(dtype=torch.bfloat16))(EXCHANGES, POLICY)
+    complying_confidences = [j.confidence for j in actual if j.complies]
+    assert complying_confidences
+    assert all(confidence * 256 % 1 for confidence in complying_confidences)
 
 
 @pytest.mark.parametrize("family", RECURRENT)
@@ -79,8 +79,8 @@ def test_a_recurrent_model_is_refused_with_what_to_do_instead(family):
 @pytest.mark.parametrize("budget", [1, 40, 100_000])
 def test_the_batch_size_does_not_matter(budget):
     model = tiny_model("llama")
-    found = oracle_of(model, token_budget=budget)(EXCHANGES, POLICY)
-    assert found == oracle_of(model)(EXCHANGES, POLICY) or [j.confidence for j in found] == pytest.approx(
+    actual = oracle_of(model, token_budget=budget)(EXCHANGES, POLICY)
+    assert actual == oracle_of(model)(EXCHANGES, POLICY) or [j.confidence for j in actual] == pytest.approx(
         [j.confidence for j in oracle_of(model)(EXCHANGES, POLICY)], abs=1e-12
     )
 
@@ -118,8 +118,8 @@ def test_exchanges_in_any_order_and_number_have_the_same_confidence(monkeypatch)
     backwards = [j.confidence for j in oracle(exchanges[::-1], POLICY)][::-1]
     monkeypatch.setattr(local_lm, "_EXCHANGES_IN_MEMORY", 2)
     in_parts = [j.confidence for j in oracle(exchanges, POLICY)]
-    for found in (alone, backwards, in_parts):
-        assert found == pytest.approx(expected, abs=1e-12)
+    for actual in (alone, backwards, in_parts):
+        assert actual == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_request_longer_than_the_model_reads_is_unscored():

@@ -77,8 +77,8 @@ SIGNS = st.text('[]{}<>|"\\gMASK_1 ☃🙂\n', max_size=12)
 @given(SIGNS, st.lists(st.sampled_from(["[gMASK]", "[1]", '"}', "☃", "🙂", "|]", "g|", "{{", "\\M"])))
 def test_no_special_token_is_left_in_the_data(text, special):
     line = encode_exchange(Exchange("", text), compile_escapes(special))
-    said = line.removeprefix('{"prompt": "", "response": "').removesuffix('"}')
-    assert not [token for token in special if token in said]
+    escaped_text = line.removeprefix('{"prompt": "", "response": "').removesuffix('"}')
+    assert not [token for token in special if token in escaped_text]
 
 
 @pytest.mark.parametrize("mark", ["[/INST]", "[INST]", "[gMASK]", "[UNUSED_TOKEN_145]", "[sMASK]", "[A1]"])
@@ -228,7 +228,7 @@ def test_what_asks_otherwise_is_another_oracle_and_what_does_not_is_the_same(mon
             ask_about(policy, exchange) for policy in policies for exchange in exchanges[:: len(policies)]
         ]
 
-    before, asked = identity(), now()
+    before, texts = identity(), now()
     assert identity() == before
     if isinstance(CHANGES[change][0], str):
         field, changed = CHANGES[change]
@@ -236,7 +236,7 @@ def test_what_asks_otherwise_is_another_oracle_and_what_does_not_is_the_same(mon
             monkeypatch.setitem(GUARD_FORMATS, family, dataclasses.replace(guard, **{field: changed(guard)}))
     else:
         monkeypatch.setattr(*CHANGES[change])
-    assert (identity() != before) == (now() != asked)
+    assert (identity() != before) == (now() != texts)
 
 
 def test_every_change_is_one_to_some_oracle(monkeypatch):

@@ -36,9 +36,9 @@ def naive_states(model, requests):
 def read(model, requests, prompts, *, budget):
     """The states in the order of the requests, and the reader."""
     reader, states = Reader(model, budget=budget), {}
-    for batch, found in reader(requests, prompts):
+    for batch, hidden_states in reader(requests, prompts):
         assert not states.keys() & batch, "a request is read once"
-        states |= dict(zip(batch, found, strict=True))
+        states |= dict(zip(batch, hidden_states, strict=True))
     return torch.stack([states[index] for index in range(len(requests))]), reader
 
 
@@ -64,9 +64,9 @@ def test_states_are_those_of_full_forward_passes_whatever_the_shapes(family):
     model, draw = tiny_model(family), random.Random(family)
     for _ in range(12):
         requests, prompts = draw_requests(draw)
-        found, _ = read(model, requests, prompts, budget=draw.choice([1, 30, 10_000]))
+        hidden_states, _ = read(model, requests, prompts, budget=draw.choice([1, 30, 10_000]))
         exact = EXACT.get(family, 1e-12)
-        torch.testing.assert_close(found, naive_states(model, requests), rtol=exact, atol=10 * exact)
+        torch.testing.assert_close(hidden_states, naive_states(model, requests), rtol=exact, atol=10 * exact)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "mistral_window"])
@@ -77,9 +77,9 @@ def test_queries_whose_scores_are_taken_some_at_a_time_read_the_same(family, mon
     assert can_branch(model), "else padded rows would be read"
     for _ in range(4):
         requests, prompts = draw_requests(draw)
-        found, _ = read(model, requests, prompts, budget=10_000)
+        hidden_states, _ = read(model, requests, prompts, budget=10_000)
         exact = EXACT.get(family, 1e-12)
-        torch.testing.assert_close(found, naive_states(model, requests), rtol=exact, atol=10 * exact)
+        torch.testing.assert_close(hidden_states, naive_states(model, requests), rtol=exact, atol=10 * exact)
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -108,9 +108,9 @@ def test_a_policy_and_its_prompts_are_read_once():
     for number in (30, 31, 32):
         requests += [policy + [number] * 5 + [answer] * 4 for answer in (4, 5, 6)]
         prompts += [number] * 3
-    found, reader = read(model, requests, prompts, budget=1000)
+    hidden_states, reader = read(model, requests, prompts, budget=1000)
     assert reader.tokens == 20 + 3 * (5 + 3 * 4)
-    torch.testing.assert_close(found, naive_states(model, requests), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(hidden_states, naive_states(model, requests), rtol=1e-12, atol=1e-12)
 
 
 def test_a_batch_keeps_to_the_budget():
@@ -137,18 +137,18 @@ def test_models_whose_attention_knows_more_are_read_in_padded_rows(family, caplo
         experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
         model = GptOssForCausalLM(GptOssConfig(**SIZES, **experts, head_dim=4, sliding_window=12))
     requests, prompts = draw_requests(random.Random(3))
-    found, _ = read(model.eval(), requests, prompts, budget=40)
+    hidden_states, _ = read(model.eval(), requests, prompts, budget=40)
     assert "cannot read requests in one row" in caplog.text
-    torch.testing.assert_close(found, naive_states(model, requests), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(hidden_states, naive_states(model, requests), rtol=1e-4, atol=1e-5)
 
 
 def test_a_mixture_of_experts_is_read_in_one_row():
     torch.manual_seed(0)
     model = MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4)).eval()
     requests, prompts = draw_requests(random.Random(3))
-    found, _ = read(model, requests, prompts, budget=40)
+    hidden_states, _ = read(model, requests, prompts, budget=40)
     assert can_branch(model)
-    torch.testing.assert_close(found, naive_states(model, requests), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(hidden_states, naive_states(model, requests), rtol=1e-4, atol=1e-5)
 
 
 def test_the_shared_prefix_leaves_each_request_a_token():

@@ -43,10 +43,10 @@ def test_the_verdicts_of_the_base_model_are_those_of_a_full_pass_each(base_model
     )
     oracle = load_local_lm(settings)
     policy, exchanges = read_policy(ROOT / "conf/base/policies/assistant-v2.yml"), sample_exchanges(pairs=6)
-    found = oracle(exchanges, policy)
+    judgments = oracle(exchanges, policy)
     expected = [naive_probability(oracle.model, oracle.tokenizer, policy, exchange) for exchange in exchanges]
-    assert [judgment.complies for judgment in found] == [p >= 0.5 for p in expected]
-    assert [judgment.confidence for judgment in found] == pytest.approx(
+    assert [judgment.complies for judgment in judgments] == [p >= 0.5 for p in expected]
+    assert [judgment.confidence for judgment in judgments] == pytest.approx(
         [max(p, 1 - p) for p in expected], abs=5e-5
     )
     apart = sorted(expected)

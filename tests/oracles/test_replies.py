@@ -128,8 +128,8 @@ ALTERNATIVES = st.lists(st.tuples(TOKENS, st.none() | st.floats() | st.floats(-5
 
 @given(TOKENS, ALTERNATIVES)
 def test_a_confidence_is_a_probability_or_not_given(token, alternatives):
-    found = verdict_confidence([('{"verdict": "', []), (token, alternatives), ('"}', [])])
-    assert found is None or 0 < found <= 1
+    result = verdict_confidence([('{"verdict": "', []), (token, alternatives), ('"}', [])])
+    assert result is None or 0 < result <= 1
 
 
 @pytest.mark.parametrize("odd", [None, math.nan, math.inf, 1000.0, 0.5])
@@ -159,8 +159,8 @@ def test_any_body_is_a_completion_or_malformed(tmp_path_factory, body):
     reply = b'{"custom_id": "a", "response": {"status_code": 200, "body": %b}}\n'
     refusal = b'{"custom_id": "a", "error": %b}\n' % body
     file.write_bytes(body + b"\n" + reply % body + reply % around[1] + refusal)
-    for found in read_replies(file):
-        assert found is None or not isinstance(found[1], Failure) or found[1].reason
+    for result in read_replies(file):
+        assert result is None or not isinstance(result[1], Failure) or result[1].reason
 
 
 def test_what_stands_beside_a_reply_does_not_throw_it_away():

@@ -81,7 +81,7 @@ def test_of_a_text_that_is_too_long_the_end_is_read_where_the_response_is(folder
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("complies_labels", "message"),
     [
         (
             ["harmless"],
@@ -91,9 +91,9 @@ def test_of_a_text_that_is_too_long_the_end_is_read_where_the_response_is(folder
         (list(LABELS), "leave at least one that means that it violates"),
     ],
 )
-def test_wrong_labels_are_refused_with_those_that_it_has(wanted, message):
+def test_wrong_labels_are_refused_with_those_that_it_has(complies_labels, message):
     with pytest.raises(ClassifierError) as error:
-        find_complying_outputs(dict(enumerate(LABELS)), wanted, "org/guard")
+        find_complying_outputs(dict(enumerate(LABELS)), complies_labels, "org/guard")
     assert message in str(error.value)
 
 

@@ -27,24 +27,24 @@ CAREFUL, BOLD = "In general terms, {} may rise or fall", "You must sell {} today
 
 def exchanges(n=44, *, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
-    found, labels = [], []
+    examples, labels = [], []
     for number in range(n):
         for text, label in ((CAREFUL, True), (BOLD, False)):
             words = " and ".join(rng.choice(WORDS, 2))
-            found.append(Exchange(f"Prompt {number}?", text.format(words), "money"))
+            examples.append(Exchange(f"Prompt {number}?", text.format(words), "money"))
             labels.append(bool(label != (rng.random() < noise)))
-    return found, labels
+    return examples, labels
 
 
-def train_judge(*given, **parameters):
-    return train_classifier.train_judge(*given, POLICY, ClassifierParameters(**parameters), seed=0)
+def train_judge(*labelled, **parameters):
+    return train_classifier.train_judge(*labelled, POLICY, ClassifierParameters(**parameters), seed=0)
 
 
 @pytest.mark.parametrize("calibration", ["platt", "isotonic"])
 def test_noisy_labels_give_confidences_that_know_of_the_noise(calibration):
-    given = exchanges(200, noise=0.2)
-    trained, validation = train_judge(*given, calibration=calibration, folds=4)
-    report = report_validation(validation, *given, seed=0)
+    labelled = exchanges(200, noise=0.2)
+    trained, validation = train_judge(*labelled, calibration=calibration, folds=4)
+    report = report_validation(validation, *labelled, seed=0)
     assert report["calibrated"]["accuracy"]["value"] == pytest.approx(0.8, abs=0.06)
     assert report["calibrated"]["ece"]["value"] < report["raw"]["ece"]["value"]
     fresh, _ = exchanges(20, seed=9)
@@ -54,37 +54,37 @@ def test_noisy_labels_give_confidences_that_know_of_the_noise(calibration):
 
 def test_of_what_it_was_trained_on_it_says_what_the_other_folds_said():
     """Its own training labels, some of them wrong, are not remembered."""
-    given = exchanges(40, noise=0.25)
-    trained, validation = train_judge(*given, folds=4)
-    judgments = trained.oracle(given[0], POLICY)
-    agree = np.mean([j.complies == label for j, label in zip(judgments, given[1], strict=True)])
-    assert agree == pytest.approx(np.mean((validation.raw >= 0.5) == given[1]), abs=0.1)
+    labelled = exchanges(40, noise=0.25)
+    trained, validation = train_judge(*labelled, folds=4)
+    judgments = trained.oracle(labelled[0], POLICY)
+    agree = np.mean([j.complies == label for j, label in zip(judgments, labelled[1], strict=True)])
+    assert agree == pytest.approx(np.mean((validation.raw >= 0.5) == labelled[1]), abs=0.1)
     assert agree < 0.9
 
 
 def test_the_figures_are_scikit_learns():
-    given = exchanges(60, noise=0.15)
-    _, validation = train_judge(*given, folds=3)
-    report = report_validation(validation, *given, seed=0)
-    violates, alarm = ~np.array(given[1]), validation.calibrated < 0.5
-    found = {name: figure["value"] for name, figure in report["calibrated"].items()}
-    assert found["precision"] == pytest.approx(precision_score(violates, alarm))
-    assert found["recall"] == pytest.approx(recall_score(violates, alarm))
-    assert found["f1"] == pytest.approx(f1_score(violates, alarm))
-    assert found["auc"] == pytest.approx(roc_auc_score(given[1], validation.calibrated))
+    labelled = exchanges(60, noise=0.15)
+    _, validation = train_judge(*labelled, folds=3)
+    report = report_validation(validation, *labelled, seed=0)
+    violates, alarm = ~np.array(labelled[1]), validation.calibrated < 0.5
+    values = {name: figure["value"] for name, figure in report["calibrated"].items()}
+    assert values["precision"] == pytest.approx(precision_score(violates, alarm))
+    assert values["recall"] == pytest.approx(recall_score(violates, alarm))
+    assert values["f1"] == pytest.approx(f1_score(violates, alarm))
+    assert values["auc"] == pytest.approx(roc_auc_score(labelled[1], validation.calibrated))
     for figure in report["calibrated"].values():
         assert figure["interval"][0] <= figure["value"] <= figure["interval"][1]
     assert (report["n"], report["prompts"], report["folds"]) == (120, 60, 3)
 
 
 def test_every_fold_is_a_step_and_together_they_are_all_labels():
-    given = exchanges()
-    _, validation = train_judge(*given, folds=4)
-    folds = tabulate_folds(validation, given[1])
+    labelled = exchanges()
+    _, validation = train_judge(*labelled, folds=4)
+    folds = tabulate_folds(validation, labelled[1])
     assert folds["step"].tolist() == [1, 2, 3, 4]
-    assert folds["n"].sum() == len(given[1])
-    bins = tabulate_reliability(validation, given[1])
-    assert bins["n"].sum() == len(given[1])
+    assert folds["n"].sum() == len(labelled[1])
+    bins = tabulate_reliability(validation, labelled[1])
+    assert bins["n"].sum() == len(labelled[1])
     assert bins["share"].sum() == pytest.approx(1)
 
 

@@ -8,13 +8,13 @@ from realignment.oracles.vote import VoteOracle
 from realignment.records import Exchange
 
 
-def ask(oracle, *responses):
+def judge_responses(oracle, *responses):
     return oracle([Exchange("?", response) for response in responses], POLICY)
 
 
 def ballot(*verdicts, min_agreement=0.5):
     oracles = tuple(ScriptedOracle({"x": verdict}) for verdict in verdicts)
-    return ask(VoteOracle(oracles, min_agreement), "x")[0]
+    return judge_responses(VoteOracle(oracles, min_agreement), "x")[0]
 
 
 @pytest.mark.parametrize(
@@ -54,20 +54,20 @@ def test_a_cascade_asks_the_next_only_where_one_is_unsure():
     cheap = ScriptedOracle({"sure": (True, 0.95), "unsure": (True, 0.6), "wrong": (False, 0.5)})
     strong = ScriptedOracle({"unsure": (False, 0.7), "wrong": True, "silent": False}, name="strong")
     cascade = CascadeOracle((cheap, strong), min_confidence=0.9)
-    judgments = ask(cascade, "sure", "unsure", "silent", "wrong")
+    judgments = judge_responses(cascade, "sure", "unsure", "silent", "wrong")
     assert [j.complies for j in judgments] == [True, False, False, True]
     assert [j.oracle for j in judgments] == ["scripted", "strong", "strong", "strong"]
     assert [e.response for e in strong.asked] == ["unsure", "silent", "wrong"]
     assert cascade.exchange_counts == [4, 3]
-    ask(cascade, "sure")
+    judge_responses(cascade, "sure")
     assert cascade.exchange_counts == [5, 3]
 
 
 def test_what_the_last_oracle_does_not_know_stays_unscored():
     cascade = CascadeOracle((ScriptedOracle({}), ScriptedOracle({})), min_confidence=0.9)
-    assert [j.complies for j in ask(cascade, "x", "y")] == [None, None]
+    assert [j.complies for j in judge_responses(cascade, "x", "y")] == [None, None]
 
 
 def test_nothing_asked_is_nothing_answered():
-    assert ask(VoteOracle((ScriptedOracle({}),))) == []
-    assert ask(CascadeOracle((ScriptedOracle({}), ScriptedOracle({})), 0.9)) == []
+    assert judge_responses(VoteOracle((ScriptedOracle({}),))) == []
+    assert judge_responses(CascadeOracle((ScriptedOracle({}), ScriptedOracle({})), 0.9)) == []

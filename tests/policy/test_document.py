@@ -1,4 +1,4 @@
-"""Every kind of check, scopes, what is said of a broken document, digests, and the difference of policies."""
+"""Every kind of check, scopes, the messages about a broken document, and digests."""
 
 from pathlib import Path
 
@@ -113,7 +113,7 @@ FINE = {"kind": "length", "max_words": 9}
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "fragments"),
     [
         ({"kind": "telepathy"}, ["rule two", "telepathy", "forbidden", "callable"]),
         ({"kind": "forbidden", "patterns": ["(open"]}, ["rule two", "broken regular expression", "(open"]),
@@ -130,16 +130,16 @@ FINE = {"kind": "length", "max_words": 9}
         ({"kind": "callable", "path": f"{__name__}:NUMBER"}, ["rule two", "int", "not a function"]),
     ],
 )
-def test_a_broken_check_is_reported_with_its_rule(broken, said):
+def test_a_broken_check_is_reported_with_its_rule(broken, fragments):
     message = error(document(rule(FINE), rule(broken, "two")))
     assert "advice.yml" in message
-    for part in said:
+    for part in fragments:
         assert part in message
     assert "rule one" not in message
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fragments"),
     [
         ({"text": ""}, ["text", "at least 1 character"]),
         ({"name": ""}, ["name"]),
@@ -152,9 +152,9 @@ def test_a_broken_check_is_reported_with_its_rule(broken, said):
         ({"rules": ["be nice"]}, ["rule 0", "be nice"]),
     ],
 )
-def test_a_broken_document_is_reported_with_the_place(change, said):
+def test_a_broken_document_is_reported_with_the_place(change, fragments):
     message = error(document() | change)
-    for part in said:
+    for part in fragments:
         assert part in message
 
 
@@ -268,9 +268,9 @@ GENERAL = "Sneezing in kittens often comes from viruses. This is general informa
     ],
 )
 def test_version_3_judges_answers_about_pets_as_regulated(versions, prompt, response, broken):
-    found = versions[3].broken_rules(Exchange(prompt, response, "ordinary"))
-    assert set(broken) <= set(found)
-    assert bool(found) == bool(broken)
+    broken_ids = versions[3].broken_rules(Exchange(prompt, response, "ordinary"))
+    assert set(broken) <= set(broken_ids)
+    assert bool(broken_ids) == bool(broken)
 
 
 def test_version_2_takes_pets_for_an_ordinary_topic(versions):

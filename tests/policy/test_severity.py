@@ -63,8 +63,8 @@ def test_a_response_complies_where_no_tier_has_harm_above_its_limit(cell, compli
 
 def test_a_tier_without_categories_is_for_every_harm():
     strict = policy({"id": "all", "description": "None.", "max_severity": 0})
-    found = grade_pairs(graded((["Privacy Violation"], 1), ([], 0)), strict)
-    assert found["chosen_complies"].tolist() == [False, True]
+    pairs = grade_pairs(graded((["Privacy Violation"], 1), ([], 0)), strict)
+    assert pairs["chosen_complies"].tolist() == [False, True]
 
 
 def test_the_same_grades_mean_something_else_under_other_tiers():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from kedro.io import Version
@@ -114,8 +115,33 @@ print(json.dumps({"path": path, "registered": registered, "tokens": tokens.tolis
 def test_the_champion_counts_only_under_the_same_policy(checkpoint):
     assert read_champion("nobody", policy_digest="d1") is None
     register_checkpoint(checkpoint, name="champion", tags=TAGS, passed=True)
-    assert read_champion("champion", policy_digest="d1") == {"version": "1", "agreement": 0.8}
+    assert read_champion("champion", policy_digest="d1") == {"version": "1", "responses": None}
     assert read_champion("champion", policy_digest="d2") is None
+
+
+def test_the_judged_answers_of_the_champion_come_back_from_the_run_that_registered_it(checkpoint):
+    responses = pd.DataFrame(
+        {"prompt": ["Why?", "How?"], "after_rules": pd.array([True, None], dtype="boolean")}
+    )
+    for version in ("1", "2"):
+        run = client().create_run(client().create_experiment(f"responses {version}"))
+        register_checkpoint(
+            checkpoint, name="answered", tags=TAGS, passed=True, responses=responses, run_id=run.info.run_id
+        )
+        stored = read_champion("answered", policy_digest="d1")
+        assert stored["version"] == version
+        pd.testing.assert_frame_equal(stored["responses"], responses)
+
+
+def test_answers_that_the_evaluation_has_logged_are_not_logged_again(checkpoint, tmp_path):
+    logged = pd.DataFrame({"prompt": ["Why?"], "after_rules": pd.array([True], dtype="boolean")})
+    logged.to_parquet(tmp_path / "responses.parquet")
+    run = client().create_run(client().create_experiment("logged responses"))
+    client().log_artifact(run.info.run_id, str(tmp_path / "responses.parquet"), "responses")
+    register_checkpoint(
+        checkpoint, name="logged", tags=TAGS, passed=True, responses=logged.iloc[:0], run_id=run.info.run_id
+    )
+    pd.testing.assert_frame_equal(read_champion("logged", policy_digest="d1")["responses"], logged)
 
 
 def test_without_mlflow_nothing_is_registered_and_the_result_says_so(checkpoint, monkeypatch):

@@ -208,9 +208,8 @@ def _estimate_rules(
         population = responses.assign(verdict=~_lists_rule(responses["rules_broken"], rule))
         audited = checked_responses.assign(verdict=~_lists_rule(checked_responses["rules_broken"], rule))
         # Where the truth names no rules, any violation confirms the alarm.
-        breaks = _lists_rule(checked_responses["true_rules"].fillna(""), rule).where(
-            truth_names_rules, ~checked_responses["truth"]
-        )
+        named = _lists_rule(checked_responses["true_rules"].fillna(""), rule)
+        breaks = named.where(truth_names_rules, ~checked_responses["truth"])
         audited = audited.assign(right=audited["verdict"] != breaks)
         keys, counts = tally(population, audited, by, "right", {True: half, False: half})
         metrics = verdict_metrics(keys, by.index("verdict"))

@@ -147,7 +147,7 @@ class FailureCounter:
             raise OracleError(
                 f"The last {_MAX_FAILURES} requests have all failed, those that may be repeated "
                 f"`judging.chat.max_attempts` times; the last one: {reason}. See to the "
-                "server, or to `judging.chat`, and run again: only what is missing is asked."
+                "server, or to `judging.chat`, and run again: only what is missing is requested."
             )
 
 
@@ -219,7 +219,7 @@ def fatal_error(error: Exception, url: str, model: str) -> OracleError | None:
     """
     from aiohttp import ClientConnectorError
 
-    again = "Then run again: only what is missing is asked."
+    again = "Then run again: only what is missing is requested."
     if isinstance(error, ClientConnectorError):
         return OracleError(
             f"No server answers at {url} ({error}). Start it, or set `judging.chat.base_url`. {again}"

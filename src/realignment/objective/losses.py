@@ -21,6 +21,13 @@ def dpo_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Tensor:
 
     Returns:
         Loss per pair, shape (B,); log 2 where the policy equals the reference.
+
+    Example:
+        >>> at_reference = torch.zeros(1)
+        >>> dpo_loss(at_reference, at_reference, beta=0.1)  # log 2
+        tensor([0.6931])
+        >>> dpo_loss(torch.tensor([5.0]), torch.tensor([-5.0]), beta=0.1)  # a margin of 10 nats
+        tensor([0.3133])
     """
     return -F.logsigmoid(beta * (preferred - dispreferred))
 
@@ -67,6 +74,11 @@ def robust_loss(
 
     Returns:
         Loss per pair, shape (B,); log 2 where the policy equals the reference. Not bounded below for ε > 0.
+
+    Example:
+        >>> margin = torch.tensor([5.0]), torch.tensor([-5.0])
+        >>> robust_loss(*margin, beta=0.1, error_rate=0.0)  # no errors: the same as dpo_loss
+        tensor([0.3133])
     """
     right = dpo_loss(preferred, dispreferred, beta=beta)
     wrong = dpo_loss(dispreferred, preferred, beta=beta)
@@ -85,6 +97,10 @@ def npo_loss(logratios: Tensor, *, beta: float) -> Tensor:
 
     Returns:
         Loss per response, shape (B,); 2 log(2)/β where the policy equals the reference.
+
+    Example:
+        >>> npo_loss(torch.tensor([0.0, -20.0]), beta=0.1)  # at the reference, and 20 nats below it
+        tensor([13.8629,  2.5386])
     """
     return -2 / beta * F.logsigmoid(-beta * logratios)
 
@@ -133,5 +149,9 @@ def anchor_loss(logprob: Tensor, length: Tensor) -> Tensor:
 
     Returns:
         Loss per response in nats per token, shape (B,), ≥ 0.
+
+    Example:
+        >>> anchor_loss(torch.tensor([-30.0]), torch.tensor([20]))  # 30 nats over 20 tokens
+        tensor([1.5000])
     """
     return -logprob / length

@@ -24,7 +24,7 @@ _MIN_REQUESTS_TO_FAIL = 50
 """With so many requests and not one answer, something is wrong with the command."""
 _MISSING = "no reply: the command ended well, and wrote no line for this request"
 _CONTRADICTION = "no reply: the command wrote two, with different verdicts"
-_AGAIN = "Run again: only what is missing is asked."
+_AGAIN = "Run again: only what is missing is requested."
 ExchangeJudgments = Generator[tuple[Exchange, Judgment], None, None]
 
 

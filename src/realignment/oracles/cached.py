@@ -107,7 +107,7 @@ class VerdictStore:
 
 def _suggest_remedy(error: Exception) -> str:
     """Return advice by SQLite's error code; only an intact store keeps what it has."""
-    again = "and run again: only what is missing is asked."
+    again = "and run again: only what is missing is requested."
     other = "set another `judging.verdict_store`"
     if isinstance(error, OSError):
         return f"Make its folder one that can be written, or {other}, {again}"
@@ -124,7 +124,7 @@ def _suggest_remedy(error: Exception) -> str:
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_ERROR:
             return (
                 f"It is damaged, or another program's file. Move it away, or {other}, and run again: what "
-                "cannot be read of it is lost, and is asked again."
+                "cannot be read of it is lost, and is judged again."
             )
     return (
         "A verdict cannot be stored, so those written together with it are not stored either. This is a "

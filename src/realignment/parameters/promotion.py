@@ -25,6 +25,11 @@ class PromotionParameters(Parameters):
     max_kl_drift: float = Field(
         gt=0, description="Largest KL divergence on retained held-out pairs, in nats per token"
     )
+    champion_margin: Share = Field(
+        0.1,
+        description="Against the champion, by the same judge on the same prompts: the largest loss of "
+        "agreement, and rise of over-refusal, that the paired 95 % interval may include",
+    )
     max_capability_drop: Share = Field(
         description="Largest loss of accuracy on the capability questions that is not within its interval"
     )

@@ -18,6 +18,16 @@ def diff_policies(old: Policy, new: Policy) -> pd.DataFrame:
     Returns:
         A row per rule (or tier) added or removed, and per changed field of one. Columns `change` (added,
         removed, changed), `rule`, `severity`, `field`, `old`, `new`.
+
+    Example:
+        >>> from realignment.policy.document import parse_policy
+        >>> rule = {"id": "short", "description": "Short.", "check": {"kind": "length", "max_words": 60}}
+        >>> policy = {"name": "shop", "version": "1", "text": "Be short.", "rules": [rule]}
+        >>> old = parse_policy(policy, source="old.yml")
+        >>> stricter = [rule | {"severity": "high"}]
+        >>> new = parse_policy(policy | {"version": "2", "rules": stricter}, source="new.yml")
+        >>> diff_policies(old, new)[["change", "rule", "field", "old", "new"]].to_dict("records")
+        [{'change': 'changed', 'rule': 'short', 'field': 'severity', 'old': 'medium', 'new': 'high'}]
     """
     old_parts = {part.id: part for part in old.parts}
     new_parts = {part.id: part for part in new.parts}

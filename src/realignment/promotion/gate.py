@@ -35,11 +35,24 @@ class GateReport(TypedDict):
     checks: list[Check]
 
 
+class ChampionComparison(TypedDict):
+    """A share of champion and candidate, by one judge on the same prompts, with a paired 95 % interval."""
+
+    metric: str
+    judge: str
+    n: int
+    champion: float
+    candidate: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
 class Champion(TypedDict):
-    """The model that a candidate would replace: its version, its agreement under the same policy."""
+    """The model that a candidate would replace: its version, and how the candidate compares with it."""
 
     version: str
-    agreement: float
+    comparisons: list[ChampionComparison]
 
 
 def evaluate_gate(
@@ -50,13 +63,15 @@ def evaluate_gate(
     max_over_refusal: float,
     max_kl_drift: float,
     max_capability_drop: float,
+    champion_margin: float,
     champion: Champion | None = None,
     judge: str | None = None,
 ) -> GateReport:
     """Decide whether a candidate may become champion, by the evaluation table alone.
 
-    Agreement must rise by `min_agreement_gain` with its 95 % interval above zero, and not lie significantly
-    below the champion's. Where it was not measured, preference accuracy decides, and a reason says so.
+    Agreement must rise by `min_agreement_gain` with its 95 % interval above zero. Where it was not measured,
+    preference accuracy decides, and a reason says so. Against the champion the candidate must not be
+    inferior: the paired 95 % interval of the difference has to exclude a loss beyond the margin.
 
     Args:
         table: One row per metric, group and judge: columns `metric, group, judge, before, after, after_high,
@@ -68,6 +83,8 @@ def evaluate_gate(
             it was as large before.
         max_kl_drift: Largest KL(reference ‖ realigned) on retained prompts, in nats per token.
         max_capability_drop: Largest loss of accuracy; one whose interval includes zero passes too.
+        champion_margin: Agreement that may be lost, and over-refusal that may be gained, against the
+            champion, as a share.
         champion: The model that the candidate would replace; None: there is no champion for this policy.
         judge: The judge whose verdicts count; None: every judge in the table has to be satisfied.
 
@@ -78,7 +95,7 @@ def evaluate_gate(
         PromotionError: `judge` gave no verdict in this table.
     """
     rows = _select_judge(table, judge)
-    agreement = list(_agreement_checks(rows, min_agreement_gain, champion))
+    agreement = list(_agreement_checks(rows, min_agreement_gain))
     # Preference accuracy stands in for agreement only where that was not measured.
     gains = agreement or list(_preference_checks(rows, min_preference_gain))
     costs = {
@@ -88,6 +105,9 @@ def evaluate_gate(
     }
     notes = [] if agreement else [_fallback_note(measured=bool(gains))]
     notes += [f"{name} was not measured, so the gate did not check it." for name in costs if not costs[name]]
+    if champion is not None:
+        costs["champion"] = list(_champion_checks(champion, judge, champion_margin))
+        notes += [] if costs["champion"] else [_champion_note(champion["version"])]
     return _report(gains, list(chain(*costs.values())), notes)
 
 
@@ -125,23 +145,41 @@ def _headline(rows: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
         yield {str(column): value for column, value in row.items()}
 
 
-def _agreement_checks(rows: pd.DataFrame, limit: float, champion: Champion | None) -> Iterator[Check]:
+def _agreement_checks(rows: pd.DataFrame, limit: float) -> Iterator[Check]:
     for row in _headline(rows, "agreement"):
         yield _gain(row, "agreement", "Agreement with the new policy", limit)
-        if champion is not None:
-            yield _not_below(row, champion)
 
 
-def _not_below(row: dict[str, Any], champion: Champion) -> Check:
-    agreement = champion["agreement"]
-    upper_bound = float(row["after_high"])
+def _champion_checks(champion: Champion, judge: str | None, margin: float) -> Iterator[Check]:
+    """One check per metric and judge by which candidate and champion were compared."""
+    for row in champion["comparisons"]:
+        if judge in (None, row["judge"]):
+            yield _not_inferior(row, champion["version"], margin)
+
+
+def _not_inferior(row: ChampionComparison, version: str, margin: float) -> Check:
+    """Check that with 95 % confidence the candidate is worse than the champion by no more than the margin."""
+    by_judge = f" (judge: {row['judge']})" if row["judge"] else ""
+    # The bound of the interval that is worse for the candidate, as a gain: a rise of over-refusal is a loss.
+    if row["metric"] == "agreement":
+        subject, name = "Agreement", f"not_below_champion{by_judge}"
+        worst_gain = row["difference_low"]
+    else:
+        subject, name = "Over-refusal", f"not_above_champion{by_judge}"
+        worst_gain = -row["difference_high"]
     detail = (
-        f"Agreement{_by(row)} is {_percent(row['after'])}, with 95 % confidence at most "
-        f"{_percent(upper_bound)}; champion version {champion['version']} has {_percent(agreement)}, which "
-        "must not lie above that."
+        f"{subject}{by_judge} is {_percent(row['candidate'])}, and that of champion version {version} on the "
+        f"same {row['n']} prompts {_percent(row['champion'])}: a change of {_points(row['difference'])} "
+        f"(95 % interval {_points(row['difference_low'])} to {_points(row['difference_high'])}); with that "
+        f"confidence it must not be worse by more than {_points(margin).lstrip('+')}."
     )
-    return _check(
-        f"not_below_champion{_by(row)}", upper_bound, agreement, lambda value: value >= agreement, detail
+    return _check(name, worst_gain, -margin, lambda value: value >= -margin, detail)
+
+
+def _champion_note(version: str) -> str:
+    return (
+        f"Champion version {version} was not compared with the candidate: none of its answers to these "
+        "prompts is stored with a verdict of these judges. Compare the two before you rely on the new one."
     )
 
 

@@ -4,10 +4,12 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import unquote, urlparse
 
-from realignment.promotion.gate import Champion
+import pandas as pd
+
 from realignment.records import RealignmentError
 from realignment.tracking.mlmodel import write_mlmodel
 
@@ -21,9 +23,19 @@ CANDIDATE = "candidate"
 CHAMPION = "champion"
 PREVIOUS = "previous"
 
+RESPONSES = "responses/responses.parquet"
+"""Artifact of the run that registered a version: its judged answers, which a successor is compared with."""
+
 
 class RegistryError(RealignmentError):
     """The model registry cannot give or take a model."""
+
+
+class StoredChampion(TypedDict):
+    """The version that has the alias, and its judged answers; None where its run has none."""
+
+    version: str
+    responses: pd.DataFrame | None
 
 
 class RegisteredModel(TypedDict):
@@ -43,6 +55,7 @@ def register_checkpoint(
     name: str,
     tags: Mapping[str, str],
     passed: bool,
+    responses: pd.DataFrame | None = None,
     run_id: str | None = None,
     tracking_uri: str | None = None,
 ) -> RegisteredModel:
@@ -56,6 +69,7 @@ def register_checkpoint(
         name: Name of the registered model.
         tags: Added to the version, next to `gate` (passed, failed) and `kedro_version`.
         passed: Whether the gate lets it become champion; the former champion then becomes `previous`.
+        responses: Its judged answers, stored with the run: what a successor is compared with.
         run_id: MLflow run it comes from; default: the run of this process (MLFLOW_RUN_ID).
         tracking_uri: Default: that of this process (MLFLOW_TRACKING_URI); without any, nothing is registered.
 
@@ -71,7 +85,10 @@ def register_checkpoint(
     if uri is None:
         return {"name": name, "version": None, "uri": None, "aliases": [], "source": str(path), "tags": tags}
     try:
-        return _register(_client(uri), path, name, tags, passed, run_id, remote=uri.startswith("http"))
+        client = _client(uri)
+        if responses is not None and run_id is not None:
+            _store_responses(client, responses, run_id)
+        return _register(client, path, name, tags, passed, run_id, remote=uri.startswith("http"))
     except RealignmentError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy and HTTP share no base class
@@ -115,8 +132,8 @@ def load_registered(uri: str) -> Path:
     return path
 
 
-def read_champion(name: str, *, policy_digest: str, tracking_uri: str | None = None) -> Champion | None:
-    """Return the champion that a candidate has to match: its version and its tag `agreement`.
+def read_champion(name: str, *, policy_digest: str, tracking_uri: str | None = None) -> StoredChampion | None:
+    """Return the champion that a candidate has to match, with its judged answers.
 
     Args:
         name: Name of the registered model.
@@ -124,17 +141,36 @@ def read_champion(name: str, *, policy_digest: str, tracking_uri: str | None = N
         tracking_uri: Default: that of this process (MLFLOW_TRACKING_URI).
 
     Returns:
-        None where there is no champion, or where it was measured under another policy: its agreement says
+        None where there is no champion, or where it was judged under another policy: its verdicts say
         nothing here.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    champion = _get_version_by_alias(_client(uri), name, CHAMPION) if uri is not None else None
-    if champion is None:
+    if uri is None:
         return None
-    same_policy = champion.tags.get("policy_digest") == policy_digest
-    if not same_policy or "agreement" not in champion.tags:
+    client = _client(uri)
+    champion = _get_version_by_alias(client, name, CHAMPION)
+    if champion is None or champion.tags.get("policy_digest") != policy_digest:
         return None
-    return {"version": str(champion.version), "agreement": float(champion.tags["agreement"])}
+    return {"version": str(champion.version), "responses": _load_responses(client, champion.run_id)}
+
+
+def _store_responses(client: "MlflowClient", responses: pd.DataFrame, run_id: str) -> None:
+    """Log the judged answers, unless the stage `evaluation` of the same run has done so."""
+    folder, _, file = RESPONSES.partition("/")
+    if any(artifact.path == RESPONSES for artifact in client.list_artifacts(run_id, folder)):
+        return
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / file
+        responses.to_parquet(path)
+        client.log_artifact(run_id, str(path), folder)
+
+
+def _load_responses(client: "MlflowClient", run_id: str | None) -> pd.DataFrame | None:
+    folder = RESPONSES.partition("/")[0]
+    if not run_id or all(artifact.path != RESPONSES for artifact in client.list_artifacts(run_id, folder)):
+        return None
+    with TemporaryDirectory() as temporary:
+        return pd.read_parquet(client.download_artifacts(run_id, RESPONSES, temporary))
 
 
 def _client(uri: str) -> "MlflowClient":

@@ -8,7 +8,7 @@ import pandas as pd
 
 from realignment.parameters import PromotionParameters
 from realignment.policy import Policy
-from realignment.promotion.gate import evaluate_gate
+from realignment.promotion.gate import Champion, evaluate_gate
 from realignment.promotion.summary import headline, summarize
 from realignment.tracking import provenance, registry, timing
 
@@ -16,11 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 def pass_gate(
-    evaluation_table: pd.DataFrame, policy: Policy, parameters: PromotionParameters
+    evaluation_table: pd.DataFrame, responses: pd.DataFrame, policy: Policy, parameters: PromotionParameters
 ) -> dict[str, Any]:
     """Decide whether the candidate may become champion, with reasons."""
-    champion = registry.read_champion(parameters.registered_model, policy_digest=policy.digest)
+    from realignment.evaluation.champion import compare_with_champion
+
     limits = parameters.model_dump(exclude={"registered_model"})
+    stored = registry.read_champion(parameters.registered_model, policy_digest=policy.digest)
+    if stored is None:
+        return dict(evaluate_gate(evaluation_table, **limits))
+    comparisons = [] if stored["responses"] is None else compare_with_champion(responses, stored["responses"])
+    champion: Champion = {"version": stored["version"], "comparisons": comparisons}
     return dict(evaluate_gate(evaluation_table, champion=champion, **limits))
 
 
@@ -28,6 +34,7 @@ def register_model(
     realigned_model: str,
     gate_report: dict[str, Any],
     evaluation_table: pd.DataFrame,
+    responses: pd.DataFrame,
     policy: Policy,
     training_manifest: dict[str, Any],
     parameters: PromotionParameters,
@@ -42,13 +49,15 @@ def register_model(
         "code": provenance.get_code_revision(Path.cwd()) or "unknown",
     }
     if agreement is not None:
-        tags["agreement"] = f"{agreement['after']:.6f}"
-    passed = bool(gate_report["passed"])
-    return dict(
-        registry.register_checkpoint(
-            Path(realigned_model), name=parameters.registered_model, tags=tags, passed=passed
-        )
+        tags |= {"agreement": f"{agreement['after']:.6f}", "agreement_judge": str(agreement["judge"])}
+    registered = registry.register_checkpoint(
+        Path(realigned_model),
+        name=parameters.registered_model,
+        tags=tags,
+        passed=bool(gate_report["passed"]),
+        responses=responses,
     )
+    return dict(registered)
 
 
 def summarize_run(

@@ -19,7 +19,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 nodes.pass_gate,
-                ["evaluation_table", "policy", "params:promotion"],
+                ["evaluation_table", "responses", "policy", "params:promotion"],
                 "gate_report",
                 name="pass_gate",
             ),
@@ -29,6 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "realigned_model",
                     "gate_report",
                     "evaluation_table",
+                    "responses",
                     "policy",
                     "training_manifest",
                     "params:promotion",
