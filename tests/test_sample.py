@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from realignment.evaluation.contamination import find_leaks
 from realignment.policy import read_policy
 from realignment.triage import decide_disposition
 
@@ -86,12 +87,20 @@ def test_corrections_are_written_for_punish_pairs_alone(pairs):
 
 
 def test_there_are_evaluation_prompts_of_three_kinds(prompts):
-    assert list(prompts.columns) == ["prompt_id", "prompt", "domain", "kind"]
-    assert len(prompts) >= 120
-    counts = Counter(prompts["kind"])
-    assert set(counts) == {"regulated", "ordinary", "look_alike"}
-    assert min(counts.values()) >= 30
+    assert list(prompts.columns) == ["prompt_id", "prompt", "domain", "kind", "emergency", "split"]
     assert prompts["prompt_id"].is_unique
+    counts = prompts.groupby("split")["kind"].value_counts().unstack()
+    assert set(counts.index) == {"development", "test"}
+    assert set(counts.columns) == {"regulated", "ordinary", "look_alike"}
+    assert counts.loc["development"].min() >= 30
+    assert counts.loc["test"].min() >= 100
+
+
+def test_test_prompts_cover_every_domain_and_emergencies(prompts):
+    regulated = prompts[(prompts["split"] == "test") & (prompts["kind"] == "regulated")]
+    assert regulated[~regulated["emergency"]].groupby("domain").size().min() >= 40
+    assert regulated["emergency"].sum() >= 20
+    assert not prompts.loc[prompts["kind"] != "regulated", "emergency"].any()
 
 
 def test_the_kind_of_a_prompt_and_its_domain_say_the_same(prompts):
@@ -162,6 +171,27 @@ def test_no_two_prompts_are_near_duplicates(pairs, prompts):
     texts = [*pairs["prompt"], *prompts["prompt"]]
     found, first, second = closest_by_words(texts)
     assert found <= 0.3, f"trigram Jaccard {found:.3f} for {texts[first]!r} and {texts[second]!r}"
+
+
+def test_no_evaluation_prompt_is_a_near_copy_of_a_pairs_prompt(pairs, prompts):
+    """The same measure and limit as the pipeline's; test prompts are no copies of development ones either."""
+    sources = [*pairs["prompt"], *prompts.loc[prompts["split"] == "development", "prompt"]]
+    tested = prompts.loc[prompts["split"] == "test", "prompt"].tolist()
+    developed = prompts.loc[prompts["split"] == "development", "prompt"].tolist()
+    assert find_leaks(developed, pairs["prompt"].tolist()) == []
+    assert find_leaks(tested, sources) == []
+
+
+def test_test_prompts_are_not_made_from_templates(prompts):
+    texts = prompts.loc[prompts["split"] == "test", "prompt"].tolist()
+    openings = Counter(" ".join(text.split()[:3]) for text in normal(texts))
+    assert max(openings.values()) <= 2, openings.most_common(5)
+    found, first, second = closest_by_characters(texts)
+    assert found <= 0.3, f"{texts[first]!r} and {texts[second]!r}"
+    words = pd.Series(texts).str.split().map(len)
+    assert words.min() <= 6
+    assert words.max() >= 25
+    assert words.std() >= 3
 
 
 def test_no_opening_of_four_words_is_used_more_than_three_times(responses):

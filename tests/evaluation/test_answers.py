@@ -7,7 +7,7 @@ import pytest
 from made_up_pairs import make_pairs
 from tiny_models import PARAMETERS, load_model, save_model
 
-from realignment.evaluation.answers import check_prompts, collect_prompts, generate_answers
+from realignment.evaluation.answers import check_prompts, collect_prompts, generate_answers, select_prompts
 from realignment.likelihood.tokenization import chat_messages
 from realignment.model.generation import generate_texts
 from realignment.parameters import CapabilityParameters, EvaluationParameters
@@ -114,3 +114,29 @@ def test_no_prompts_are_answered_without_loading_a_model():
     prompts = collect_prompts(PROMPTS, HELD_OUT, judged=False)
     table = generate_answers(prompts, {"before": "no such folder"}, PARAMETERS, EVALUATION)
     assert (len(table), list(table.columns)) == (0, [*COLUMNS, "before"])
+
+
+SPLIT = PROMPTS.assign(split=["test", "development", None])
+
+
+def select(prompts, split, pairs=HELD_OUT):
+    return select_prompts(prompts, pairs, split=split, max_similarity=0.48)["prompt_id"].tolist()
+
+
+def test_the_prompts_of_the_split_are_selected_and_without_the_column_all_of_them():
+    assert select(SPLIT, "test") == ["e1"]
+    assert select(SPLIT, None) == ["e1", "e2", "e3"]
+    assert select(PROMPTS, "test") == ["e1", "e2", "e3"]
+    assert select_prompts(pd.DataFrame(), HELD_OUT, split="test", max_similarity=0.48).empty
+
+
+def test_a_split_that_no_prompt_has_is_told_with_those_that_there_are():
+    with pytest.raises(DataError, match=r"split 'tset'; found: development, test. Set `evaluation.split`"):
+        select(SPLIT, "tset")
+
+
+def test_a_prompt_that_is_in_the_pairs_stops_only_the_run_that_uses_it():
+    pairs = make_pairs({"prompt": "How do I toast bread"})
+    with pytest.raises(DataError, match=r"1 of 1 evaluation prompts.*e2 ~ pair p0 \(similarity 1\.00\)"):
+        select(SPLIT, "development", pairs)
+    assert select(SPLIT, "test", pairs) == ["e1"]

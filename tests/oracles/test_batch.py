@@ -303,7 +303,7 @@ from test_batch import *
 folder, url = Path(sys.argv[1]), sys.argv[2]
 batch = Batch(folder, url, None)
 print("begun", flush=True)
-batch.kept(batch.oracle(sys.argv[3], max_requests=8))(EXCHANGES, POLICY)
+batch.with_store(batch.oracle(sys.argv[3], max_requests=8))(EXCHANGES, POLICY)
 """
 
 

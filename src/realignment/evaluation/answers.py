@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from realignment.evaluation.contamination import check_contamination
 from realignment.likelihood.tokenization import chat_messages
 from realignment.model.generation import generate_texts
 from realignment.model.loading import load_configured_model
@@ -40,6 +41,45 @@ def check_prompts(prompts: pd.DataFrame) -> None:
     problems = [f"row {prompts.index[mask][0]}: {reason}" for reason, mask in faults.items() if mask.any()]
     if problems:
         raise DataError(f"The evaluation prompts cannot be used: {'; '.join(problems)}.")
+
+
+def select_prompts(
+    prompts: pd.DataFrame, pairs: pd.DataFrame, *, split: str | None, max_similarity: float
+) -> pd.DataFrame:
+    """Select the prompts of a split, and make sure that none of them is in the pairs.
+
+    Args:
+        prompts: PROMPT_COLUMNS, and where there are several splits `split`; may be empty.
+        pairs: Pairs that are trained on, in the gold batch or held out.
+        split: Value of the column `split`; None: all rows. Without such a column all rows are used.
+        max_similarity: See `contamination.find_leaks`.
+
+    Returns:
+        The selected rows.
+
+    Raises:
+        DataError: The prompts cannot be used, none is of the split, or one is in the pairs or nearly so.
+    """
+    if prompts.empty:
+        return prompts
+    check_prompts(prompts)
+    selected = prompts
+    if split is not None and "split" in prompts:
+        selected = prompts[prompts["split"] == split]
+        if selected.empty:
+            splits = ", ".join(sorted(set(prompts["split"].dropna().map(str)))) or "none"
+            raise DataError(
+                f"No evaluation prompt is of the split {split!r}; found: {splits}. Set `evaluation.split` to "
+                "one of these, or to null for all prompts."
+            )
+    check_contamination(
+        selected["prompt_id"].tolist(),
+        selected["prompt"].tolist(),
+        pairs["pair_id"].tolist(),
+        pairs["prompt"].tolist(),
+        max_similarity=max_similarity,
+    )
+    return selected
 
 
 def collect_prompts(prompts: pd.DataFrame, held_out: pd.DataFrame, *, judged: bool) -> pd.DataFrame:

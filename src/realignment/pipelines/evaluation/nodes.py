@@ -22,6 +22,8 @@ def _check_held_out(pairs: pd.DataFrame, gold: lineage.Manifest, training: linea
 
 def answer_prompts(
     evaluation_prompts: pd.DataFrame,
+    training_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
     held_out_pairs: pd.DataFrame,
     gold_manifest: dict[str, Any],
     training_manifest: dict[str, Any],
@@ -35,9 +37,15 @@ def answer_prompts(
     from realignment.evaluation import answers
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
-    prompts = answers.collect_prompts(evaluation_prompts, held_out_pairs, judged=bool(policy.checked_rules))
+    prompts = answers.select_prompts(
+        evaluation_prompts,
+        pd.concat([training_pairs, gold_batch, held_out_pairs], ignore_index=True),
+        split=parameters.split,
+        max_similarity=parameters.max_prompt_similarity,
+    )
+    collected = answers.collect_prompts(prompts, held_out_pairs, judged=bool(policy.checked_rules))
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(prompts, models, model_parameters, parameters)
+    return answers.generate_answers(collected, models, model_parameters, parameters)
 
 
 def judge_answers(

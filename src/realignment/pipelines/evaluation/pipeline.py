@@ -16,6 +16,8 @@ def create_pipeline(**_: object) -> Pipeline:
                 nodes.answer_prompts,
                 [
                     "evaluation_prompts",
+                    "training_pairs",
+                    "gold_batch",
                     *HELD_OUT,
                     "policy",
                     *MODELS,

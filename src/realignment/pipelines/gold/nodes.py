@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from realignment import triage
 from realignment.audit import calibration, consequences
 from realignment.gold.batch import partition_pairs
-from realignment.parameters import AuditParameters, GoldParameters
+from realignment.parameters import AuditParameters, EvaluationParameters, GoldParameters
 from realignment.records import Disposition, NothingToDo
 from realignment.tracking import lineage
 
@@ -73,6 +73,22 @@ def _check_conflicts(counts: dict[str, int], policy_version: str) -> None:
             f"All {counts[Disposition.RETAIN]} judged pairs already comply with policy version "
             f"{policy_version}: there is nothing to re-align."
         )
+
+
+def check_evaluation_prompts(
+    evaluation_prompts: pd.DataFrame,
+    held_out_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
+    training_pairs: pd.DataFrame,
+    parameters: EvaluationParameters,
+) -> None:
+    """Stop before training where an evaluation prompt is among the pairs, or nearly so."""
+    from realignment.evaluation.answers import select_prompts
+
+    pairs = pd.concat([held_out_pairs, gold_batch, training_pairs], ignore_index=True)
+    select_prompts(
+        evaluation_prompts, pairs, split=parameters.split, max_similarity=parameters.max_prompt_similarity
+    )
 
 
 def draw_triage_flow(

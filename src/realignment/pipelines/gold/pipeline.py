@@ -22,6 +22,12 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="draw_gold_batch",
             ),
             Node(
+                nodes.check_evaluation_prompts,
+                ["evaluation_prompts", *PARTS, "params:evaluation"],
+                None,
+                name="check_evaluation_prompts",
+            ),
+            Node(
                 nodes.draw_triage_flow,
                 [*TRIAGED, "review_pairs", *PARTS],
                 "triage_flow",
