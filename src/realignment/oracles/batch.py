@@ -68,13 +68,6 @@ class BatchOracle:
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         """Yield judgments whenever a file of requests has been answered.
 
-        Args:
-            exchanges: What to judge.
-            policy: The policy to judge by.
-
-        Yields:
-            Position and judgment of each exchange.
-
         Raises:
             OracleError: The command is not there, fails, or answers nothing; or the disk is full.
         """

@@ -62,13 +62,6 @@ class ChatOracle:
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         """Yield judgments as the replies come in.
 
-        Args:
-            exchanges: What to judge.
-            policy: The policy to judge by.
-
-        Yields:
-            Position and judgment of each exchange.
-
         Raises:
             OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
         """

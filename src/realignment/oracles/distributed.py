@@ -51,13 +51,6 @@ class RayOracle:
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
         """Yield position and judgment of every exchange, partition by partition as they are finished.
 
-        Args:
-            exchanges: What to judge.
-            policy: The policy to judge by.
-
-        Yields:
-            Position and judgment of each exchange.
-
         Raises:
             OracleError: Workers have loaded different oracles, or cannot judge.
         """
