@@ -9,7 +9,7 @@ from contextlib import closing
 
 import fragile
 import pytest
-from fragile import appoint_another_everywhere, appoint_deadly, appoint_fragile
+from fragile import build_another_everywhere, build_deadly, build_fragile
 from made_up_pairs import POLICY
 from pydantic import ValidationError
 from tiny_models import save_model
@@ -167,7 +167,7 @@ def test_what_the_oracle_raises_in_a_worker_is_raised_here_and_the_workers_live(
 
 @pytest.mark.slow
 def test_an_exchange_that_kills_every_worker_ends_the_run_with_what_to_do(ray):
-    oracle = distribute("", appoint_fragile, RayParameters(**WORKERS))
+    oracle = distribute("", build_fragile, RayParameters(**WORKERS))
     poisoned = [*EXCHANGES, Exchange("Why?", "poison")]
     judged = []
     with pytest.raises(OracleError, match=r"has killed 4 Ray workers.*fewer `judging.ray.workers`"):
@@ -178,12 +178,12 @@ def test_an_exchange_that_kills_every_worker_ends_the_run_with_what_to_do(ray):
 @pytest.mark.slow
 def test_workers_that_die_as_they_load_end_the_run(ray):
     with pytest.raises(OracleError, match=r"No Ray worker can load the oracle: each died 4 times"):
-        distribute("", appoint_deadly, RayParameters(workers=1))
+        distribute("", build_deadly, RayParameters(workers=1))
 
 
 @pytest.mark.slow
 def test_a_worker_that_comes_back_with_another_oracle_ends_the_run(ray):
-    oracle = distribute("", appoint_another_everywhere, RayParameters(workers=1))
+    oracle = distribute("", build_another_everywhere, RayParameters(workers=1))
     (pid,) = pids(ray, oracle)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(
@@ -194,7 +194,7 @@ def test_a_worker_that_comes_back_with_another_oracle_ends_the_run(ray):
 
 @pytest.mark.slow
 def test_workers_without_room_are_refused_here(ray):
-    with pytest.raises(OracleError, match=r"room for 0 of 2 workers: each wants .*'GPU': 9"):
+    with pytest.raises(OracleError, match=r"room for 0 of 2 workers: each needs .*'GPU': 9"):
         build_oracle(parameters("rules", ray=WORKERS | {"gpus_per_worker": 9}))
 
 

@@ -26,13 +26,13 @@ class Fragile:
             yield position, Judgment(True, 1.0, oracle=self.name)
 
 
-def appoint_fragile(wanted):
+def build_fragile(wanted):
     return Fragile()
 
 
-def appoint_another_everywhere(wanted):
+def build_another_everywhere(wanted):
     return Fragile(identity=f"process {os.getpid()}")
 
 
-def appoint_deadly(wanted):
+def build_deadly(wanted):
     os.kill(os.getpid(), signal.SIGKILL)
