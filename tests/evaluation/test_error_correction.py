@@ -7,6 +7,7 @@ import pytest
 
 from realignment.evaluation.error_correction import (
     JudgeQuality,
+    add_qualities,
     correct_difference,
     correct_share,
     measure_quality,
@@ -74,6 +75,12 @@ def test_unscored_answers_do_not_count():
     quality = measure_quality([True, None, False, False, True], [True, True, True, False, False])
     assert quality == JudgeQuality(1, 1, 1, 1)
     assert (quality.accuracy, quality.balanced_accuracy, quality.youden) == (0.5, 0.5, 0.0)
+
+
+def test_qualities_of_several_groups_add_up():
+    both = add_qualities([JudgeQuality(1, 2, 3, 4), JudgeQuality(10, 20, 30, 40)])
+    assert both == JudgeQuality(11, 22, 33, 44)
+    assert add_qualities([]) == JudgeQuality(0, 0, 0, 0)
 
 
 def simulate(rng, *, true, n, sensitivity, specificity, labels):

@@ -151,3 +151,21 @@ def test_corrections_alone_are_no_labels():
 def test_labelled_answers_without_a_column_are_refused_by_its_name():
     with pytest.raises(DataError, match=r"lack columns complies, policy.*labelled_answers: none"):
         labelled_answers(ANSWERS.drop(columns=["complies", "policy"]), WITH_RULES)
+
+
+def test_the_errors_of_each_judge_are_counted_by_domain():
+    others = answered(("You must sell the ball.", "sport", True), ("In general terms.", None, False))
+    answers = pd.concat([ANSWERS, others], ignore_index=True)
+    _, report = choose_judges(labelled(12), answers, WITH_RULES, folds=3, seed=0)
+    rules = report["quality"]["rules"]
+    assert rules["money"] == {
+        "true_positives": 1, "false_negatives": 1, "true_negatives": 1, "false_positives": 1
+    }  # fmt: skip
+    assert rules["sport"]["false_negatives"] == rules[""]["false_positives"] == 1
+    for quality in report["quality"].values():
+        assert {domain: sum(counts.values()) for domain, counts in quality.items()} == {
+            "money": 4, "sport": 1, "": 1
+        }  # fmt: skip
+    classifier = report["quality"]["classifier"]
+    right = sum(counts["true_positives"] + counts["true_negatives"] for counts in classifier.values())
+    assert right == round(6 * report["classifier"]["on_model_answers"]["accuracy"])

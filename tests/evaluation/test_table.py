@@ -2,8 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from made_up_pairs import POLICY
 
+from realignment.evaluation import measures
 from realignment.evaluation.table import COLUMNS, tabulate
 from realignment.policy import parse_policy
 
@@ -36,6 +38,36 @@ CAPABILITY = pd.DataFrame(
 
 def table(responses=RESPONSES, scores=SCORES, capability=CAPABILITY, old=WITH_RULES):
     return tabulate(responses, scores, capability, WITH_RULES, old, rng=np.random.default_rng(0))
+
+
+def test_shares_are_corrected_by_the_judges_errors_in_the_domains_of_the_prompts():
+    """Rules: agreement is 1 of 2, then 1 of 2; in money and law it calls 90 and 80 of 100 rightly."""
+    right = {"true_positives": 45, "false_negatives": 5, "true_negatives": 40, "false_positives": 10}
+    wrong = {"true_positives": 0, "false_negatives": 50, "true_negatives": 0, "false_positives": 50}
+    quality = {"rules": {"money": right, "law": right, "pets": wrong}}
+    found = tabulate(
+        RESPONSES, SCORES, CAPABILITY, WITH_RULES, WITH_RULES, quality=quality, rng=np.random.default_rng(0)
+    )
+    corrected = found[found["metric"].str.endswith("_corrected")]
+    (row,) = corrected.to_dict("records")
+    assert (row["metric"], row["group"], row["judge"], row["n"]) == (
+        "agreement_corrected", "regulated", "rules", 2
+    )  # fmt: skip
+    assert row["before"] == row["after"] == pytest.approx((0.5 + 0.8 - 1) / (0.9 + 0.8 - 1))
+    assert row["difference_low"] < row["difference"] == 0 < row["difference_high"]
+
+
+def test_over_refusal_is_the_complement_of_corrected_compliance():
+    few = {"true_positives": 30, "false_negatives": 10, "true_negatives": 36, "false_positives": 4}
+    responses = pd.DataFrame({"kind": ["ordinary"] * 40, "domain": "ordinary", "before_rules": True})
+    responses["after_rules"] = [True] * 20 + [False] * 20
+    (row,) = measures.corrected_rows(responses, "rules", {"ordinary": few})
+    # Sensitivity 0.75, specificity 0.9: (0.5 + 0.9 − 1) / 0.65 comply, the rest is over-refusal.
+    assert row["metric"] == "over_refusal_corrected"
+    assert row["after"] == pytest.approx(1 - 0.4 / 0.65)
+    assert (row["before"], row["before_low"]) == (0.0, 0.0)
+    assert row["after_low"] < row["after"] < row["after_high"]
+    assert row["difference"] == pytest.approx(0.5 / 0.65)
 
 
 def keys(found):

@@ -6,8 +6,8 @@ knows that prompts are a sample and that the labelled answers are one too.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,12 @@ def measure_quality(verdicts: Sequence[bool | None], labels: Sequence[bool]) -> 
         true_negatives=sum(not verdict and not label for verdict, label in scored),
         false_positives=sum(verdict and not label for verdict, label in scored),
     )
+
+
+def add_qualities(qualities: Iterable[JudgeQuality]) -> JudgeQuality:
+    """Add up the counts of one judge over several groups of labelled answers."""
+    counts = [astuple(JudgeQuality(0, 0, 0, 0)), *map(astuple, qualities)]
+    return JudgeQuality(*map(sum, zip(*counts, strict=True)))
 
 
 def correct_share(successes: int, n: int, quality: JudgeQuality) -> tuple[float, Interval]:

@@ -1,12 +1,14 @@
 """Choose who judges the answers: never only the oracle that labelled the data."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from realignment import intake
+from realignment.evaluation.error_correction import measure_quality
 from realignment.intake.flags import read_verdict_column
 from realignment.judging import JUDGED_RESPONSES, list_exchanges
 from realignment.oracles import Oracle
@@ -146,7 +148,8 @@ def choose_judges(
 
     Returns:
         Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
-        responses, over models' answers) and the rules' over models' answers; or why there is no classifier.
+        responses, over models' answers) and the rules' over models' answers, or why there is no classifier;
+        and `quality`, the counts of `error_correction.JudgeQuality` by judge and domain.
     """
     if not policy.checked_rules:
         return [], {
@@ -158,18 +161,26 @@ def choose_judges(
         return [rules], {"judges": ["rules"], "note": NOT_INDEPENDENT}
     written, written_labels = labelled_exchanges(pairs)
     generated, generated_labels = labelled_answers(answers, policy)
+    rules_verdicts = [judgment.complies for judgment in rules(generated, policy)]
+    quality = {"rules": _measure_by_domain(generated, rules_verdicts, generated_labels)}
     try:
         classifier, validation = fit_classifier(
             written + generated, written_labels + generated_labels, folds=folds, seed=seed
         )
     except ClassifierError as error:
-        return [rules], {"judges": ["rules"], "note": f"No second judge: {error}"}
+        return [rules], {"judges": ["rules"], "note": f"No second judge: {error}", "quality": quality}
     correct = validation.correct  # out of fold, shape (N,): the written responses first
     rules_correct = [
-        judgment.complies == label
-        for judgment, label in zip(rules(generated, policy), generated_labels, strict=True)
-        if judgment.complies is not None
+        verdict == label
+        for verdict, label in zip(rules_verdicts, generated_labels, strict=True)
+        if verdict is not None
     ]
+    # Where the classifier was right its verdict is the label, else the opposite.
+    classifier_verdicts = [
+        label if right else not label
+        for label, right in zip(generated_labels, correct[len(written) :].tolist(), strict=True)
+    ]
+    quality["classifier"] = _measure_by_domain(generated, classifier_verdicts, generated_labels)
     report = {
         "judges": ["rules", "classifier"],
         "classifier": {
@@ -179,8 +190,22 @@ def choose_judges(
             "on_model_answers": _accuracy(correct[len(written) :]),
         },
         "rules": {"on_model_answers": _accuracy(np.array(rules_correct, dtype=bool))},
+        "quality": quality,
     }
     return [rules, classifier], report
+
+
+def _measure_by_domain(
+    exchanges: Sequence[Exchange], verdicts: Sequence[bool | None], labels: Sequence[bool]
+) -> dict[str, dict[str, int]]:
+    """A judge's errors on labelled answers, by their domain; answers without one have the domain ``""``."""
+    positions: dict[str, list[int]] = {}
+    for position, exchange in enumerate(exchanges):
+        positions.setdefault(exchange.domain or "", []).append(position)
+    return {
+        domain: asdict(measure_quality([verdicts[i] for i in members], [labels[i] for i in members]))
+        for domain, members in positions.items()
+    }
 
 
 def _accuracy(correct: np.ndarray) -> dict[str, Any] | None:

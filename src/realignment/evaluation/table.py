@@ -1,6 +1,6 @@
 """The evaluation table: every measured quantity in one tidy table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ def tabulate(
     policy: Policy,
     old_policy: Policy,
     *,
+    quality: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Tabulate an evaluation: one row per metric, group and judge (see `evaluation.measures.metric_row`).
@@ -34,13 +35,14 @@ def tabulate(
         capability_scores: task, question, before, after.
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
+        quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
         rng: Source of the bootstrap intervals.
 
     Returns:
         Columns `COLUMNS`.
     """
     rows = [
-        *_judged(responses, policy, old_policy, rng),
+        *_judged(responses, old_policy, quality or {}, rng),
         *held_out.tabulate_held_out(held_out_scores, rng),
         *_capability(capability_scores),
     ]
@@ -48,7 +50,10 @@ def tabulate(
 
 
 def _judged(
-    responses: pd.DataFrame, policy: Policy, old_policy: Policy, rng: np.random.Generator
+    responses: pd.DataFrame,
+    old_policy: Policy,
+    quality: Mapping[str, Mapping[str, Mapping[str, int]]],
+    rng: np.random.Generator,
 ) -> Iterator[dict[str, Any]]:
     if responses.empty:
         return
@@ -57,6 +62,7 @@ def _judged(
     ]
     for judge in judges:
         yield from measures.compliance_rows(responses, judge)
+        yield from measures.corrected_rows(responses, judge, quality.get(judge, {}))
     if old_policy.checked_rules and (responses["kind"] != "held_out").any():
         row = measures.old_policy_row(responses, RulesOracle(), old_policy)
         if row is not None:

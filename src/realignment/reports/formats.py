@@ -5,7 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-SHARES = frozenset({"agreement", "old_policy_agreement", "over_refusal", "capability", "preference_accuracy"})
+SHARES = frozenset(
+    {
+        "agreement", "agreement_corrected", "capability", "old_policy_agreement", "over_refusal",
+        "over_refusal_corrected", "preference_accuracy",
+    }
+)  # fmt: skip
 """Metrics that are shares of items: shown in percent, their differences in percentage points."""
 
 MISSING = "n/a"
@@ -67,6 +72,8 @@ def name_of(identifier: str) -> str:
     """Return what readers see for an identifier: `kl_drift` → `KL drift`, `domain:money` → `money`."""
     special_names = {
         "over_refusal": "over-refusal",
+        "agreement_corrected": "agreement, corrected for the judge's errors",
+        "over_refusal_corrected": "over-refusal, corrected for the judge's errors",
         "kl_drift": "KL drift",
         "distinct_2": "distinct-2",
         "look_alike": "look-alike",

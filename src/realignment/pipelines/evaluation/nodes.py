@@ -105,6 +105,7 @@ def measure_capability(
 
 def tabulate(
     responses: pd.DataFrame,
+    evaluation_judge: dict[str, Any],
     held_out_scores: pd.DataFrame,
     capability_scores: pd.DataFrame,
     policy: Policy,
@@ -115,7 +116,10 @@ def tabulate(
     from realignment.evaluation import table
 
     rng = np.random.default_rng(seed)
-    return table.tabulate(responses, held_out_scores, capability_scores, policy, old_policy, rng=rng)
+    quality = evaluation_judge.get("quality")
+    return table.tabulate(
+        responses, held_out_scores, capability_scores, policy, old_policy, quality=quality, rng=rng
+    )
 
 
 def draw_agreement(evaluation_table: pd.DataFrame) -> go.Figure:

@@ -58,7 +58,15 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.tabulate,
-                ["responses", "held_out_scores", "capability_scores", "policy", "old_policy", "params:seed"],
+                [
+                    "responses",
+                    "evaluation_judge",
+                    "held_out_scores",
+                    "capability_scores",
+                    "policy",
+                    "old_policy",
+                    "params:seed",
+                ],
                 "evaluation_table",
                 name="tabulate",
             ),
