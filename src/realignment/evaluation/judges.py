@@ -170,11 +170,6 @@ def choose_judges(
     except ClassifierError as error:
         return [rules], {"judges": ["rules"], "note": f"No second judge: {error}", "quality": quality}
     correct = validation.correct  # out of fold, shape (N,): the written responses first
-    rules_correct = [
-        verdict == label
-        for verdict, label in zip(rules_verdicts, generated_labels, strict=True)
-        if verdict is not None
-    ]
     # Where the classifier was right its verdict is the label, else the opposite.
     classifier_verdicts = [
         label if right else not label
@@ -189,7 +184,7 @@ def choose_judges(
             "on_written_responses": _accuracy(correct[: len(written)]),
             "on_model_answers": _accuracy(correct[len(written) :]),
         },
-        "rules": {"on_model_answers": _accuracy(np.array(rules_correct, dtype=bool))},
+        "rules": {"on_model_answers": _accuracy(_scored_correct(rules_verdicts, generated_labels))},
         "quality": quality,
     }
     return [rules, classifier], report
@@ -206,6 +201,14 @@ def _measure_by_domain(
         domain: asdict(measure_quality([verdicts[i] for i in members], [labels[i] for i in members]))
         for domain, members in positions.items()
     }
+
+
+def _scored_correct(verdicts: Sequence[bool | None], labels: Sequence[bool]) -> np.ndarray:
+    """Whether each verdict is right, without the answers that were left unscored."""
+    scored = [
+        verdict == label for verdict, label in zip(verdicts, labels, strict=True) if verdict is not None
+    ]
+    return np.array(scored, dtype=bool)
 
 
 def _accuracy(correct: np.ndarray) -> dict[str, Any] | None:
