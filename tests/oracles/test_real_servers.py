@@ -31,7 +31,7 @@ def messages(exchange):
 
 def judge_server(folder):
     port = free_port()
-    return running([sys.executable, "-m", "oracles.model_server", str(folder), str(port)], port)
+    return running([sys.executable, "-m", "model_server", str(folder), str(port)], port)
 
 
 def test_verdict_and_confidence_are_those_of_the_model_behind_the_server(base_model):

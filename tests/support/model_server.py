@@ -1,6 +1,6 @@
 """A small server that speaks OpenAI's chat completions with a real model: greedy, JSON schema, logprobs.
 
-`python -m oracles.model_server FOLDER PORT`, as a process of its own. The model writes the reason and chooses
+`python -m model_server FOLDER PORT`, as a process of its own. The model writes the reason and chooses
 the verdict; the braces around them are the schema's, as a grammar would force them.
 """
 
