@@ -183,7 +183,7 @@ def test_workers_that_die_as_they_load_end_the_run(ray):
 
 @pytest.mark.xfail(
     strict=False,
-    reason="a restart that takes long uses up the retries of `identify`, which then reports a death by loading",
+    reason="a slow restart uses up the retries of `identify`, which reports a death by loading",
 )
 @pytest.mark.slow
 def test_a_worker_that_comes_back_with_another_oracle_ends_the_run(ray):
