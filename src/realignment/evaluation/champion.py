@@ -18,8 +18,8 @@ def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> li
         champion: The same of the champion, from the run that registered it.
 
     Returns:
-        One comparison per metric and judge that judged an answer of both to the same prompt; `before` is
-        the champion, `after` the candidate.
+        One comparison per metric and judge that judged an answer of both to the same prompt; the difference
+        is candidate − champion.
     """
     judges = [
         name.removeprefix("after_")
