@@ -1,30 +1,12 @@
 """Which format a table has is told by its columns and by most of its cells."""
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_rows import assistant, clean, table, user
 
-from realignment.intake import clean_pairs
 from realignment.intake.formats import PreferenceFormat, detect_format
 from realignment.records import DataError
-
-
-def table(*rows, **columns):
-    return pd.DataFrame(list(rows) if rows else columns, dtype=object)
-
-
-def clean(raw, *, invalid="skip", max_prompt_chars=1000, long_prompts="drop"):
-    return clean_pairs(raw, invalid=invalid, max_prompt_chars=max_prompt_chars, long_prompts=long_prompts)
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
 
 cells = st.one_of(
     st.text(max_size=3), st.none(), st.integers(0, 2), st.booleans(), st.just([user("x")]), st.floats()

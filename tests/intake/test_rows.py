@@ -5,26 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from raw_rows import assistant, clean, table, user
 
-from realignment.intake import clean_pairs
 from realignment.intake.formats import PreferenceFormat
 from realignment.records import TRUTH_COLUMNS
-
-
-def table(*rows, **columns):
-    return pd.DataFrame(list(rows) if rows else columns, dtype=object)
-
-
-def clean(raw, *, invalid="skip", max_prompt_chars=1000, long_prompts="drop"):
-    return clean_pairs(raw, invalid=invalid, max_prompt_chars=max_prompt_chars, long_prompts=long_prompts)
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def test_one_user_turn_becomes_a_plain_prompt_and_more_keep_their_messages():

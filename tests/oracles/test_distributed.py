@@ -181,10 +181,6 @@ def test_workers_that_die_as_they_load_end_the_run(ray):
         distribute("", build_deadly, RayParameters(workers=1))
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a slow restart uses up the retries of `identify`, which reports a death by loading",
-)
 @pytest.mark.slow
 def test_a_worker_that_comes_back_with_another_oracle_ends_the_run(ray):
     oracle = distribute("", build_another_everywhere, RayParameters(workers=1))

@@ -6,7 +6,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from realignment.oracles.protocol import CostlyOracle, Oracle
 from realignment.oracles.ray_connection import connect_to_ray
@@ -47,6 +47,10 @@ class Worker:
 
     def __init__(self, build_oracle: BuildOracle) -> None:
         self._build_oracle = functools.cache(build_oracle)
+
+    def report_alive(self) -> bool:
+        """Return True: a process is there to answer."""
+        return True
 
     def identify(self, parameters: str) -> WorkerIdentity:
         """Load the oracle of these parameters, if it is not loaded yet, and return its identity."""
@@ -138,29 +142,45 @@ class Workers:
                 yield number, answer
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A pending call: to which actor, what for, and the partition's number where it judges one."""
+
+    actor: Any
+    stage: Literal["start", "load", "judge"]
+    number: int | None = None
+
+
 class _Calls:
-    """The pending calls to the workers, and the workers that are free."""
+    """The pending calls to the workers, and the workers that are free.
+
+    A worker is first waited for, as long as Ray needs to start or restart it, then told to load the oracle.
+    Failing after it was alive is a death by loading; failing before is a slow start and costs time only.
+    """
 
     def __init__(self, actors: Sequence[Any], parameters: str) -> None:
         self.free: list[Any] = []
         self._parameters = parameters
-        # Call → actor and number of the partition; None: the actor loads the oracle.
-        self._pending: dict[Any, tuple[Any, int | None]] = {}
+        self._pending: dict[Any, _Call] = {}
+        self._deaths_by_loading: Counter[Any] = Counter()
         for actor in actors:
-            self._identify(actor)
+            self._wait_until_alive(actor)
+
+    def _wait_until_alive(self, actor: Any) -> None:
+        call = actor.report_alive.options(max_task_retries=-1).remote()
+        self._pending[call] = _Call(actor, "start")
 
     def _identify(self, actor: Any) -> None:
-        call = actor.identify.options(max_task_retries=_MAX_DEATHS).remote(self._parameters)
-        self._pending[call] = (actor, None)
+        self._pending[actor.identify.remote(self._parameters)] = _Call(actor, "load")
 
     def judge(self, number: int, partition: list[Exchange], policy: Any) -> None:
         """Give a partition to a free worker."""
         actor = self.free.pop()
         call = actor.judge.remote(self._parameters, partition, policy)
-        self._pending[call] = (actor, number)
+        self._pending[call] = _Call(actor, "judge", number)
 
     def next_answer(self) -> tuple[int | None, WorkerIdentity | PartitionJudgments | None]:
-        """Wait for a call to end.
+        """Wait for a worker to load the oracle, to judge a partition, or to die of it.
 
         Returns:
             The partition's number, None where the worker has loaded the oracle; and the answer, None where
@@ -172,26 +192,35 @@ class _Calls:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        call = self._wait()
-        actor, number = self._pending.pop(call)
-        try:
-            answer: WorkerIdentity | PartitionJudgments = ray.get(call)
-        except RayTaskError as error:  # raised by the oracle itself
-            raise error.cause from error
-        except RayError as error:
-            logger.warning("A Ray worker died (%s)", str(error).partition("\n")[0])
-            if number is not None:
-                self._identify(actor)
-            elif not self._pending and not self.free:
-                raise OracleError(
-                    f"No Ray worker can load the oracle: each died {_MAX_DEATHS + 1} times as it tried "
-                    f"({error}). Often memory is short: ask for fewer `judging.ray.workers` on a machine, or "
-                    "judge by a smaller model. Where a module is missing, install this package on "
-                    "every machine. Verdicts so far are stored."
-                ) from error
-            return number, None
-        self.free.append(actor)
-        return number, answer
+        while True:
+            ready = self._wait()
+            call = self._pending.pop(ready)
+            try:
+                answer: WorkerIdentity | PartitionJudgments | bool = ray.get(ready)
+            except RayTaskError as error:  # raised by the oracle itself
+                raise error.cause from error
+            except RayError as error:
+                logger.warning("A Ray worker died (%s)", str(error).partition("\n")[0])
+                self._restart(call, error)
+                return call.number, None
+            if isinstance(answer, bool):
+                self._identify(call.actor)
+                continue
+            self.free.append(call.actor)
+            return call.number, answer
+
+    def _restart(self, call: _Call, error: Exception) -> None:
+        """Wait for the worker again, unless it has died too often of loading the oracle."""
+        self._deaths_by_loading[call.actor] += call.stage == "load"
+        if call.stage != "start" and self._deaths_by_loading[call.actor] <= _MAX_DEATHS:
+            self._wait_until_alive(call.actor)
+        elif not self._pending and not self.free:
+            raise OracleError(
+                f"No Ray worker can load the oracle: each died {_MAX_DEATHS + 1} times as it tried "
+                f"({error}). Often memory is short: ask for fewer `judging.ray.workers` on a machine, or "
+                "judge by a smaller model. Where a module is missing, install this package on "
+                "every machine. Verdicts so far are stored."
+            ) from error
 
     def _wait(self) -> Any:
         import ray
@@ -200,7 +229,7 @@ class _Calls:
             ready, _ = ray.wait(list(self._pending), timeout=_REPORT_EVERY_S)
             if ready:
                 return ready[0]
-            if all(number is None for _, number in self._pending.values()):
+            if all(call.number is None for call in self._pending.values()):
                 logger.warning(
                     "No Ray worker is ready yet: they load the oracle, or wait for resources (free: %s)",
                     ray.available_resources(),
