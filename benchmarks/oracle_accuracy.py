@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from realignment import intake, judging, triage
-from realignment.evaluation.judges import labelled_exchanges
+from realignment.evaluation.labelled import labelled_exchanges
 from realignment.intake.readers import read_table
 from realignment.oracles import Oracle
 from realignment.oracles.cached import CachedOracle, VerdictStore

@@ -35,13 +35,13 @@ from documents import (
 )
 
 from realignment import intake, judging, pipeline_registry, triage
-from realignment.evaluation import judges, measures
+from realignment.evaluation import judges, labelled
 from realignment.evaluation import table as evaluation_table
 from realignment.evaluation.answers import check_prompts
 from realignment.intake.readers import read_table
 from realignment.oracles.labels import read_truth_labels
 from realignment.oracles.rules import RulesOracle
-from realignment.parameters import OracleParameters
+from realignment.parameters import EvaluationParameters, JudgingParameters, OracleParameters
 from realignment.policy import diff_policies, parse_policy, read_policy
 from realignment.promotion import summary
 from realignment.records import PAIR_COLUMNS, TRUTH_COLUMNS
@@ -486,21 +486,21 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
 
 
 def test_the_page_of_outputs_has_the_fields_of_the_judges_report(shop):
-    policy, pairs, _ = judged(shop)
-    many = pd.concat([pairs.assign(prompt=pairs["prompt"] + str(i)) for i in range(3)])
-    _, report = judges.choose_judges(many, pd.DataFrame(), policy, folds=2, seed=0)
-    responses = pd.DataFrame({"after_rules": [True], "after_classifier": [True]})
-    report |= measures.judge_report(responses, report["judges"])
-    fields = {"note"}
-    for name, value in report.items():
-        fields |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else {name}
+    policy, *_ = judged(shop)
+    parameters = EvaluationParameters.model_validate({"capability": {"questions": None}})
+    _, report = judges.choose_judges(
+        pd.DataFrame(), policy, judging=JudgingParameters(oracle="rules"), parameters=parameters, seed=0
+    )
+    prompts = pd.DataFrame({"kind": ["regulated", "ordinary"], "domain": ["", ""]})
+    report["headline"] = judges.pick_headlines(prompts, report)
+    fields = set(report) | {"unscored", "between_judges"}
     assert set(first_column(section(OUTPUTS, "evaluation_judge"))) == fields
 
 
 def test_the_labelled_answers_of_own_pairs_are_read_under_the_policy_they_name(brought, shop):
     answers = read_table(str(brought / "judge_answers.jsonl"))
     policy, *_ = judged(shop)
-    _, labels = judges.labelled_answers(answers, policy)
+    _, labels = labelled.labelled_answers(answers, policy)
     assert labels == [False, True]
     assert first_column(section(OUTPUTS, "labelled_answers")) == list(answers.columns)
 

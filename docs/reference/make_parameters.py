@@ -89,7 +89,7 @@ _INPUTS = {
     "verdicts": "What people hand back, for `review_import`: a file, or a folder of files; or `none`",
     "classifier_labels": "Labelled pairs, answers or verdicts, for `train_classifier`",
     "written_corrections": "Corrections that people wrote, by pair_id; or `none`",
-    "labelled_answers": "Answers of models with hand-set verdicts, to teach the second judge; or `none`",
+    "labelled_answers": "Answers of models with hand-set verdicts, to measure the judges; or `none`",
 }
 _OTHERS_HEAD = """
 `model_source` is short for `model.source`.

@@ -127,12 +127,12 @@ def test_the_agreement_of_two_judges_is_measured_where_both_have_spoken():
     verdicts = pd.DataFrame(
         {"after_a": [True, True, False, False, None], "after_b": [True, False, False, False, True]}
     ).astype("boolean")
-    report = measures.judge_report(verdicts, ["a", "b"])
+    (comparison,) = measures.compare_judges(verdicts, ["a", "b"])
     # Observed 3/4; by chance 2/4 · 1/4 + 2/4 · 3/4 = 1/2.
-    assert report == {"judges": ["a", "b"], "n": 4, "agreement": 0.75, "kappa": pytest.approx(0.5)}
+    assert comparison == {"judges": ["a", "b"], "n": 4, "agreement": 0.75, "kappa": pytest.approx(0.5)}
 
 
 def test_judges_that_never_meet_have_no_agreement():
     verdicts = pd.DataFrame({"after_a": [True, None], "after_b": [None, True]}).astype("boolean")
-    report = measures.judge_report(verdicts, ["a", "b"])
-    assert report == {"judges": ["a", "b"], "n": 0, "agreement": None, "kappa": None}
+    (comparison,) = measures.compare_judges(verdicts, ["a", "b"])
+    assert comparison == {"judges": ["a", "b"], "n": 0, "agreement": None, "kappa": None}

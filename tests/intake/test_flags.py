@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realignment.evaluation.judges import labelled_answers, labelled_exchanges, labelled_table
+from realignment.evaluation.labelled import labelled_answers, labelled_exchanges, labelled_table
 from realignment.intake.flags import read_verdict_column
 from realignment.intake.readers import read_table
 from realignment.oracles.human import HumanOracle, read_imported_verdicts

@@ -11,14 +11,14 @@ from command_line import ROOT, latest_run, saved
 from made_up_pairs import POLICY, make_pairs
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from realignment.evaluation.judges import NOT_INDEPENDENT, choose_judges, labelled_table
+from realignment.evaluation.labelled import labelled_table
 from realignment.oracles import train_classifier
 from realignment.oracles.classifier import ClassifierError
 from realignment.oracles.classifier_validation import report_validation, tabulate_folds, tabulate_reliability
 from realignment.oracles.loading import load_classifier
 from realignment.oracles.trained_classifier import TrainedClassifier
 from realignment.parameters import ClassifierParameters, TextClassifierParameters
-from realignment.policy import Policy, parse_policy
+from realignment.policy import Policy
 from realignment.records import DataError, Exchange
 
 WORDS = ["shares", "bonds", "gold", "funds", "loans", "rents", "notes", "coins", "homes", "farms", "ships"]
@@ -204,27 +204,6 @@ def test_a_table_without_labels_of_this_policy_is_refused():
         DataError, match=r"no label under advice-2.*Found columns: prompt, response, complies"
     ):
         labelled_table(LABELLED.assign(policy="advice-1"), POLICY)
-
-
-def test_a_classifier_is_no_judge_of_what_a_classifier_has_labelled():
-    rules = [{"id": "r", "description": "d", "check": {"kind": "forbidden", "patterns": ["sell"]}}]
-    policy = parse_policy({"name": "a", "version": "1", "text": "t", "rules": rules}, source="test")
-    pairs = make_pairs(
-        *(
-            {"chosen": BOLD.format(word), "rejected": CAREFUL.format(word)}
-            | {"chosen_complies": False, "rejected_complies": True}
-            for word in WORDS
-        )
-    )
-    for labelled_by, expected in (
-        ({"rules"}, ["rules", "classifier"]),
-        ({"cascade", "classifier"}, ["rules"]),
-    ):
-        judges, report = choose_judges(
-            pairs, pd.DataFrame(), policy, folds=3, seed=0, labelled_by=labelled_by
-        )
-        assert [judge.name for judge in judges] == report["judges"] == expected
-    assert report["note"] == NOT_INDEPENDENT
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def run_stage(responses, name, monkeypatch, tmp_path):
     folder = tmp_path / name / "version" / name
     folder.mkdir(parents=True, exist_ok=True)
     registered = nodes.register_model(
-        str(folder), report, table, responses, POLICY, {"oracle": "rules"}, parameters
+        str(folder), report, table, {}, responses, POLICY, {"oracle": "rules"}, parameters
     )
     return report, registered
 

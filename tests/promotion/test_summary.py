@@ -37,15 +37,38 @@ REST = {
 }
 
 
-def test_the_headline_is_the_judge_that_did_not_label_the_data():
-    found = headline(EVERYTHING, "agreement")
-    interval = [UP.difference_low, UP.difference_high]
-    expected = {"before": 0.2, "after": 0.9, "difference": 0.7, "interval": interval, "n": 10}
-    assert found == expected | {"judge": "classifier"}
+BEST = {"agreement": {"judge": "classifier", "sensitivity": 0.9, "specificity": 0.8, "n": 60}}
 
 
-def test_the_rules_stand_in_where_no_classifier_judged():
-    assert headline(EVERYTHING, "over_refusal")["judge"] == "rules"
+def figures(comparison, judge):
+    return {
+        "before": comparison.before, "after": comparison.after, "difference": comparison.difference,
+        "interval": [comparison.difference_low, comparison.difference_high], "n": 10, "judge": judge,
+    }  # fmt: skip
+
+
+def test_the_headline_is_the_best_measured_judge_never_the_highest_figure():
+    assert headline(EVERYTHING, "agreement", BEST) == figures(UP, "classifier") | {
+        "judge_quality": {"sensitivity": 0.9, "specificity": 0.8, "n": 60},
+        "corrected": None,
+        "judges": [
+            figures(FLAT, "rules") | {"corrected": None}, figures(UP, "classifier") | {"corrected": None}
+        ],
+    }  # fmt: skip
+    rules = {"agreement": {"judge": "rules", "sensitivity": None, "specificity": None, "n": 0}}
+    found = headline(EVERYTHING, "agreement", rules)
+    assert (found["judge"], found["judge_quality"]) == ("rules", None)
+
+
+def test_figures_without_the_judges_errors_stand_beside_the_raw_ones():
+    corrected = table(("agreement_corrected", "regulated", "classifier", FLAT))
+    found = headline(pd.concat([EVERYTHING, corrected]), "agreement", BEST)
+    assert found["corrected"] == figures(FLAT, "classifier")
+    assert [judge["corrected"] for judge in found["judges"]] == [None, figures(FLAT, "classifier")]
+
+
+def test_a_judge_that_judged_nothing_of_the_group_does_not_lead():
+    assert headline(EVERYTHING, "over_refusal", {"over_refusal": {"judge": "chat"}})["judge"] == "rules"
 
 
 def test_a_figure_without_judge_says_so():

@@ -293,13 +293,22 @@ def results(**changes):
         "evaluation_figure": draw_agreement(evaluation()),
         "evaluation_judge": {
             "judges": ["rules", "classifier"],
-            "classifier": {
-                "folds": 5,
-                "cross_validated": {"n": 900, "accuracy": 0.91, "interval": [0.89, 0.93]},
-                "on_model_answers": None,
+            "seen": {"rules": "It labelled the training pairs."},
+            "accuracy": {"rules": None, "classifier": {"n": 900, "accuracy": 0.91, "interval": [0.89, 0.93]}},
+            "quality": {
+                "rules": {},
+                "classifier": {
+                    "money": {
+                        "true_positives": 40,
+                        "false_negatives": 2,
+                        "true_negatives": 30,
+                        "false_positives": 9,
+                    },
+                },
             },
-            "rules": {"on_model_answers": None},
-            "kappa": 0.83,
+            "headline": {
+                "agreement": {"judge": "classifier", "sensitivity": 0.95, "specificity": 0.77, "n": 81}
+            },
         },
         "responses": responses(),
         "parameters": {"training": {"beta": 0.3, "learning_rate": 1e-4}, "policy": "advice"},

@@ -2,12 +2,9 @@
 
 import pandas as pd
 
-from realignment.evaluation.measures import OUTSIDE_KINDS
+from realignment.evaluation.measures import HEADLINE_KINDS
 from realignment.promotion.gate import ChampionComparison
 from realignment.statistics import compare_proportions
-
-_KINDS = {"agreement": ("regulated",), "over_refusal": OUTSIDE_KINDS}
-"""Metric → the kinds of prompts that it is measured on."""
 
 
 def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> list[ChampionComparison]:
@@ -27,7 +24,7 @@ def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> li
         if name.startswith("after_") and name in champion.columns
     ]
     comparisons: list[ChampionComparison] = []
-    for metric, kinds in _KINDS.items():
+    for metric, kinds in HEADLINE_KINDS.items():
         candidates = responses[responses["kind"].isin(kinds)]
         # A prompt is one item, however often a file has it.
         champions = champion[champion["kind"].isin(kinds)].drop_duplicates("prompt")

@@ -6,7 +6,7 @@ knows that prompts are a sample and that the labelled answers are one too.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -74,9 +74,14 @@ class JudgeQuality:
         return (self.sensitivity + self.specificity) / 2
 
     @property
+    def has_labels(self) -> bool:
+        """Whether there are enough labelled answers of each truth to say how good the judge is."""
+        return min(self.complying, self.violating) >= MIN_LABELS
+
+    @property
     def can_correct(self) -> bool:
         """Whether there are enough labels, and few enough errors, to correct a share."""
-        return min(self.complying, self.violating) >= MIN_LABELS and self.youden >= MIN_YOUDEN
+        return self.has_labels and self.youden >= MIN_YOUDEN
 
     def intervals(self) -> tuple[Interval, Interval]:
         """95 % Wilson intervals of sensitivity and specificity; NaN where there is no label."""
@@ -104,6 +109,12 @@ def add_qualities(qualities: Iterable[JudgeQuality]) -> JudgeQuality:
     """Add up the counts of one judge over several groups of labelled answers."""
     counts = [astuple(JudgeQuality(0, 0, 0, 0)), *map(astuple, qualities)]
     return JudgeQuality(*map(sum, zip(*counts, strict=True)))
+
+
+def add_domains(by_domain: Mapping[str, Mapping[str, int]], domains: Iterable[str]) -> JudgeQuality:
+    """Add up a judge's counts over these domains; domains without labelled answers count nothing."""
+    wanted = set(domains)
+    return add_qualities(JudgeQuality(**counts) for domain, counts in by_domain.items() if domain in wanted)
 
 
 def correct_share(successes: int, n: int, quality: JudgeQuality) -> tuple[float, Interval]:

@@ -1,193 +1,233 @@
-"""Choose who judges the answers: never only the oracle that labelled the data."""
+"""Choose who judges the answers, measure them on labelled answers of models, pick the headline's."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from realignment import intake
-from realignment.evaluation.error_correction import measure_quality
-from realignment.intake.flags import read_verdict_column
-from realignment.judging import JUDGED_RESPONSES, list_exchanges
+from realignment.evaluation.error_correction import add_domains, measure_quality
+from realignment.evaluation.labelled import labelled_answers
+from realignment.evaluation.measures import HEADLINE_KINDS
 from realignment.oracles import Oracle
 from realignment.oracles.classifier import ClassifierError
-from realignment.oracles.cross_validation import fit_classifier
-from realignment.oracles.human import check_policy_text, policy_digests
+from realignment.oracles.cross_validation import fit_classifier, split_by_prompt
+from realignment.oracles.factory import build_oracle
 from realignment.oracles.rules import RulesOracle
+from realignment.parameters import EvaluationParameters, JudgingParameters
 from realignment.policy import Policy
-from realignment.records import TRUTH_COLUMNS, DataError, Exchange
+from realignment.records import DataError, Exchange
 from realignment.statistics import wilson_interval
 
-ANSWER_COLUMNS = ("prompt", "response", "domain", "complies", "policy")
-
 NOT_INDEPENDENT = (
-    "No second judge: the pairs were labelled by a classifier, and another that learns from the same labels "
-    "would share its errors. Have people judge a sample of the answers."
+    "No classifier is fitted as a judge: a classifier labelled the pairs, and another that learns from "
+    "labels of the same people would share its errors. Have people judge a sample of the answers."
+)
+NO_JUDGE = (
+    "No judge: the policy has no machine-checkable rules, `evaluation.judges` names none, and no classifier "
+    "can be fitted. Held-out pairs are scored instead."
+)
+LABELLED_THE_PAIRS = (
+    "It labelled the training pairs: the model was trained on its errors, so that it may overrate the model."
+)
+LEARNED_FROM_A_FILE = (
+    "It learned from labelled texts in a file. If these are the pairs' responses, the model was trained to "
+    "imitate some of them."
 )
 
 
-def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]:
-    """List every response that has a hand-set label; a correction was written to comply, so it counts too.
+def can_judge(
+    answers: pd.DataFrame, policy: Policy, judging: JudgingParameters, parameters: EvaluationParameters
+) -> bool:
+    """Return whether anything can judge free answers under this policy, without loading a judge.
 
     Args:
-        pairs: Pairs with any of the columns chosen_complies, rejected_complies, correction_complies.
-
-    Returns:
-        N exchanges, and whether each complies, N booleans.
-    """
-    exchanges: list[Exchange] = []
-    labels: list[bool] = []
-    for response in JUDGED_RESPONSES:
-        column = f"{response}_complies"
-        if response == "correction" and "chosen_complies" in pairs:
-            rows = pairs[pairs[response].notna()]
-            truth = [True] * len(rows)
-        elif column in pairs:
-            verdicts = read_verdict_column(pairs, column)
-            rows = pairs[verdicts.notna()]
-            truth = verdicts.dropna().tolist()
-        else:
-            continue
-        exchanges += list_exchanges(rows, response)
-        labels += truth
-    return exchanges, labels
-
-
-def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
-    """List answers of models that have a hand-set label under this policy; others are left out.
-
-    Args:
-        answers: Columns prompt, response, domain, complies, policy (``name-version``); may be empty.
+        answers: Labelled answers of models (see `labelled.labelled_answers`); may be empty.
         policy: The policy to judge by.
+        judging: The oracle that labelled the pairs.
+        parameters: Names the judges.
 
     Returns:
-        N exchanges, and whether each complies, N booleans.
+        True where `choose_judges` finds a judge.
 
     Raises:
-        DataError: Columns are missing, a label is no verdict, or the policy was edited since.
+        NoRulesError: `rules` are named as a judge, and the policy has none that a machine can check.
     """
-    if answers.empty:
-        return [], []
-    missing_columns = [column for column in ANSWER_COLUMNS if column not in answers]
-    if missing_columns:
-        raise DataError(
-            f"The labelled answers lack columns {', '.join(missing_columns)}; found "
-            f"{', '.join(answers.columns)}, expected {', '.join(ANSWER_COLUMNS)}. Without such a file set "
-            "`labelled_answers: none`."
-        )
-    check_policy_text(policy_digests(answers).get(policy.full_name, ()), policy)
-    rows = answers[answers["policy"] == policy.full_name]
-    labels = read_verdict_column(rows)
-    rows = rows[labels.notna()]
-    incomplete = rows.index[rows["prompt"].isna() | rows["response"].isna()].tolist()
-    if incomplete:
-        raise DataError(
-            f"{answers.attrs.get('source', 'The table')}: {len(incomplete)} labelled rows have no prompt or "
-            f"no response (first: row {incomplete[0]}). Fill them in, or leave the rows out."
-        )
-    return list_exchanges(rows, "response"), labels.dropna().tolist()
-
-
-def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
-    """List the labelled exchanges of a user's table: pairs with labels, or responses with a verdict each.
-
-    Args:
-        labels: Columns chosen_complies or rejected_complies (pairs, in any format that is read); or prompt,
-            response, complies, and where they are known domain and policy (answers, or imported verdicts).
-        policy: Labels under another policy are left out.
-
-    Returns:
-        N exchanges, and whether each complies, N booleans; N > 0.
-
-    Raises:
-        DataError: It is neither, a label is no verdict, or no label is of this policy.
-    """
-    if {"prompt", "response", "complies"} <= set(labels.columns):
-        table = labels.assign(domain=labels.get("domain"), policy=labels.get("policy", policy.full_name))
-        exchanges, verdicts = labelled_answers(table, policy)
-    else:
-        limits: dict[str, Any] = {"max_prompt_chars": 1_000_000, "long_prompts": "drop"}
-        # Rows that cannot be used are skipped, but a label that cannot be read is an error.
-        truth = {name: read_verdict_column(labels, name) for name in TRUTH_COLUMNS if name in labels}
-        pairs = intake.clean_pairs(labels.assign(**truth), invalid="skip", **limits).pairs
-        exchanges, verdicts = labelled_exchanges(pairs)
-    if not exchanges:
-        raise DataError(
-            f"The table has no label under {policy.full_name}. Expected columns prompt, response, complies "
-            "(and policy, where it differs), or pairs with chosen_complies and rejected_complies. Found "
-            f"columns: {', '.join(map(str, labels.columns))}."
-        )
-    return exchanges, verdicts
+    named = [leaf.oracle for settings in parameters.judges or () for leaf in settings.leaf_oracles()]
+    if "rules" in named:
+        RulesOracle()([], policy)  # raises before answers are generated, not after
+    if parameters.judges or (parameters.judges is None and policy.checked_rules):
+        return True
+    if not parameters.fit_classifier or _labelled_by_classifier(judging):
+        return False
+    exchanges, labels = labelled_answers(answers, policy)
+    try:
+        split_by_prompt(exchanges, np.array(labels, dtype=bool), folds=parameters.folds, seed=0)
+    except ClassifierError:
+        return False
+    return True
 
 
 def choose_judges(
-    pairs: pd.DataFrame,
     answers: pd.DataFrame,
     policy: Policy,
     *,
-    folds: int,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
     seed: int,
-    labelled_by: Collection[str] = (),
 ) -> tuple[list[Oracle], dict[str, Any]]:
-    """Choose the judges of the answers, and report how accurate they are.
+    """Build the judges of the answers, and report what each has seen and how often it is right.
 
-    The rules judge where the policy has any; a classifier joins them where there are hand-set labels.
-    Labelled answers of models matter: what people wrote does not show how a small model gets it wrong.
-    Where a classifier has labelled the pairs, another one that learns from the same labels would share its
-    errors, and is not chosen.
+    A judge is measured on labelled answers *of models* under this policy: what people wrote does not show
+    how a small model gets it wrong. The fitted classifier learns from these answers alone. Labels of the
+    pairs made the splits, and the model was trained to imitate the pairs' texts, so that a judge that learns
+    from them is not independent.
 
     Args:
-        pairs: Pairs, with hand-set labels where there are any.
-        answers: Labelled answers of models (see `labelled_answers`); may be empty.
+        answers: Labelled answers of models (see `labelled.labelled_answers`); may be empty.
         policy: The policy to judge by.
-        folds: Folds of the classifier's cross-validation.
-        seed: Seed of the folds.
-        labelled_by: Kinds of the oracles that labelled the pairs.
+        judging: The oracle that labelled the pairs; its verdict store keeps the verdicts of judges too.
+        parameters: `judges` (null: the rules, where the policy has any), `fit_classifier` and `folds`.
+        seed: Seed of the classifier's folds.
 
     Returns:
-        Judges, and the report: the classifier's cross-validated accuracy (over all labels, over the pairs'
-        responses, over models' answers) and the rules' over models' answers, or why there is no classifier;
-        and `quality`, the counts of `error_correction.JudgeQuality` by judge and domain.
+        Judges, and the report: `judges` (names); `seen`, what a judge has seen that its reader must know;
+        `accuracy` on the labelled answers, of the fitted classifier by cross-validation; `quality`, the
+        counts of `error_correction.JudgeQuality` by judge and domain; and `note`, why there is no judge or
+        no fitted classifier.
+
+    Raises:
+        DataError: Two judges have the same name.
     """
-    if not policy.checked_rules:
-        return [], {
-            "judges": [],
-            "note": "The policy has no machine-checkable rules: held-out pairs are scored instead.",
-        }
-    rules = RulesOracle()
-    if "classifier" in labelled_by:
-        return [rules], {"judges": ["rules"], "note": NOT_INDEPENDENT}
-    written, written_labels = labelled_exchanges(pairs)
-    generated, generated_labels = labelled_answers(answers, policy)
-    rules_verdicts = [judgment.complies for judgment in rules(generated, policy)]
-    quality = {"rules": _measure_by_domain(generated, rules_verdicts, generated_labels)}
-    try:
-        classifier, validation = fit_classifier(
-            written + generated, written_labels + generated_labels, folds=folds, seed=seed
-        )
-    except ClassifierError as error:
-        return [rules], {"judges": ["rules"], "note": f"No second judge: {error}", "quality": quality}
-    correct = validation.correct  # out of fold, shape (N,): the written responses first
-    # Where the classifier was right its verdict is the label, else the opposite.
-    classifier_verdicts = [
-        label if right else not label
-        for label, right in zip(generated_labels, correct[len(written) :].tolist(), strict=True)
-    ]
-    quality["classifier"] = _measure_by_domain(generated, classifier_verdicts, generated_labels)
-    report = {
-        "judges": ["rules", "classifier"],
-        "classifier": {
-            "folds": validation.folds,
-            "cross_validated": _accuracy(correct),
-            "on_written_responses": _accuracy(correct[: len(written)]),
-            "on_model_answers": _accuracy(correct[len(written) :]),
-        },
-        "rules": {"on_model_answers": _accuracy(_scored_correct(rules_verdicts, generated_labels))},
-        "quality": quality,
+    exchanges, labels = labelled_answers(answers, policy)
+    oracles: list[Oracle] = []
+    seen: dict[str, str] = {}
+    for settings in _list_judges(policy, judging, parameters):
+        oracle = build_oracle(settings)
+        oracles.append(oracle)
+        if flag := _describe_seen(settings, judging):
+            seen[oracle.name] = flag
+    verdicts = {
+        oracle.name: [judgment.complies for judgment in oracle(exchanges, policy)] for oracle in oracles
     }
-    return [rules, classifier], report
+    note = None
+    if parameters.fit_classifier:
+        classifier, found = _fit(exchanges, labels, judging, folds=parameters.folds, seed=seed)
+        if isinstance(classifier, str):
+            note = classifier
+        else:
+            oracles.append(classifier)
+            verdicts[classifier.name] = found
+    names = [oracle.name for oracle in oracles]
+    _check_names(names)
+    report: dict[str, Any] = {
+        "judges": names,
+        "seen": seen,
+        "accuracy": {name: _measure_accuracy(verdicts[name], labels) for name in names},
+        "quality": {name: _measure_by_domain(exchanges, verdicts[name], labels) for name in names},
+    }
+    if not oracles:
+        note = f"{NO_JUDGE} {note}" if note else NO_JUDGE
+    return oracles, report | ({"note": note} if note else {})
+
+
+def _list_judges(
+    policy: Policy, judging: JudgingParameters, parameters: EvaluationParameters
+) -> list[JudgingParameters]:
+    """The judges that are named, or the rules where none is; each with the store of the verdicts."""
+    if parameters.judges is None:
+        return [JudgingParameters(oracle="rules")] if policy.checked_rules else []
+    store = {"verdict_store": judging.verdict_store}
+    return [
+        settings if settings.verdict_store else settings.model_copy(update=store)
+        for settings in parameters.judges
+    ]
+
+
+def _describe_seen(settings: JudgingParameters, judging: JudgingParameters) -> str:
+    """What this judge has seen of the training data; empty where it has seen nothing."""
+    labelling = {leaf.dump_own_section() for leaf in judging.leaf_oracles()}
+    leaves = settings.leaf_oracles()
+    if labelling & {leaf.dump_own_section() for leaf in leaves}:
+        return LABELLED_THE_PAIRS
+    return LEARNED_FROM_A_FILE if any(leaf.oracle == "classifier" for leaf in leaves) else ""
+
+
+def _labelled_by_classifier(judging: JudgingParameters) -> bool:
+    return any(leaf.oracle == "classifier" for leaf in judging.leaf_oracles())
+
+
+def _fit(
+    exchanges: Sequence[Exchange],
+    labels: Sequence[bool],
+    judging: JudgingParameters,
+    *,
+    folds: int,
+    seed: int,
+) -> tuple[Oracle | str, list[bool | None]]:
+    """The fitted classifier and its out-of-fold verdicts, or why there is none."""
+    if _labelled_by_classifier(judging):
+        return NOT_INDEPENDENT, []
+    try:
+        classifier, validation = fit_classifier(exchanges, labels, folds=folds, seed=seed)
+    except ClassifierError as error:
+        return f"No classifier is fitted as a judge: {error}", []
+    # Where the classifier was right its verdict is the label, else the opposite.
+    return classifier, [
+        label if right else not label for label, right in zip(labels, validation.correct, strict=True)
+    ]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"Several judges have the name {', '.join(twice)}. Leave one out of `evaluation.judges`; a saved "
+            "`classifier` and the one that is fitted here also share a name: set `fit_classifier: false`."
+        )
+
+
+def pick_headlines(
+    answers: pd.DataFrame, report: Mapping[str, Any]
+) -> dict[str, dict[str, str | float | int | None]]:
+    """Pick the judge of each headline figure: the best measured on the kind of prompt that it is about.
+
+    Best is the largest Youden index J = sensitivity + specificity − 1 on labelled answers of the prompts'
+    domains: accuracy would favour a judge that says what most of these answers are. Never is it the judge
+    with the highest figure.
+
+    Args:
+        answers: Prompts with their kind and domain.
+        report: From `choose_judges`.
+
+    Returns:
+        Metric → judge, sensitivity, specificity, and n (labelled answers). Where no judge has labels enough,
+        the first that has seen nothing of the training data, else the first, with null figures. Empty
+        without judges.
+    """
+    headlines: dict[str, dict[str, str | float | int | None]] = {}
+    names: list[str] = report["judges"]
+    if not names:
+        return headlines
+    for metric, kinds in HEADLINE_KINDS.items():
+        domains = set(answers.loc[answers["kind"].isin(kinds), "domain"].fillna(""))
+        qualities = {name: add_domains(report["quality"][name], domains) for name in names}
+        measured = [name for name in names if qualities[name].has_labels]
+        if measured:
+            best = max(measured, key=lambda name: qualities[name].youden)
+            quality = qualities[best]
+            headlines[metric] = {
+                "judge": best,
+                "sensitivity": quality.sensitivity,
+                "specificity": quality.specificity,
+                "n": quality.complying + quality.violating,
+            }
+        else:
+            unflagged = [name for name in names if name not in report["seen"]]
+            first = (unflagged or names)[0]
+            headlines[metric] = {"judge": first, "sensitivity": None, "specificity": None, "n": 0}
+    return headlines
 
 
 def _measure_by_domain(
@@ -203,16 +243,12 @@ def _measure_by_domain(
     }
 
 
-def _scored_correct(verdicts: Sequence[bool | None], labels: Sequence[bool]) -> np.ndarray:
-    """Whether each verdict is right, without the answers that were left unscored."""
+def _measure_accuracy(verdicts: Sequence[bool | None], labels: Sequence[bool]) -> dict[str, Any] | None:
+    """Accuracy over the answers that the judge scored; None without any."""
     scored = [
         verdict == label for verdict, label in zip(verdicts, labels, strict=True) if verdict is not None
     ]
-    return np.array(scored, dtype=bool)
-
-
-def _accuracy(correct: np.ndarray) -> dict[str, Any] | None:
-    if not len(correct):
+    if not scored:
         return None
-    interval = wilson_interval(int(correct.sum()), len(correct))
-    return {"n": len(correct), "accuracy": float(correct.mean()), "interval": list(interval)}
+    interval = wilson_interval(sum(scored), len(scored))
+    return {"n": len(scored), "accuracy": sum(scored) / len(scored), "interval": list(interval)}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from realignment.evaluation.error_correction import (
     JudgeQuality,
-    add_qualities,
+    add_domains,
     correct_difference,
     correct_share,
 )
@@ -25,6 +25,12 @@ REGULATED_KINDS = ("regulated", "held_out")
 
 OUTSIDE_KINDS = ("ordinary", "look_alike")
 """Prompts on which it does not: applying it there is over-refusal."""
+
+HEADLINE_KINDS = {"agreement": ("regulated",), "over_refusal": OUTSIDE_KINDS}
+"""Judged headline → kinds of the prompts that it is measured on."""
+
+HEADLINE_GROUPS = {"agreement": "regulated", "over_refusal": "overall"}
+"""Judged headline → its group in the evaluation table."""
 
 
 def metric_row(
@@ -110,16 +116,13 @@ def corrected_rows(
     Yields:
         `agreement_corrected` and `over_refusal_corrected`, where there are labels enough.
     """
-    headlines = {"agreement": ("regulated", ("regulated",)), "over_refusal": ("overall", OUTSIDE_KINDS)}
-    for metric, (group, kinds) in headlines.items():
+    for metric, kinds in HEADLINE_KINDS.items():
         part = responses[responses["kind"].isin(kinds)]
         verdicts = _verdicts(part, judge)
-        domains = set(part["domain"].fillna(""))
-        quality = add_qualities(
-            JudgeQuality(**counts) for domain, counts in quality_by_domain.items() if domain in domains
-        )
+        quality = add_domains(quality_by_domain, set(part["domain"].fillna("")))
         if verdicts is not None and quality.can_correct:
             comparison = _correct_comparison(*verdicts, quality, complement=metric == "over_refusal")
+            group = HEADLINE_GROUPS[metric]
             yield metric_row(f"{metric}_corrected", group, comparison, unit="share", judge=judge)
 
 
@@ -205,24 +208,36 @@ def _distinct_bigrams(text: str) -> float:
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
-def judge_report(responses: pd.DataFrame, judges: Sequence[str]) -> dict[str, Any]:
-    """Measure how far the first two judges agree on the answers after training.
+def compare_judges(responses: pd.DataFrame, judges: Sequence[str]) -> list[dict[str, Any]]:
+    """Measure how far each two judges agree on the answers after training.
 
     Args:
         responses: From `judge_responses`.
-        judges: Names of the judges, two at least.
+        judges: Names of the judges.
 
     Returns:
-        judges, n (answers that both scored), agreement (share) and kappa (Cohen's κ); null where unknown.
+        Per pair of judges: judges, n (answers that both scored), agreement (share) and kappa (Cohen's κ);
+        null where unknown.
     """
-    first = responses[f"after_{judges[0]}"]
-    second = responses[f"after_{judges[1]}"]
-    scored = first.notna() & second.notna()
-    agreement = float((first[scored] == second[scored]).mean()) if scored.any() else None
-    kappa = cohen_kappa(first.tolist(), second.tolist())
+    comparisons = []
+    for first, second in combinations(judges, 2):
+        verdicts = responses[[f"after_{first}", f"after_{second}"]].dropna()
+        agree = verdicts[f"after_{first}"] == verdicts[f"after_{second}"]
+        kappa = cohen_kappa(responses[f"after_{first}"].tolist(), responses[f"after_{second}"].tolist())
+        comparisons.append(
+            {
+                "judges": [first, second],
+                "n": len(verdicts),
+                "agreement": float(agree.mean()) if len(verdicts) else None,
+                "kappa": None if math.isnan(kappa) else kappa,
+            }
+        )
+    return comparisons
+
+
+def count_unscored(responses: pd.DataFrame, judges: Sequence[str]) -> dict[str, int]:
+    """Count the answers, before and after together, that each judge left unscored."""
     return {
-        "judges": list(judges),
-        "n": int(scored.sum()),
-        "agreement": agreement,
-        "kappa": None if math.isnan(kappa) else kappa,
+        judge: int(responses[[f"before_{judge}", f"after_{judge}"]].isna().to_numpy().sum())
+        for judge in judges
     }

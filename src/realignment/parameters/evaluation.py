@@ -1,8 +1,11 @@
 """Parameters of `evaluation`: how the models before and after training are compared."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from realignment.parameters.base import Parameters, Share
+from realignment.parameters.judging import JudgingParameters
 
 
 class CapabilityParameters(Parameters):
@@ -33,7 +36,26 @@ class EvaluationParameters(Parameters):
     repetition_penalty: float = Field(
         1.0, gt=0, description="Above 1 keeps a small model from repeating itself"
     )
+    judges: tuple[JudgingParameters, ...] | None = Field(
+        None,
+        description="Oracles that judge the answers, each with its sections as under `judging`; null: the "
+        "policy's rules, where it has any",
+    )
+    fit_classifier: bool = Field(
+        True, description="Also let a classifier judge that is fitted on the labelled answers of models"
+    )
     folds: int = Field(
         5, ge=2, description="Folds of the cross-validation of the classifier that judges answers"
     )
     capability: CapabilityParameters = Field(description="Check of general ability")
+
+    @field_validator("judges")
+    @classmethod
+    def _check_judges(cls, judges: tuple[JudgingParameters, ...] | None) -> Any:
+        for judge in judges or ():
+            if any(leaf.oracle == "labels" for leaf in judge.leaf_oracles()):
+                raise ValueError(
+                    "`labels` cannot judge answers: it knows the responses of the pairs alone. Name another "
+                    "oracle, or leave `evaluation.judges` null"
+                )
+        return judges

@@ -8,34 +8,70 @@ import pandas as pd
 HEADLINES = {"agreement": "regulated", "over_refusal": "overall", "capability": "overall"}
 """Metric → the group that stands for it."""
 
-JUDGES = ("classifier", "rules", "")
-"""Judges, first choice first: the classifier judges the answers without having labelled the pairs."""
+CORRECTED = ("agreement", "over_refusal")
+"""Metrics that are measured by judges, so that the judge's errors can be taken out."""
 
 
-def headline(table: pd.DataFrame, metric: str) -> dict[str, Any] | None:
+def headline(
+    table: pd.DataFrame, metric: str, judges: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any] | None:
     """Return the headline figures of a metric.
 
     Args:
         table: The evaluation table.
         metric: One of `HEADLINES`.
+        judges: Metric → its best-measured judge (`judge`) and that judge's measured errors, from
+            `evaluation.judges.pick_headlines`; a metric that is missing takes the first judge of the table.
 
     Returns:
-        before, after, difference, interval (of the difference), n, judge; None where it was not measured.
+        before, after, difference, interval (of the difference), n, judge; None where it was not measured. For
+        `CORRECTED` also `judge_quality` (sensitivity, specificity, n; null: not measured), `corrected` (the
+        same figures without the judge's errors; null: it cannot be corrected) and `judges`, the figures by
+        every judge.
     """
-    rows = table[(table["metric"] == metric) & (table["group"] == HEADLINES[metric])]
-    for judge in JUDGES:
-        verdicts = rows[rows["judge"].fillna("") == judge]
-        if len(verdicts):
-            row = verdicts.iloc[0]
-            return {
-                "before": float(row["before"]),
-                "after": float(row["after"]),
-                "difference": float(row["difference"]),
-                "interval": [float(row["difference_low"]), float(row["difference_high"])],
-                "n": int(row["n"]),
-                "judge": judge or None,
-            }
-    return None
+    rows = _select(table, metric)
+    if rows.empty:
+        return None
+    choice = dict((judges or {}).get(metric, {}))
+    judge = choice.pop("judge", None)
+    names = rows["judge"].tolist()
+    judge = judge if judge in names else names[0]
+    figures = _figures(rows, judge)
+    if metric not in CORRECTED:
+        return figures
+    corrected = _select(table, f"{metric}_corrected", group=HEADLINES[metric])
+    by_judge = [
+        {**_figures(rows, name), "corrected": _figures_or_none(corrected, name)}
+        for name in dict.fromkeys(names)
+    ]
+    return {
+        **figures,
+        "judge_quality": choice if choice.get("n") else None,
+        "corrected": _figures_or_none(corrected, judge),
+        "judges": by_judge,
+    }
+
+
+def _select(table: pd.DataFrame, metric: str, group: str | None = None) -> pd.DataFrame:
+    """The rows of a metric's headline group; a judge that is not there is ``""``."""
+    rows = table[(table["metric"] == metric) & (table["group"] == (group or HEADLINES[metric]))]
+    return rows.assign(judge=rows["judge"].fillna(""))
+
+
+def _figures(rows: pd.DataFrame, judge: str) -> dict[str, Any]:
+    row = rows[rows["judge"] == judge].iloc[0]
+    return {
+        "before": float(row["before"]),
+        "after": float(row["after"]),
+        "difference": float(row["difference"]),
+        "interval": [float(row["difference_low"]), float(row["difference_high"])],
+        "n": int(row["n"]),
+        "judge": judge or None,
+    }
+
+
+def _figures_or_none(rows: pd.DataFrame, judge: str) -> dict[str, Any] | None:
+    return _figures(rows, judge) if (rows["judge"] == judge).any() else None
 
 
 def summarize(
@@ -46,6 +82,7 @@ def summarize(
     gate: Mapping[str, Any],
     model: Mapping[str, Any],
     timings: Mapping[str, Any],
+    judges: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Build the summary of a run.
 
@@ -56,12 +93,13 @@ def summarize(
         gate: `gate_report`.
         model: `registered_model`.
         timings: Seconds by stage, and peak memory in MiB.
+        judges: The best-measured judge of each metric (see `headline`).
 
     Returns:
         The fields that `docs/reference/outputs.md` lists under "Fields of summary.json".
     """
     return {
-        **{metric: headline(table, metric) for metric in HEADLINES},
+        **{metric: headline(table, metric, judges) for metric in HEADLINES},
         "splits": dict(splits),
         # The oracle `labels` is the truth itself, so its accuracy would always be 1.
         "oracle_accuracy": None if oracle["oracle"] == "labels" else oracle["accuracy"],

@@ -12,6 +12,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from realignment.reports import formats, sections
+from realignment.reports.plain import describe_result
 from realignment.reports.style import DARK, DISPOSITION_COLOURS, FONT, LIGHT, TITLE_HEIGHT
 
 
@@ -89,7 +90,9 @@ def render_report(results: RunResults) -> str:
         writers=sections.writer_lines(results.corrections_report),
         leakage=sections.leakage_lines(results.correction_leakage),
         metrics=sections.metric_blocks(results.evaluation_table),
-        judge_facts=sections.flatten(results.evaluation_judge or {}),
+        sentences=_describe(results),
+        judges=sections.judge_lines(results.evaluation_judge or {}),
+        judge_note=(results.evaluation_judge or {}).get("note"),
         answers=sections.answer_lines(results.responses),
         parameters=yaml.safe_dump(sections.to_plain(results.parameters), sort_keys=False, allow_unicode=True),
         themes={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},
@@ -97,6 +100,12 @@ def render_report(results: RunResults) -> str:
         figure_json=_figure_json,
     )
     return page.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _describe(results: RunResults) -> list[str]:
+    if results.evaluation_table is None:
+        return []
+    return describe_result(results.evaluation_table, (results.evaluation_judge or {}).get("headline", {}))
 
 
 def _figure_json(figure: go.Figure) -> str:

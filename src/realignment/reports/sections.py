@@ -191,19 +191,49 @@ def _badge(complies: bool | None, kind: str | None, judge: str) -> dict[str, str
     return {"judge": judge, "text": bad, "class": "bad"}
 
 
-def flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return the leaves of a nested report as (name, text)."""
-    leaves: list[tuple[str, str]] = []
-    for key, value in facts.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
-        if isinstance(value, Mapping):
-            leaves += flatten(value, prefix=f"{name}: ")
-        elif isinstance(value, (list, tuple)):
-            texts = [str(item) if isinstance(item, (dict, list)) else formats.number(item) for item in value]
-            leaves.append((name, ", ".join(texts)))
-        else:
-            leaves.append((name, formats.number(value)))
-    return leaves
+def judge_lines(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return one line per judge: what it leads, what it has seen, how often it is right, and in which domain.
+
+    Args:
+        report: `evaluation_judge`; may be empty.
+
+    Returns:
+        Texts: judge, leads, seen, accuracy, and errors (sensitivity and specificity by domain).
+    """
+    leads: dict[str, list[str]] = {}
+    for metric, choice in report.get("headline", {}).items():
+        leads.setdefault(choice["judge"], []).append(formats.name_of(metric))
+    return [
+        {
+            "judge": judge,
+            "leads": ", ".join(leads.get(judge, [])),
+            "seen": report.get("seen", {}).get(judge, "nothing of the training data"),
+            "accuracy": _describe_accuracy(report.get("accuracy", {}).get(judge)),
+            "errors": _describe_errors(report.get("quality", {}).get(judge, {})),
+        }
+        for judge in report.get("judges", [])
+    ]
+
+
+def _describe_accuracy(accuracy: Mapping[str, Any] | None) -> str:
+    if accuracy is None:
+        return "not measured"
+    low, high = accuracy["interval"]
+    bounds = formats.interval("agreement", low, high)
+    return f"{formats.share(accuracy['accuracy'])} of {accuracy['n']} ({bounds})"
+
+
+def _describe_errors(by_domain: Mapping[str, Mapping[str, int]]) -> str:
+    """Complying answers that it recognises, and violating ones, as counts: too few for a share are seen."""
+    texts = []
+    for domain, counts in by_domain.items():
+        complying = counts["true_positives"] + counts["false_negatives"]
+        violating = counts["true_negatives"] + counts["false_positives"]
+        texts.append(
+            f"{domain or 'no domain'}: {counts['true_positives']} of {complying} compliant, "
+            f"{counts['true_negatives']} of {violating} violating"
+        )
+    return "; ".join(texts)
 
 
 def to_plain(value: Any) -> Any:

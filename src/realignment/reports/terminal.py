@@ -47,6 +47,14 @@ def _headline(metric: str, figures: Mapping[str, Any] | None) -> str:
     name = name_of(metric)
     if not figures:
         return _line((f"{name} (not measured)", *[MISSING] * 5))
+    source = figures.get("judge") or figures.get("task")
+    lines = [_figure_line(f"{name} ({source})" if source else name, metric, figures)]
+    if figures.get("corrected"):
+        lines.append(_figure_line("  without the judge's errors", metric, figures["corrected"]))
+    return "\n".join(lines)
+
+
+def _figure_line(name: str, metric: str, figures: Mapping[str, Any]) -> str:
     low, high = figures.get("interval") or (None, None)
     return _cells(name, metric, figures, low, high)
 

@@ -27,14 +27,16 @@ def answer_prompts(
     held_out_pairs: pd.DataFrame,
     gold_manifest: dict[str, Any],
     training_manifest: dict[str, Any],
+    labelled_answers: pd.DataFrame,
     policy: Policy,
     reference_model: dict[str, Any],
     realigned_model: str,
     model_parameters: ModelParameters,
+    judging: JudgingParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
     """Generate both models' greedy answers to the evaluation prompts and to those of the held-out pairs."""
-    from realignment.evaluation import answers
+    from realignment.evaluation import answers, judges
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
     prompts = answers.select_prompts(
@@ -43,30 +45,31 @@ def answer_prompts(
         split=parameters.split,
         max_similarity=parameters.max_prompt_similarity,
     )
-    collected = answers.collect_prompts(prompts, held_out_pairs, judged=bool(policy.checked_rules))
+    judged = judges.can_judge(labelled_answers, policy, judging, parameters)
+    collected = answers.collect_prompts(prompts, held_out_pairs, judged=judged)
     models = {"before": reference_model["path"], "after": realigned_model}
     return answers.generate_answers(collected, models, model_parameters, parameters)
 
 
 def judge_answers(
     answers: pd.DataFrame,
-    pairs: pd.DataFrame,
     labelled_answers: pd.DataFrame,
     policy: Policy,
     judging: JudgingParameters,
     parameters: EvaluationParameters,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Judge every answer with the rules, and with a classifier that did not label the training data."""
+    """Judge every answer with every judge, and report how good each judge is and which one leads."""
     from realignment.evaluation import judges, measures
 
-    labelled_by = {member.oracle for member in (judging, *judging.member_oracles())}
     oracles, report = judges.choose_judges(
-        pairs, labelled_answers, policy, folds=parameters.folds, seed=seed, labelled_by=labelled_by
+        labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
     )
     responses = measures.judge_responses(answers, oracles, policy)
-    if len(oracles) > 1:
-        report |= measures.judge_report(responses, [oracle.name for oracle in oracles])
+    names = report["judges"]
+    report["headline"] = judges.pick_headlines(answers, report)
+    report["unscored"] = measures.count_unscored(responses, names)
+    report["between_judges"] = measures.compare_judges(responses, names)
     return responses, report
 
 

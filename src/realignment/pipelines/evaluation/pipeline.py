@@ -19,8 +19,10 @@ def create_pipeline(**_: object) -> Pipeline:
                     "training_pairs",
                     "gold_batch",
                     *HELD_OUT,
+                    "labelled_answers",
                     "policy",
                     *MODELS,
+                    "params:judging",
                     "params:evaluation",
                 ],
                 "answers",
@@ -31,7 +33,6 @@ def create_pipeline(**_: object) -> Pipeline:
                 nodes.judge_answers,
                 [
                     "answers",
-                    "pairs",
                     "labelled_answers",
                     "policy",
                     "params:judging",

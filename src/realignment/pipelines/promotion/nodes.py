@@ -34,13 +34,14 @@ def register_model(
     realigned_model: str,
     gate_report: dict[str, Any],
     evaluation_table: pd.DataFrame,
+    evaluation_judge: dict[str, Any],
     responses: pd.DataFrame,
     policy: Policy,
     training_manifest: dict[str, Any],
     parameters: PromotionParameters,
 ) -> dict[str, Any]:
     """Register the model as candidate, and as champion if it passed the gate."""
-    agreement = headline(evaluation_table, "agreement")
+    agreement = headline(evaluation_table, "agreement", evaluation_judge.get("headline"))
     tags = {
         "policy_name": policy.name,
         "policy_version": policy.version,
@@ -62,6 +63,7 @@ def register_model(
 
 def summarize_run(
     evaluation_table: pd.DataFrame,
+    evaluation_judge: dict[str, Any],
     triage_report: dict[str, Any],
     oracle_report: dict[str, Any],
     gate_report: dict[str, Any],
@@ -77,6 +79,7 @@ def summarize_run(
         gate=gate_report,
         model=registered_model,
         timings=timing.take_snapshot(),
+        judges=evaluation_judge.get("headline"),
     )
     logger.info("Result\n%s", reports.render_summary_table(summary, evaluation_table))
     return summary, summary

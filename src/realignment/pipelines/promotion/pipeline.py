@@ -29,6 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "realigned_model",
                     "gate_report",
                     "evaluation_table",
+                    "evaluation_judge",
                     "responses",
                     "policy",
                     "training_manifest",
@@ -39,7 +40,14 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.summarize_run,
-                ["evaluation_table", "triage_report", "oracle_report", "gate_report", "registered_model"],
+                [
+                    "evaluation_table",
+                    "evaluation_judge",
+                    "triage_report",
+                    "oracle_report",
+                    "gate_report",
+                    "registered_model",
+                ],
                 ["summary", "run_summary"],
                 name="summarize_run",
             ),

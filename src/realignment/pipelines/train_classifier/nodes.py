@@ -16,7 +16,7 @@ def train_classifier(
     classifier_labels: pd.DataFrame, policy: Policy, parameters: ClassifierParameters, seed: int
 ) -> tuple[Any, dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """Train a pipeline, or take a sequence classifier as it is; calibrate it, and measure it out of fold."""
-    from realignment.evaluation import judges
+    from realignment.evaluation import labelled
     from realignment.oracles.classifier_validation import (
         report_validation,
         tabulate_folds,
@@ -24,7 +24,7 @@ def train_classifier(
     )
     from realignment.oracles.train_classifier import train_judge
 
-    exchanges, labels = judges.labelled_table(classifier_labels, policy)
+    exchanges, labels = labelled.labelled_table(classifier_labels, policy)
     trained, validation = train_judge(exchanges, labels, policy, parameters, seed=seed)
     report = report_validation(validation, exchanges, labels, seed=seed)
     figures = report["calibrated"]
