@@ -47,6 +47,8 @@ def _headline(metric: str, figures: Mapping[str, Any] | None) -> str:
     name = name_of(metric)
     if not figures:
         return _line((f"{name} (not measured)", *[MISSING] * 5))
+    if figures.get("task"):
+        name = f"{name}, worst task: {figures['task']}"
     low, high = figures.get("interval") or (None, None)
     return _cells(name, metric, figures, low, high)
 
@@ -67,7 +69,7 @@ def _groups(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return []
     lines = []
-    for metric in ("agreement", "over_refusal"):
+    for metric in _HEADLINES:
         rows = table[table["metric"] == metric]
         for group in sort_groups(rows["group"]):
             for values in records(rows[rows["group"].astype(str) == group]):
