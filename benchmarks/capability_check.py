@@ -1,4 +1,4 @@
-"""What moves the sample's check of ability: `python benchmarks/capability_check.py base=FOLDER trained=FOLDER`.
+"""What moves the sample's check of ability: `benchmarks/capability_check.py base=FOLDER trained=FOLDER`.
 
 Each model answers the questions in several formats (plain or chat template, choices or letters, with and
 without solved examples), and each format is scored by the summed log-probability of a choice (`acc`), by

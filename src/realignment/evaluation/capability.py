@@ -23,6 +23,20 @@ COLUMNS = ("task", "metric", "question", "before", "after", "bytes", "before_tok
 """Columns of `capability_scores`."""
 
 
+def check_inputs(parameters: CapabilityParameters) -> None:
+    """Read every question and document, to find what is wrong with them before the long work.
+
+    Args:
+        parameters: Files, names of tasks, and the text.
+
+    Raises:
+        DataError: See `prepare_tasks` and `read_documents`.
+    """
+    prepare_tasks(parameters)
+    if parameters.text is not None:
+        read_documents(parameters.text)
+
+
 def compare_models(
     models: Mapping[str, str], model_parameters: ModelParameters, parameters: CapabilityParameters
 ) -> pd.DataFrame:
