@@ -191,7 +191,7 @@ def compare_means(before: npt.ArrayLike, after: npt.ArrayLike, rng: np.random.Ge
         float(values_before.mean()), *_bootstrap_mean(values_before, rng),
         float(values_after.mean()), *_bootstrap_mean(values_after, rng),
         float(change.mean()), *_bootstrap_mean(change, rng),
-        _wilcoxon_p(change), "Wilcoxon signed-rank",
+        wilcoxon_p(change), "Wilcoxon signed-rank",
     )  # fmt: skip
 
 
@@ -230,7 +230,15 @@ def _bootstrap_mean(values: npt.NDArray[np.float64], rng: np.random.Generator) -
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def _wilcoxon_p(change: npt.NDArray[np.float64]) -> float:
+def wilcoxon_p(change: npt.NDArray[np.float64]) -> float:
+    """Compute the two-sided p of Wilcoxon's signed-rank test; NaN for one item, and where none changed.
+
+    Args:
+        change: Differences of the same items, shape (n,).
+
+    Returns:
+        The p-value.
+    """
     if len(change) < 2 or not change.any():
         return math.nan
     return float(scipy.stats.wilcoxon(change).pvalue)

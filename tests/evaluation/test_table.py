@@ -88,7 +88,7 @@ def test_every_measure_is_there_once_by_every_judge():
     assert keys(found) == judged | {
         ("old_policy_agreement", "overall", "rules"), ("response_length", "overall", ""),
         ("distinct_2", "overall", ""), ("logratio_retained", "held_out", ""), ("kl_drift", "retained", ""),
-        ("capability", "overall", ""), ("capability", "task:q", ""), ("capability", "task:z", ""),
+        ("capability", "task:q", ""), ("capability", "task:z", ""),
     }  # fmt: skip
     assert len(found) == len(keys(found))
 
@@ -98,15 +98,13 @@ def test_figures_are_those_of_the_answers():
     assert found.loc[("agreement", "regulated", "rules"), ["n", "before", "after"]].tolist() == [2, 0.5, 0.5]
     assert found.loc[("over_refusal", "overall", "rules"), "after"] == 0
     assert found.loc[("old_policy_agreement", "overall", "rules"), "n"] == 3
-    assert found.loc[("capability", "overall", ""), ["n", "before", "after"]].tolist() == [4, 0.25, 0.75]
     assert found.loc[("capability", "task:z", ""), ["n", "before", "after"]].tolist() == [2, 0, 0.5]
 
 
-def test_one_task_has_no_row_beside_the_overall_one():
-    assert (
-        keys(table(capability=CAPABILITY[CAPABILITY["task"] == "q"])) & {("capability", "task:q", "")}
-        == set()
-    )
+def test_ability_is_never_pooled_not_even_of_one_task():
+    for scores in (CAPABILITY, CAPABILITY[CAPABILITY["task"] == "q"]):
+        groups = {group for metric, group, _ in keys(table(capability=scores)) if metric == "capability"}
+        assert groups == {f"task:{task}" for task in set(scores["task"])}
 
 
 def test_an_old_policy_without_rules_is_not_measured():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from realignment.evaluation.measures import metric_row
-from realignment.promotion.summary import headline, summarize
+from realignment.promotion.summary import headline, summarize, worst_task
 from realignment.statistics import compare_proportions
 
 YES, NO = [True] * 10, [False] * 10
@@ -24,7 +24,7 @@ def table(*rows):
 EVERYTHING = table(
     ("agreement", "regulated", "rules", FLAT), ("agreement", "regulated", "classifier", UP),
     ("agreement", "domain:law", "classifier", FLAT), ("over_refusal", "overall", "rules", FLAT),
-    ("over_refusal", "kind:ordinary", "classifier", UP), ("capability", "overall", "", UP),
+    ("over_refusal", "kind:ordinary", "classifier", UP), ("capability", "task:a", "", UP),
 )  # fmt: skip
 TIMINGS = {"seconds": {"judging": 1.5}, "peak_memory_mib": 900}
 MODEL = {"name": "assistant", "version": "3", "uri": "models:/assistant/3", "aliases": ["candidate"]}
@@ -72,13 +72,33 @@ def test_a_judge_that_judged_nothing_of_the_group_does_not_lead():
 
 
 def test_a_figure_without_judge_says_so():
-    assert headline(EVERYTHING, "capability")["judge"] is None
-    assert headline(EVERYTHING.assign(judge=np.nan), "capability")["judge"] is None
+    assert worst_task(EVERYTHING)["judge"] is None
+
+
+def test_capability_is_that_of_the_task_that_may_have_fallen_furthest():
+    """Not of the one with the lowest difference, if that is known better."""
+    sure = compare_proportions(YES * 20 + NO * 20, [False] * 44 + YES * 15 + [True] * 6 + NO * 20)
+    unsure = compare_proportions([True, True, False, False], [True, False, True, False])
+    assert sure.difference < unsure.difference == 0
+    assert unsure.difference_low < sure.difference_low
+    rows = table(
+        ("capability", "task:long", "", sure), ("capability", "task:short", "", unsure),
+        ("capability", "task:same", "", FLAT), ("bits_per_byte", "text", "", unsure),
+    )  # fmt: skip
+    found = worst_task(rows)
+    assert found["task"] == "short"
+    assert found["interval"] == [unsure.difference_low, unsure.difference_high]
+
+
+def test_a_task_without_interval_does_not_hide_a_loss():
+    rows = table(("capability", "task:one", "", UP), ("capability", "task:loss", "", FLAT))
+    rows.loc[rows["group"] == "task:one", ["difference_low", "difference_high"]] = np.nan
+    assert worst_task(rows)["task"] == "loss"
 
 
 def test_what_was_not_measured_is_null():
     assert headline(EVERYTHING[EVERYTHING["group"] != "regulated"], "agreement") is None
-    assert headline(EVERYTHING.iloc[:0], "capability") is None
+    assert worst_task(EVERYTHING.iloc[:0]) is None
 
 
 def test_the_summary_has_the_promised_fields_and_survives_json():

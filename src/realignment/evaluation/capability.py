@@ -1,76 +1,168 @@
-"""General ability by lm-evaluation-harness, on local multiple-choice questions or on tasks it knows."""
+"""General ability by lm-evaluation-harness, task by task, on local questions or on tasks that it knows."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from realignment.evaluation.capability_tasks import prepare_tasks, task_index
+from realignment.evaluation.measures import metric_row
+from realignment.evaluation.perplexity import TEXT, read_documents, score_documents, text_rows
 from realignment.model.loading import load_configured_model
-from realignment.parameters import CapabilityParameters
+from realignment.parameters import CapabilityFile, CapabilityParameters
 from realignment.parameters.base import ModelParameters
 from realignment.records import DataError
+from realignment.statistics import compare_means, compare_proportions
+
+METRICS = ("acc_norm", "acc", "mc2", "exact_match", "prompt_level_strict_acc")
+"""Which metric of a task counts, first choice first: length-normalised accuracy where the task reports it."""
+
+COLUMNS = ("task", "metric", "question", "before", "after", "bytes", "before_tokens", "after_tokens")
+"""Columns of `capability_scores`."""
 
 
-def local_task(name: str, questions: Path) -> dict[str, Any]:
-    """Build a harness task over a JSON Lines file with question, choices and answer (index of the right one).
+def check_inputs(parameters: CapabilityParameters) -> None:
+    """Read every question and document, to find what is wrong with them before the long work.
 
     Args:
-        name: Name of the task in reports.
-        questions: The file.
-
-    Returns:
-        The task's configuration: accuracy on multiple-choice questions.
+        parameters: Files, names of tasks, and the text.
 
     Raises:
-        DataError: There is no such file.
+        DataError: See `prepare_tasks` and `read_documents`.
     """
-    if not questions.is_file():
-        raise DataError(
-            f"No capability questions at {questions}: expected JSON Lines with question, choices, answer. "
-            "Set `evaluation.capability.questions` to such a file, or to null to leave the check out."
-        )
-    return {
-        "task": name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(questions)}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_choice": "choices",
-        "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
+    prepare_tasks(parameters)
+    if parameters.text is not None:
+        read_documents(parameters.text)
 
 
-def measure_accuracy(
-    model: Any, tokenizer: Any, tasks: Sequence[str | dict[str, Any]], *, batch_size: int, limit: int | None
-) -> dict[str, np.ndarray]:
-    """Measure accuracy per question, in a fixed order, so that two models can be compared by question.
+def compare_models(
+    models: Mapping[str, str], model_parameters: ModelParameters, parameters: CapabilityParameters
+) -> pd.DataFrame:
+    """Score each model on every question, and on every document of the text.
+
+    Args:
+        models: "before" and "after" → folder of the model.
+        model_parameters: How the models are loaded.
+        parameters: Questions, tasks, text, batch size and limit.
+
+    Returns:
+        `COLUMNS`: for a question its score (0 to 1) by each model; for a document of the text the
+        log-likelihood in nats, its length in bytes, and in tokens of each model's tokenizer.
+
+    Raises:
+        DataError: See `prepare_tasks` and `read_documents`; a task reports no metric that counts.
+    """
+    tasks = prepare_tasks(parameters)
+    documents = [] if parameters.text is None else read_documents(parameters.text)
+    scores: dict[str, pd.DataFrame] = {}
+    for side, path in models.items() if tasks or documents else ():
+        model, tokenizer = load_configured_model(path, model_parameters)
+        parts = [_score_task(model, tokenizer, name, task, parameters) for name, task in tasks.items()]
+        if documents:
+            parts.append(score_documents(model, tokenizer, documents, parameters))
+        scores[side] = pd.concat(parts, ignore_index=True)
+    if not scores:
+        return pd.DataFrame(columns=list(COLUMNS))
+    return _join_sides(scores)
+
+
+def _join_sides(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Both models answer the same questions in the same order, so each model adds its columns to the rows."""
+    table = next(iter(scores.values()))[["task", "metric", "question", "bytes"]].copy()
+    for side, part in scores.items():
+        table[side] = part["score"]
+        table[f"{side}_tokens"] = part["tokens"]
+    return table[list(COLUMNS)]
+
+
+def _score_task(
+    model: Any, tokenizer: Any, name: str, task: str | dict[str, Any], parameters: CapabilityParameters
+) -> pd.DataFrame:
+    file = parameters.local_files().get(name)
+    is_local = isinstance(file, CapabilityFile)
+    scores, metric = measure_task(
+        model,
+        tokenizer,
+        task,
+        metric=file.metric if is_local else parameters.metrics.get(name),
+        chat_template=file.chat_template if is_local else parameters.chat_template,
+        batch_size=parameters.batch_size,
+        limit=(file.limit if is_local else None) or parameters.limit,
+    )
+    rows = {"task": name, "metric": metric, "question": range(len(scores)), "score": scores}
+    return pd.DataFrame(rows).assign(bytes=np.nan, tokens=np.nan)
+
+
+def measure_task(
+    model: Any,
+    tokenizer: Any,
+    task: str | dict[str, Any],
+    *,
+    metric: str | None = None,
+    chat_template: bool = False,
+    batch_size: int,
+    limit: int | None = None,
+) -> tuple[np.ndarray, str]:
+    """Score every question of a task, in a fixed order, so that two models can be compared by question.
 
     Args:
         model: A causal language model.
         tokenizer: The model's tokenizer.
-        tasks: Names the harness knows, or task dicts such as `local_task`.
+        task: A name that the harness knows, or a configuration from `capability_tasks.local_task`.
+        metric: Which metric counts; None: the first of `METRICS` that the task reports.
+        chat_template: Whether questions are asked in the chat template.
         batch_size: Sequences at a time.
-        limit: At most so many questions a task; None: all.
+        limit: At most so many questions; of each part of a group such as mmlu; None: all.
 
     Returns:
-        Task → accuracy (0 or 1) of each of its Q questions, shape (Q,).
+        The score (0 to 1) of each of its Q questions, shape (Q,), and the name of the metric. The parts of a
+        group follow each other by name.
+
+    Raises:
+        DataError: The task does not report the metric.
+    """
+    samples = harness_samples(
+        model, tokenizer, task, chat_template=chat_template, batch_size=batch_size, limit=limit
+    )
+    parts = [question_scores(name, samples[name], metric) for name in sorted(samples)]
+    return np.concatenate([scores for scores, _ in parts]), parts[0][1]
+
+
+def harness_samples(
+    model: Any,
+    tokenizer: Any,
+    task: str | dict[str, Any],
+    *,
+    chat_template: bool,
+    batch_size: int,
+    limit: int | None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Let lm-evaluation-harness ask a task, and return what it logged of each question.
+
+    Args:
+        model: A causal language model.
+        tokenizer: The model's tokenizer.
+        task: See `measure_task`.
+        chat_template: See `measure_task`.
+        batch_size: Sequences at a time.
+        limit: See `measure_task`.
+
+    Returns:
+        Task, or part of a group → its samples: doc_id, filter, the metrics, and the log-likelihoods of
+        choices (`filtered_resps`).
     """
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    wrapped_model = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
     result = simple_evaluate(
-        model=wrapped_model,
-        tasks=list(tasks),
-        task_manager=_task_index(named=any(isinstance(task, str) for task in tasks)),
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal"),
+        tasks=[task],
+        task_manager=task_index(named=isinstance(task, str)),
         limit=limit,
+        apply_chat_template=chat_template,
         log_samples=True,
         bootstrap_iters=0,  # intervals come from the paired test over questions, not from the harness
         random_seed=0,
@@ -78,62 +170,68 @@ def measure_accuracy(
         torch_random_seed=0,
         fewshot_random_seed=0,
     )
-    return {name: _accuracies(name, samples) for name, samples in result["samples"].items()}
+    return dict(result["samples"])
 
 
-@cache
-def _task_index(*, named: bool) -> Any:
-    """Index the harness's own tasks by name, which takes 13 s or more; local tasks do not need it."""
-    from lm_eval.tasks import TaskManager
+def question_scores(
+    task: str, samples: list[dict[str, Any]], metric: str | None = None
+) -> tuple[np.ndarray, str]:
+    """Read the scores of a task's questions from what the harness logged.
 
-    return TaskManager(include_defaults=named)
+    Args:
+        task: Its name, for messages.
+        samples: From `harness_samples`.
+        metric: Which metric counts; None: the first of `METRICS` that there is.
 
+    Returns:
+        Scores by question number, shape (Q,), and the metric.
 
-def _accuracies(task: str, samples: list[dict[str, Any]]) -> np.ndarray:
+    Raises:
+        DataError: The task does not report the metric, or its values are no shares.
+    """
     # A task may read an answer in several ways ("filters"), each a sample of its own; the first one counts.
     first_filter = samples[0].get("filter")
     answers = [sample for sample in samples if sample.get("filter") == first_filter]
-    metric = next((name for name in ("acc", "exact_match") if name in answers[0]), None)
-    if metric is None:
+    reported = list(answers[0].get("metrics", ()))
+    wanted = METRICS if metric is None else (metric,)
+    chosen = next((name for name in wanted if name in answers[0]), None)
+    if chosen is None:
         raise DataError(
-            f"The task {task!r} reports neither acc nor exact_match; "
-            f"found {', '.join(answers[0].get('metrics', ())) or 'nothing'}. Remove it from "
-            "`evaluation.capability.tasks`."
+            f"The task {task!r} reports {', '.join(reported) or 'no metric'}; expected one of "
+            f"{', '.join(wanted)}. Name one that it reports in `evaluation.capability.metrics` (`metric` of "
+            "a file), or remove the task."
         )
     # By question number: the harness returns samples in the order in which it batched them.
     answers.sort(key=lambda sample: sample["doc_id"])
-    return np.array([float(sample[metric]) for sample in answers])
+    scores = pd.to_numeric(pd.Series([sample[chosen] for sample in answers]), errors="coerce")
+    if not scores.between(0, 1).all():
+        raise DataError(
+            f"The metric {chosen!r} of the task {task!r} is not a number from 0 to 1 for each question, so "
+            f"models cannot be compared by it; the task reports {', '.join(reported)}. Name another one in "
+            "`evaluation.capability.metrics`."
+        )
+    return scores.to_numpy(float), chosen
 
 
-def compare_models(
-    models: Mapping[str, str], model_parameters: ModelParameters, parameters: CapabilityParameters
-) -> pd.DataFrame:
-    """Measure the accuracy of each model on every question.
+def tabulate_capability(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Compare the models on each task, and on the text.
+
+    Tasks are never pooled: a loss on one would vanish beside a longer, unchanged one.
 
     Args:
-        models: Column name → folder of the model.
-        model_parameters: How the models are loaded.
-        parameters: Questions, tasks, batch size and limit.
+        scores: From `compare_models`.
+        rng: Source of the bootstrap intervals, of scores between 0 and 1 and of the text.
 
-    Returns:
-        task, question (number), and one 0/1 column per model; empty where there are no tasks.
+    Yields:
+        Rows of the evaluation table: `capability` of group "task:…", and those of `perplexity.text_rows`.
     """
-    tasks: list[str | dict[str, Any]] = list(parameters.tasks)
-    if parameters.questions is not None:
-        tasks.insert(0, local_task("questions", Path(parameters.questions).resolve()))
-    table = pd.DataFrame(columns=["task", "question", *models])
-    if not tasks:
-        return table
-    columns: dict[str, list[float]] = {}
-    for side, path in models.items():
-        model, tokenizer = load_configured_model(path, model_parameters)
-        results = measure_accuracy(
-            model, tokenizer, tasks, batch_size=parameters.batch_size, limit=parameters.limit
-        )
-        columns[side] = np.concatenate(list(results.values())).tolist()
-    # Both models answer the same questions in the same order, so the last model's results name the rows.
-    questions = [
-        pd.DataFrame({"task": task, "question": range(len(accuracies))})
-        for task, accuracies in results.items()
-    ]
-    return pd.concat(questions, ignore_index=True).assign(**columns)
+    is_text = scores["task"] == TEXT
+    for task, part in scores[~is_text].groupby("task"):
+        before, after = part["before"].to_numpy(float), part["after"].to_numpy(float)
+        if np.isin([before, after], (0, 1)).all():
+            comparison = compare_proportions(before.astype(bool), after.astype(bool))
+        else:  # such as the probability of the true answers, TruthfulQA's mc2
+            comparison = compare_means(before, after, rng)
+        yield metric_row("capability", f"task:{task}", comparison, unit="share")
+    if is_text.any():
+        yield from text_rows(scores[is_text], rng)

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation import held_out, measures
+from realignment.evaluation import capability, held_out, measures
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
-from realignment.statistics import compare_proportions
 
 COLUMNS = (
     "metric", "group", "judge", "n", "before", "before_low", "before_high", "after", "after_low",
@@ -32,7 +31,7 @@ def tabulate(
     Args:
         responses: Judged answers; empty where the policy has no rules.
         held_out_scores: From `evaluation.held_out.score_held_out`.
-        capability_scores: task, question, before, after.
+        capability_scores: From `evaluation.capability.compare_models`.
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
         quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
@@ -44,7 +43,7 @@ def tabulate(
     rows = [
         *_judged(responses, old_policy, quality or {}, rng),
         *held_out.tabulate_held_out(held_out_scores, rng),
-        *_capability(capability_scores),
+        *capability.tabulate_capability(capability_scores, rng),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -68,14 +67,3 @@ def _judged(
         if row is not None:
             yield row
     yield from measures.text_rows(responses, rng)
-
-
-def _capability(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    if scores.empty:
-        return
-    groups = {"overall": scores} | {f"task:{task}": part for task, part in scores.groupby("task")}
-    if len(groups) == 2:  # the only task is the same as overall
-        del groups[next(reversed(groups))]
-    for group, part in groups.items():
-        comparison = compare_proportions(part["before"].to_numpy(bool), part["after"].to_numpy(bool))
-        yield measures.metric_row("capability", group, comparison, unit="share")

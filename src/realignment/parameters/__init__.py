@@ -3,8 +3,9 @@
 from realignment.parameters.align import AlignParameters
 from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
-from realignment.parameters.evaluation import CapabilityParameters, EvaluationParameters
+from realignment.parameters.evaluation import EvaluationParameters
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
 from realignment.parameters.infer_policy import ConstitutionParameters, PrinciplesParameters
@@ -30,6 +31,7 @@ __all__ = [
     "AlignParameters",
     "AuditParameters",
     "BatchParameters",
+    "CapabilityFile",
     "CapabilityParameters",
     "CascadeParameters",
     "ChatParameters",

@@ -5,18 +5,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from realignment.parameters.base import Parameters, Share
+from realignment.parameters.capability import CapabilityParameters
 from realignment.parameters.judging import JudgingParameters
-
-
-class CapabilityParameters(Parameters):
-    """General ability, measured by lm-evaluation-harness."""
-
-    questions: str | None = Field(
-        description="File of JSON Lines with question, choices, answer; null: no such questions"
-    )
-    tasks: tuple[str, ...] = Field((), description="Tasks of lm-evaluation-harness, by name")
-    batch_size: int = Field(32, ge=1, description="Sequences per forward pass")
-    limit: int | None = Field(None, ge=1, description="Largest number of questions per task; null: all")
 
 
 class EvaluationParameters(Parameters):

@@ -5,11 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-HEADLINES = {"agreement": "regulated", "over_refusal": "overall", "capability": "overall"}
-"""Metric → the group that stands for it."""
-
-CORRECTED = ("agreement", "over_refusal")
-"""Metrics that are measured by judges, so that the judge's errors can be taken out."""
+HEADLINES = {"agreement": "regulated", "over_refusal": "overall"}
+"""Metric → the group that stands for it; capability is the worst task's (`worst_task`)."""
 
 
 def headline(
@@ -24,10 +21,9 @@ def headline(
             `evaluation.judges.pick_headlines`; a metric that is missing takes the first judge of the table.
 
     Returns:
-        before, after, difference, interval (of the difference), n, judge; None where it was not measured. For
-        `CORRECTED` also `judge_quality` (sensitivity, specificity, n; null: not measured), `corrected` (the
-        same figures without the judge's errors; null: it cannot be corrected) and `judges`, the figures by
-        every judge.
+        before, after, difference, interval (of the difference), n, judge; `judge_quality` (sensitivity,
+        specificity, n; null: not measured), `corrected` (the same figures without the judge's errors; null:
+        it cannot be corrected) and `judges`, the figures by every judge. None where it was not measured.
     """
     rows = _select(table, metric)
     if rows.empty:
@@ -36,12 +32,10 @@ def headline(
     judge = choice.pop("judge", None)
     names = rows["judge"].tolist()
     judge = judge if judge in names else names[0]
-    figures = _figures(rows, judge)
-    if metric not in CORRECTED:
-        return figures
+    figures = _judged_figures(rows, judge)
     corrected = _select(table, f"{metric}_corrected", group=HEADLINES[metric])
     by_judge = [
-        {**_figures(rows, name), "corrected": _figures_or_none(corrected, name)}
+        {**_judged_figures(rows, name), "corrected": _figures_or_none(corrected, name)}
         for name in dict.fromkeys(names)
     ]
     return {
@@ -58,20 +52,39 @@ def _select(table: pd.DataFrame, metric: str, group: str | None = None) -> pd.Da
     return rows.assign(judge=rows["judge"].fillna(""))
 
 
-def _figures(rows: pd.DataFrame, judge: str) -> dict[str, Any]:
-    row = rows[rows["judge"] == judge].iloc[0]
+def _judged_figures(rows: pd.DataFrame, judge: str) -> dict[str, Any]:
+    return _figures(rows[rows["judge"] == judge].iloc[0]) | {"judge": judge or None}
+
+
+def _figures_or_none(rows: pd.DataFrame, judge: str) -> dict[str, Any] | None:
+    return _judged_figures(rows, judge) if (rows["judge"] == judge).any() else None
+
+
+def worst_task(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the figures of the task whose accuracy may have fallen furthest.
+
+    Args:
+        table: The evaluation table.
+
+    Returns:
+        As of `headline`, with `task`, of the task with the lowest lower bound of the difference; None where
+        capability was not measured.
+    """
+    tasks = table[(table["metric"] == "capability") & table["group"].str.startswith("task:")]
+    if tasks.empty:
+        return None
+    row = tasks.sort_values("difference_low", kind="stable", na_position="last").iloc[0]
+    return _figures(row) | {"judge": None, "task": str(row["group"]).removeprefix("task:")}
+
+
+def _figures(row: Any) -> dict[str, Any]:
     return {
         "before": float(row["before"]),
         "after": float(row["after"]),
         "difference": float(row["difference"]),
         "interval": [float(row["difference_low"]), float(row["difference_high"])],
         "n": int(row["n"]),
-        "judge": judge or None,
     }
-
-
-def _figures_or_none(rows: pd.DataFrame, judge: str) -> dict[str, Any] | None:
-    return _figures(rows, judge) if (rows["judge"] == judge).any() else None
 
 
 def summarize(
@@ -100,6 +113,7 @@ def summarize(
     """
     return {
         **{metric: headline(table, metric, judges) for metric in HEADLINES},
+        "capability": worst_task(table),
         "splits": dict(splits),
         # The oracle `labels` is the truth itself, so its accuracy would always be 1.
         "oracle_accuracy": None if oracle["oracle"] == "labels" else oracle["accuracy"],

@@ -47,7 +47,7 @@ def _headline(metric: str, figures: Mapping[str, Any] | None) -> str:
     name = name_of(metric)
     if not figures:
         return _line((f"{name} (not measured)", *[MISSING] * 5))
-    source = figures.get("judge") or figures.get("task")
+    source = f"worst task: {figures['task']}" if figures.get("task") else figures.get("judge")
     lines = [_figure_line(f"{name} ({source})" if source else name, metric, figures)]
     if figures.get("corrected"):
         lines.append(_figure_line("  without the judge's errors", metric, figures["corrected"]))
@@ -75,7 +75,7 @@ def _groups(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return []
     lines = []
-    for metric in ("agreement", "over_refusal"):
+    for metric in _HEADLINES:
         rows = table[table["metric"] == metric]
         for group in sort_groups(rows["group"]):
             for values in records(rows[rows["group"].astype(str) == group]):

@@ -99,7 +99,7 @@ def measure_capability(
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Measure multiple-choice accuracy of both models, question by question (lm-evaluation-harness)."""
+    """Score both models on every question of every task, and on every document of the text."""
     from realignment.evaluation import capability
 
     models = {"before": reference_model["path"], "after": realigned_model}

@@ -91,6 +91,13 @@ def check_evaluation_prompts(
     )
 
 
+def check_capability(parameters: EvaluationParameters) -> None:
+    """Stop before training where a task of general ability is unknown, or a file of questions is missing."""
+    from realignment.evaluation import capability
+
+    capability.check_inputs(parameters.capability)
+
+
 def draw_triage_flow(
     invert_pairs: pd.DataFrame,
     punish_pairs: pd.DataFrame,

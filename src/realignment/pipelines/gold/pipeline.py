@@ -27,6 +27,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 None,
                 name="check_evaluation_prompts",
             ),
+            Node(nodes.check_capability, ["params:evaluation"], None, name="check_capability"),
             Node(
                 nodes.draw_triage_flow,
                 [*TRIAGED, "review_pairs", *PARTS],
