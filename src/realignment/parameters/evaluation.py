@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from realignment.parameters.base import Parameters, Share
+from realignment.parameters.win_rate import WinRateParameters
 
 
 class CapabilityParameters(Parameters):
@@ -37,3 +38,6 @@ class EvaluationParameters(Parameters):
         5, ge=2, description="Folds of the cross-validation of the classifier that judges answers"
     )
     capability: CapabilityParameters = Field(description="Check of general ability")
+    win_rate: WinRateParameters = Field(
+        WinRateParameters(), description="Comparison of the answers before and after"
+    )
