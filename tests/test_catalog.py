@@ -23,7 +23,7 @@ LAYERS = {
 }  # fmt: skip
 BROUGHT = {
     "raw_pairs", "pair_files", "policy", "old_policy", "evaluation_prompts", "labelled_answers",
-    "returned_verdicts", "classifier_labels", "written_corrections",
+    "returned_verdicts", "returned_votes", "classifier_labels", "written_corrections",
 }  # fmt: skip
 UNVERSIONED = BROUGHT | {"summary", "report"}
 """What people bring, and the latest result where they look for it (`run_summary`, `run_report` keep each)."""
@@ -107,7 +107,7 @@ def test_every_entry_has_a_layer_that_kedro_viz_shows(entries):
 
 PIPELINES = [
     "realign", "align", "audit", "infer_policy", "judge_stream", "review_export", "review_import",
-    "train_classifier",
+    "train_classifier", "win_rate_export", "win_rate_import",
 ]  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_the_configuration_sets_only_fields_that_there_are():
 def test_realign_is_every_stage_in_order_and_each_stage_has_its_name(pipelines):
     stages = [stage.__name__.rpartition(".")[2] for stage in STAGES]
     beside = {"align", "audit", "infer_policy", "judge_stream", "train_classifier"}
-    beside |= {"review_export", "review_import"}
+    beside |= {"review_export", "review_import", "win_rate_export", "win_rate_import"}
     assert set(pipelines) == {*stages, *beside, "realign", "__default__"}
     assert pipelines["realign"].nodes == pipelines["__default__"].nodes
     assert set(pipelines["realign"].nodes) == {node for name in stages for node in pipelines[name].nodes}

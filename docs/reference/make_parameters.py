@@ -87,6 +87,7 @@ _INPUTS = {
     "one metric",
     "evaluation_prompts": "Prompts that both models answer; `none`: only held-out pairs are used",
     "verdicts": "What people hand back, for `review_import`: a file, or a folder of files; or `none`",
+    "votes": "What people hand back, for `win_rate_import`: a file, or a folder of files; or `none`",
     "classifier_labels": "Labelled pairs, answers or verdicts, for `train_classifier`",
     "written_corrections": "Corrections that people wrote, by pair_id; or `none`",
     "labelled_answers": "Answers of models with hand-set verdicts, to measure the judges; or `none`",

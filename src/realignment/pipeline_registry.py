@@ -21,6 +21,7 @@ from realignment.pipelines import (
     train_classifier,
     training,
     triage,
+    win_rate,
 )
 
 STAGES = (model, judging, triage, corrections, gold, impact, training, evaluation, promotion)
@@ -38,5 +39,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "train_classifier": train_classifier.create_pipeline(),
         "review_export": review.create_export(),
         "review_import": review.create_import(),
+        "win_rate_export": win_rate.create_export(),
+        "win_rate_import": win_rate.create_import(),
     }
     return stages | others | {"realign": realign, "__default__": realign}

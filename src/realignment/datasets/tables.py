@@ -75,14 +75,21 @@ class ShardsDataset(_InputDataset[Shards]):
 class VerdictsDataset(_InputDataset[pd.DataFrame]):
     """Verdicts that people return: a file, or a folder of files; see `review.verdicts.read_verdicts`.
 
-    Example: ``{type: realignment.datasets.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``.
+    Example: ``{type: realignment.datasets.tables.VerdictsDataset, filepath: my/verdicts}``, or ``none``;
+    `parameter` is the name under which people give the file.
     """
+
+    def __init__(
+        self, *, filepath: str, parameter: str = "verdicts", metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._parameter = parameter
 
     def load(self) -> pd.DataFrame:
         """Return the rows as people returned them."""
         if Path(self._filepath).name == "none":
             raise DataError(
-                "No file of verdicts was given: `--params verdicts=FILE`, or a folder with one file per "
-                "annotator."
+                f"No file of {self._parameter} was given: `--params {self._parameter}=FILE`, or a folder "
+                "with one file per annotator."
             )
         return read_verdicts(self._filepath)

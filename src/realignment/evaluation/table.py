@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation import capability, held_out, measures
+from realignment.evaluation import capability, held_out, measures, win_rate_figures
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 
@@ -24,6 +24,7 @@ def tabulate(
     old_policy: Policy,
     *,
     quality: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
+    win_rates: Mapping[str, Any] | None = None,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Tabulate an evaluation: one row per metric, group and judge (see `evaluation.measures.metric_row`).
@@ -35,6 +36,7 @@ def tabulate(
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
         quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
+        win_rates: From `win_rate_figures.report_win_rates`; None: the answers were not compared.
         rng: Source of the bootstrap intervals.
 
     Returns:
@@ -42,6 +44,7 @@ def tabulate(
     """
     rows = [
         *_judged(responses, old_policy, quality or {}, rng),
+        *win_rate_figures.win_rate_rows(win_rates or {}),
         *held_out.tabulate_held_out(held_out_scores, rng),
         *capability.tabulate_capability(capability_scores, rng),
     ]

@@ -75,7 +75,7 @@ class LocalLMOracle:
                 continue
             reason = f"the request has {len(request)} tokens, the model reads {limit}"
             yield index, Judgment(None, 0.0, reason=reason, oracle=self.name)
-        head = _AnswerHead(self.model, answers)
+        head = AnswerHead(self.model, answers)
         tokens_before = self._reader.tokens
         prompts = [_prompt(exchanges[index]) for index in fitting]
         for batch, states in self._reader([requests[index] for index in fitting], prompts):
@@ -97,18 +97,9 @@ class LocalLMOracle:
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], tuple[int, int]]:
         """Return requests as ids, and the first id of each of the two answers where it follows a request."""
         requests = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        # In context, since a tokenizer may merge an answer's first letters with what precedes them.
-        answered = [texts[0] + self.question.complies, texts[0] + self.question.violates]
-        answered_ids = self.tokenizer(answered, add_special_tokens=False)["input_ids"]
-        start = len(requests[0])
-        tokens = [ids[start] if ids[:start] == requests[0] else -1 for ids in answered_ids]
-        if -1 in tokens or tokens[0] == tokens[1]:
-            raise OracleError(
-                f"{self.name}: its tokenizer gives the answers {self.question.complies!r} and "
-                f"{self.question.violates!r} no first tokens of their own after the question (found "
-                f"{tokens}). Choose another model or `judging.local_lm.template`."
-            )
-        return list(requests), (tokens[0], tokens[1])
+        answers = (self.question.complies, self.question.violates)
+        complies, violates = find_answer_tokens(self.tokenizer, texts[0], answers, self.name)
+        return list(requests), (complies, violates)
 
     def _judge(self, probability: float) -> Judgment:
         if math.isnan(probability):
@@ -123,17 +114,48 @@ def _prompt(exchange: Exchange) -> tuple[str, str]:
     return exchange.domain or "", exchange.prompt
 
 
-class _AnswerHead:
-    """Computes the two answers' logits, checked against the model's own: some models scale or cap them."""
+def find_answer_tokens(
+    tokenizer: PreTrainedTokenizerBase, request: str, answers: Sequence[str], name: str
+) -> tuple[int, ...]:
+    """Return the first token of each answer where it follows the request.
 
-    def __init__(self, model: "PreTrainedModel", answers: tuple[int, int]) -> None:
+    Args:
+        tokenizer: The model's own.
+        request: Text up to where the answer begins.
+        answers: The answers that are compared.
+        name: Name of the judge, for the message.
+
+    Returns:
+        One id per answer, all different.
+
+    Raises:
+        OracleError: Two answers begin with the same token, or one is merged with what precedes it.
+    """
+    # In context, since a tokenizer may merge an answer's first letters with what precedes them.
+    texts = [request, *(request + answer for answer in answers)]
+    asked, *answered = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    start = len(asked)
+    tokens = [ids[start] if ids[:start] == asked else -1 for ids in answered]
+    if -1 in tokens or len(set(tokens)) < len(tokens):
+        raise OracleError(
+            f"{name}: its tokenizer gives the answers {' and '.join(map(repr, answers))} no first tokens of "
+            f"their own after the question (found {tokens}). Choose another model or "
+            "`judging.local_lm.template`."
+        )
+    return tuple(tokens)
+
+
+class AnswerHead:
+    """Computes a few answers' logits, checked against the model's own: some models scale or cap them."""
+
+    def __init__(self, model: "PreTrainedModel", answers: Sequence[int]) -> None:
         self._head = model.get_output_embeddings()
         self._config = causal_model(model).config
         self._answers = torch.tensor(answers, device=model.device)
-        # Any short input serves for the check; the two answer tokens are at hand.
+        # Any short input serves for the check; the answers' tokens are at hand.
         ids = self._answers[None]
-        expected = model(input_ids=ids).logits[0, -1, self._answers]  # (2,)
-        computed = self(backbone(model)(input_ids=ids).last_hidden_state[0, -1:])[0]  # (2,)
+        expected = model(input_ids=ids).logits[0, -1, self._answers]  # (A,)
+        computed = self(backbone(model)(input_ids=ids).last_hidden_state[0, -1:])[0]  # (A,)
         tolerance = max(1e-3, 8 * torch.finfo(model.dtype).eps)
         size = float(expected.abs().nan_to_num().max())
         same = torch.allclose(
@@ -147,9 +169,9 @@ class _AnswerHead:
             )
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Return the logits of complies and violates, shape (B, 2), from states of shape (B, d)."""
+        """Return the logits of the A answers, shape (B, A), from states of shape (B, d)."""
         logits: Tensor
-        rows = self._head.weight[self._answers]  # (2, d) of the head's (V, d)
+        rows = self._head.weight[self._answers]  # (A, d) of the head's (V, d)
         bias = getattr(self._head, "bias", None)
         logits = states.to(rows.device) @ rows.t()
         if bias is not None:

@@ -9,7 +9,7 @@ are broken apart where they occur in the data.
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -88,6 +88,11 @@ def encode_exchange(exchange: Exchange, escapes: re.Pattern[str] = _ESCAPES) -> 
         One line; a JSON parser reads the exchange's own texts from it.
     """
     fields = {"topic": exchange.domain, "prompt": exchange.prompt, "response": exchange.response}
+    return encode_fields(fields, escapes)
+
+
+def encode_fields(fields: Mapping[str, str | None], escapes: re.Pattern[str] = _ESCAPES) -> str:
+    """Return texts as one line of JSON without any character of `escapes`; what is None is left out."""
     items = []
     for name, value in fields.items():
         if value is not None:

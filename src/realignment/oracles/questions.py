@@ -60,18 +60,34 @@ def build_chat_question(tokenizer: "PreTrainedTokenizerBase") -> Question:
             "`judging.local_lm.template`."
         )
 
+    render_turns = build_renderer(tokenizer)
+    special = list_special_tokens(tokenizer)
+    escapes = compile_escapes(special)
+
     def render(policy: Policy, exchange: Exchange) -> str:
-        system = build_system_message(policy)
-        user = build_user_message(exchange, ONE_WORD, escapes)
+        return render_turns(build_system_message(policy), build_user_message(exchange, ONE_WORD, escapes))
+
+    return _question(render, "Yes", "No", special)
+
+
+def build_renderer(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str, str], str]:
+    """Return what puts a system and a user message into the chat template, up to where the answer begins.
+
+    Args:
+        tokenizer: The model's, with the template.
+
+    Returns:
+        System message and user message → text; they are one message where the template has no system role.
+    """
+    system_role = _has_system_role(tokenizer)
+
+    def render(system: str, user: str) -> str:
         turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         if not system_role:
             turns = [{"role": "user", "content": f"{system}\n\n{user}"}]
         return _apply(tokenizer, turns)
 
-    system_role = _has_system_role(tokenizer)
-    special = _special_tokens(tokenizer)
-    escapes = compile_escapes(special)
-    return _question(render, "Yes", "No", special)
+    return render
 
 
 def _apply(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]]) -> str:
@@ -86,7 +102,7 @@ def _apply(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]]) ->
     return str(text)
 
 
-def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def list_special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Return what the tokenizer reads as one token wherever it occurs; not words that were added to it."""
     added = tokenizer.added_tokens_decoder.values()
     tokens = {token.content for token in added if token.special or not token.content.isalnum()}
@@ -117,7 +133,7 @@ def build_guard_question(tokenizer: "PreTrainedTokenizerBase", family: str) -> Q
         The question, with the family's own two answers.
     """
     guard = GUARD_FORMATS[family]
-    special = _special_tokens(tokenizer)
+    special = list_special_tokens(tokenizer)
 
     def render(policy: Policy, exchange: Exchange) -> str:
         return guard.render(policy, exchange, special)

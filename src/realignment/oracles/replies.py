@@ -59,7 +59,7 @@ def read_reply(reply: str, rule_ids: Collection[str], *, oracle: str, confidence
         The judgment; `complies` is None where the reply cannot be read.
     """
     try:
-        fields = _parse(reply)
+        fields = _parse(reply, _KEYS)
         complies = _read_verdict(fields)
         broken = _read_rules(fields, rule_ids)
         if complies and broken:
@@ -73,7 +73,29 @@ def read_reply(reply: str, rule_ids: Collection[str], *, oracle: str, confidence
     return Judgment(complies, confidence, broken, text, oracle)
 
 
-def _parse(reply: str) -> dict[str, Any]:
+def read_choice(reply: str, key: str, choices: Collection[str]) -> tuple[str | None, str]:
+    """Return which of several choices a reply states; None where it states none, or more than one.
+
+    Args:
+        reply: One JSON object with a reason and the choice, alone or in a code fence.
+        key: Key of the choice.
+        choices: The values that it may have.
+
+    Returns:
+        The choice and the reply's reason; or None, and why the reply cannot be read.
+    """
+    try:
+        fields = _parse(reply, {"reason", key})
+        choice = fields.get(key)
+        if not isinstance(choice, str) or choice not in choices:
+            raise _NoVerdict(f"expected {key} to be one of {', '.join(choices)}, found {_quote(choice)}")
+    except _NoVerdict as problem:
+        return None, f"unreadable reply: {problem}"
+    reason = fields.get("reason")
+    return choice, replace_surrogates(reason) if isinstance(reason, str) else ""
+
+
+def _parse(reply: str, keys: set[str]) -> dict[str, Any]:
     text = reply.strip()
     fenced = _FENCED.match(text)
     try:
@@ -82,7 +104,7 @@ def _parse(reply: str) -> dict[str, Any]:
         raise _NoVerdict(f"not one JSON object: {_quote(reply)}") from error
     if not isinstance(value, dict):
         raise _NoVerdict(f"expected a JSON object, found {_quote(reply)}")
-    extra = set(value) - _KEYS
+    extra = set(value) - keys
     if extra:
         raise _NoVerdict(f"unexpected keys {', '.join(map(_quote, sorted(extra)))}")
     return value

@@ -26,6 +26,7 @@ from realignment.parameters.review import ReviewParameters
 from realignment.parameters.train_classifier import ClassifierParameters
 from realignment.parameters.training import LoraParameters, LossParameters, TrainingParameters
 from realignment.parameters.triage import TriageParameters
+from realignment.parameters.win_rate import SeverityWeights, WinRateParameters
 
 __all__ = [
     "AlignParameters",
@@ -55,10 +56,12 @@ __all__ = [
     "QualityParameters",
     "RayParameters",
     "ReviewParameters",
+    "SeverityWeights",
     "Share",
     "StreamingParameters",
     "TextClassifierParameters",
     "TrainingParameters",
     "TriageParameters",
     "VoteParameters",
+    "WinRateParameters",
 ]

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from realignment.parameters.base import Parameters, Share
 from realignment.parameters.capability import CapabilityParameters
 from realignment.parameters.judging import JudgingParameters
+from realignment.parameters.win_rate import WinRateParameters
 
 
 class EvaluationParameters(Parameters):
@@ -38,6 +39,9 @@ class EvaluationParameters(Parameters):
         5, ge=2, description="Folds of the cross-validation of the classifier that judges answers"
     )
     capability: CapabilityParameters = Field(description="Check of general ability")
+    win_rate: WinRateParameters = Field(
+        WinRateParameters(), description="Comparison of the answers before and after"
+    )
 
     @field_validator("judges")
     @classmethod

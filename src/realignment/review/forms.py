@@ -1,6 +1,7 @@
 """Write tasks as forms: a table to fill in, and what Label Studio and Argilla import."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -8,44 +9,51 @@ import pandas as pd
 
 from realignment.policy import Policy
 from realignment.review.spreadsheets import escape_formula
-from realignment.review.verdicts import VERDICTS
+from realignment.review.verdicts import TEXTS, VERDICTS
 
 FIELDS = ["task_id", "policy", "policy_digest", "domain", "prompt", "response"]
 ANSWERS = ["verdict", "rules_broken", "reason", "annotator"]
 
 
-def as_table(tasks: pd.DataFrame) -> pd.DataFrame:
-    """Return the tasks as a table whose columns to fill in are empty."""
-    return tasks[FIELDS].assign(**dict.fromkeys(ANSWERS, ""))
+def as_table(
+    tasks: pd.DataFrame, fields: Sequence[str] = FIELDS, answers: Sequence[str] = ANSWERS
+) -> pd.DataFrame:
+    """Return the tasks as a table with these fields, whose columns to fill in are empty."""
+    return tasks[list(fields)].assign(**dict.fromkeys(answers, ""))
 
 
-def as_spreadsheet(tasks: pd.DataFrame) -> pd.DataFrame:
+def as_spreadsheet(
+    tasks: pd.DataFrame, fields: Sequence[str] = FIELDS, answers: Sequence[str] = ANSWERS
+) -> pd.DataFrame:
     """Return the same table for a CSV file, with texts escaped that a spreadsheet would take for formulas."""
-    table = as_table(tasks)
-    texts = ["domain", "prompt", "response"]
+    table = as_table(tasks, fields, answers)
+    texts = [name for name in ("domain", *TEXTS) if name in fields]
     return table.assign(**{name: table[name].map(escape_formula, na_action="ignore") for name in texts})
 
 
-def as_json_lines(tasks: pd.DataFrame) -> str:
+def as_json_lines(
+    tasks: pd.DataFrame, fields: Sequence[str] = FIELDS, answers: Sequence[str] = ANSWERS
+) -> str:
     """Return the same table as text, one JSON object a line."""
-    table = as_table(tasks)
+    table = as_table(tasks, fields, answers)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def as_label_studio(tasks: pd.DataFrame) -> list[dict[str, Any]]:
+def as_label_studio(tasks: pd.DataFrame, fields: Sequence[str] = FIELDS) -> list[dict[str, Any]]:
     """Return the tasks in Label Studio's import format: a list of tasks, each with its `data`."""
-    return [{"data": _without_nulls(row)} for row in tasks[FIELDS].to_dict("records")]
+    return [{"data": _without_nulls(row)} for row in tasks[list(fields)].to_dict("records")]
 
 
-def as_argilla(tasks: pd.DataFrame) -> list[dict[str, Any]]:
+def as_argilla(tasks: pd.DataFrame, texts: Sequence[str] = ("prompt", "response")) -> list[dict[str, Any]]:
     """Return the tasks as `dataset.records.from_json` of Argilla 2 reads them.
 
     Args:
         tasks: From `review.tasks`.
+        texts: The columns that are shown as fields.
 
     Returns:
-        One record per task: fields prompt and response, metadata, and no responses yet.
+        One record per task: the texts as fields, metadata, and no responses yet.
     """
     records = []
     for row in tasks.to_dict("records"):
@@ -53,7 +61,7 @@ def as_argilla(tasks: pd.DataFrame) -> list[dict[str, Any]]:
         records.append(
             {
                 "id": row["task_id"],
-                "fields": {"prompt": row["prompt"], "response": row["response"]},
+                "fields": {name: row[name] for name in texts},
                 "metadata": _without_nulls(metadata),
                 "suggestions": {},
                 "responses": {},

@@ -1,6 +1,6 @@
 """Read and check the verdicts that people hand back; every mistake is named by file and row."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ VERDICT_COLUMNS = (
 )  # fmt: skip
 RAW_COLUMNS = (
     "file", "row", "task_id", "verdict", "rules_broken", "reason", "annotator", "prompt", "response",
-    "policy", "policy_digest",
+    "response_a", "response_b", "policy", "policy_digest",
 )  # fmt: skip
-RETURNED = ("task_id", "prompt", "response", "policy", "policy_digest")
+TEXTS = ("prompt", "response", "response_a", "response_b")
+"""Texts that a form gives back; one with two answers to compare has response_a and response_b."""
+RETURNED = ("task_id", *TEXTS, "policy", "policy_digest")
 """Fields that a form gives back unchanged."""
 
 _LISTED = 10
@@ -84,9 +86,7 @@ def _read_file(file: Path) -> Iterator[dict[str, Any]]:
             answer["annotator"] = answer["annotator"] or file.stem
             # Texts are escaped in CSV files alone (`review.forms.as_spreadsheet`).
             if ".csv" in file.suffixes:
-                answer |= {
-                    name: unescape_formula(answer[name]) for name in ("prompt", "response") if answer[name]
-                }
+                answer |= {name: unescape_formula(answer[name]) for name in TEXTS if answer[name]}
             yield {"file": file.name, "row": int(number), **answer}
 
 
@@ -122,7 +122,7 @@ def _read_argilla(cells: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     metadata = cells.get("metadata") or {}
     task = {name: _text(metadata.get(name)) for name in ("policy", "policy_digest")}
     task["task_id"] = _text(cells.get("id"))
-    task |= {name: _text(cells["fields"].get(name)) for name in ("prompt", "response")}
+    task |= {name: _text(cells["fields"].get(name)) for name in TEXTS}
     for user, answers in by_user.items():
         verdict = {name: _text(answers.get(name)) for name in ("verdict", "rules_broken", "reason")}
         yield {**task, **verdict, "annotator": user}
@@ -158,26 +158,50 @@ def check_verdicts(
             text of it, words that are no verdict, unknown rules, rules broken by a response that complies, or
             two verdicts of one annotator on one task.
     """
-    filled = _read_answers(raw)
+    filled = read_filled_rows(raw, VERDICTS)
     tasks = tasks.set_index("task_id")
-    problems = _find_problems(filled, tasks, policy, {policy.fingerprint, *same_as})
-    if problems:
-        more = [f"- and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-        lines = [f"{len(problems)} verdicts cannot be used. Correct these rows:", *problems[:_LISTED], *more]
-        raise VerdictError("\n".join(lines))
+    rule_problems = _find_rule_problems(filled, policy)
+    digests = {policy.fingerprint, *same_as}
+    refuse_problems([*find_problems(filled, tasks, policy, digests, VERDICTS), *rule_problems])
     texts = tasks.loc[filled["task_id"], ["prompt", "response", "domain"]].reset_index(drop=True)
     stamped = filled.assign(**texts, policy=policy.full_name, policy_digest=policy.fingerprint)
     complies = pd.array([VERDICT_WORDS[word] for word in filled["verdict"]], dtype="boolean")
     return stamped.reindex(columns=list(VERDICT_COLUMNS)).astype("str").assign(complies=complies)
 
 
-def _read_answers(raw: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a verdict, normalised: lower case, ids without spaces, one spelling per annotator."""
+def refuse_problems(problems: Sequence[str]) -> None:
+    """Raise an error that lists the first problems of returned forms, if there is any.
+
+    Args:
+        problems: One line each.
+
+    Raises:
+        VerdictError: There is a problem.
+    """
+    if problems:
+        more = [f"- and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        lines = [f"{len(problems)} verdicts cannot be used. Correct these rows:", *problems[:_LISTED], *more]
+        raise VerdictError("\n".join(lines))
+
+
+def read_filled_rows(raw: pd.DataFrame, words: Collection[str]) -> pd.DataFrame:
+    """Return the rows with a verdict, normalised: lower case, ids without spaces, one spelling per annotator.
+
+    Args:
+        raw: From `read_verdicts`.
+        words: The verdicts that there are, for the message.
+
+    Returns:
+        `RAW_COLUMNS`.
+
+    Raises:
+        VerdictError: No row has a verdict.
+    """
     filled = raw[raw["verdict"].notna()].reset_index(drop=True)
     if filled.empty:
         raise VerdictError(
             f"None of the {len(raw)} rows has a verdict, and an import replaces the one before it. "
-            f"Fill in the column `verdict`: {', '.join(VERDICTS)}."
+            f"Fill in the column `verdict`: {', '.join(words)}."
         )
     names = filled["annotator"].map(lambda name: " ".join(str(name).split()))
     return filled.assign(
@@ -191,14 +215,28 @@ def _split(ids: str) -> list[str]:
     return [rule_id.strip() for rule_id in ids.split(",") if rule_id.strip()]
 
 
-def _find_problems(
-    filled: pd.DataFrame, tasks: pd.DataFrame, policy: Policy, digests: Collection[str]
+def find_problems(
+    filled: pd.DataFrame,
+    tasks: pd.DataFrame,
+    policy: Policy,
+    digests: Collection[str],
+    words: Collection[str],
 ) -> list[str]:
+    """List what is wrong with filled-in rows of any kind of form, one line per row and reason.
+
+    Args:
+        filled: From `read_filled_rows`.
+        tasks: What people were asked, by task_id.
+        policy: The policy that verdicts must have been given under.
+        digests: Digests of its texts under which they hold.
+        words: The verdicts that there are.
+
+    Returns:
+        Lines that name file and row.
+    """
     policies = filled["policy"]
     other_policy = policies.notna() & (policies != policy.full_name)
     edited = filled["policy_digest"].notna() & ~filled["policy_digest"].isin(digests) & ~other_policy
-    rule_ids = {rule.id for rule in policy.rules}
-    broken_rules = filled["rules_broken"].map(_split)
     twice = filled.duplicated(["task_id", "annotator"], keep=False)
     return [
         *_find(filled, ~filled["task_id"].isin(tasks.index), "task_id", "no pair has such a task"),
@@ -209,7 +247,15 @@ def _find_problems(
             f"the policy was edited since, and kept its version: it is {policy.fingerprint} now. Export and "
             "judge again; where the edit does not matter, name that digest as `review.same_as`",
         ),
-        *_find(filled, ~filled["verdict"].isin(VERDICTS), "verdict", f"expected {', '.join(VERDICTS)}"),
+        *_find(filled, ~filled["verdict"].isin(words), "verdict", f"expected {', '.join(words)}"),
+        *_find(filled, twice, "annotator", "two verdicts on one task"),
+    ]  # fmt: skip
+
+
+def _find_rule_problems(filled: pd.DataFrame, policy: Policy) -> list[str]:
+    rule_ids = {rule.id for rule in policy.rules}
+    broken_rules = filled["rules_broken"].map(_split)
+    return [
         *_find(
             filled, broken_rules.map(lambda ids: not rule_ids.issuperset(ids)), "rules_broken",
             "expected ids of the policy's rules",
@@ -218,7 +264,6 @@ def _find_problems(
             filled, (filled["verdict"] == "complies") & (broken_rules.map(len) > 0), "rules_broken",
             "broken rules and the verdict complies contradict each other",
         ),
-        *_find(filled, twice, "annotator", "two verdicts on one task"),
     ]  # fmt: skip
 
 
@@ -233,7 +278,7 @@ def _find(filled: pd.DataFrame, wrong: pd.Series, field: str, expected: str) -> 
 def _find_changed(filled: pd.DataFrame, tasks: pd.DataFrame) -> list[str]:
     """Texts that are not those of the task; spreadsheets may change white space and leading apostrophes."""
     problems = []
-    for name in ("prompt", "response"):
+    for name in (text for text in TEXTS if text in tasks):
         returned = filled[name]
         original = filled["task_id"].map(tasks[name])
         changed = returned.notna() & original.notna() & (_normalise(returned) != _normalise(original))

@@ -73,6 +73,19 @@ def judge_answers(
     return responses, report
 
 
+def compare_answers(
+    answers: pd.DataFrame, policy: Policy, parameters: EvaluationParameters, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Compare the answers of both models blindly, in both orders, and report the win rates."""
+    from realignment.evaluation import model_comparators, win_rate_figures
+
+    settings = parameters.win_rate
+    comparator = model_comparators.build_comparator(settings)
+    return win_rate_figures.measure_win_rates(
+        answers, ("before", "after"), comparator, policy, resamples=settings.resamples, seed=seed
+    )
+
+
 def score_held_out(
     held_out_pairs: pd.DataFrame,
     gold_manifest: dict[str, Any],
@@ -114,6 +127,7 @@ def tabulate(
     policy: Policy,
     old_policy: Policy,
     seed: int,
+    win_rates: dict[str, Any],
 ) -> pd.DataFrame:
     """Tabulate every figure before and after, with n, a 95 % interval and a paired test."""
     from realignment.evaluation import table
@@ -121,7 +135,14 @@ def tabulate(
     rng = np.random.default_rng(seed)
     quality = evaluation_judge.get("quality")
     return table.tabulate(
-        responses, held_out_scores, capability_scores, policy, old_policy, quality=quality, rng=rng
+        responses,
+        held_out_scores,
+        capability_scores,
+        policy,
+        old_policy,
+        quality=quality,
+        win_rates=win_rates,
+        rng=rng,
     )
 
 

@@ -44,6 +44,13 @@ def create_pipeline(**_: object) -> Pipeline:
                 tags=["oracle"],
             ),
             Node(
+                nodes.compare_answers,
+                ["answers", "policy", "params:evaluation", "params:seed"],
+                ["comparisons", "win_rates"],
+                name="compare_answers",
+                tags=["oracle", "win_rates"],
+            ),
+            Node(
                 nodes.score_held_out,
                 [*HELD_OUT, *MODELS, "params:training", "params:evaluation"],
                 "held_out_scores",
@@ -67,6 +74,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "policy",
                     "old_policy",
                     "params:seed",
+                    "win_rates",
                 ],
                 "evaluation_table",
                 name="tabulate",
