@@ -9,6 +9,7 @@ from realignment.pipelines import (
     align,
     audit,
     corrections,
+    evaluate,
     evaluation,
     gold,
     impact,
@@ -34,6 +35,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     others = {
         "align": align.create_pipeline(),
         "audit": audit.create_pipeline(),
+        "evaluate": evaluate.create_pipeline(),
         "judge_stream": judge_stream.create_pipeline(),
         "infer_policy": infer_policy.create_pipeline(),
         "train_classifier": train_classifier.create_pipeline(),

@@ -18,7 +18,7 @@ COLUMNS = (
 
 def tabulate(
     responses: pd.DataFrame,
-    held_out_scores: pd.DataFrame,
+    held_out_scores: pd.DataFrame | None,
     capability_scores: pd.DataFrame,
     policy: Policy,
     old_policy: Policy,
@@ -31,7 +31,7 @@ def tabulate(
 
     Args:
         responses: Judged answers; empty where the policy has no rules.
-        held_out_scores: From `evaluation.held_out.score_held_out`.
+        held_out_scores: From `evaluation.held_out.score_held_out`; None: no pairs are held out.
         capability_scores: From `evaluation.capability.compare_models`.
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
@@ -45,7 +45,7 @@ def tabulate(
     rows = [
         *_judged(responses, old_policy, quality or {}, rng),
         *win_rate_figures.win_rate_rows(win_rates or {}),
-        *held_out.tabulate_held_out(held_out_scores, rng),
+        *([] if held_out_scores is None else held_out.tabulate_held_out(held_out_scores, rng)),
         *capability.tabulate_capability(capability_scores, rng),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

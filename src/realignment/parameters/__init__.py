@@ -5,6 +5,7 @@ from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
+from realignment.parameters.evaluate import ModelsParameters
 from realignment.parameters.evaluation import EvaluationParameters
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
@@ -49,6 +50,7 @@ __all__ = [
     "LoraParameters",
     "LossParameters",
     "ModelParameters",
+    "ModelsParameters",
     "OracleParameters",
     "Parameters",
     "PrinciplesParameters",

@@ -20,7 +20,7 @@ def _check_held_out(pairs: pd.DataFrame, gold: lineage.Manifest, training: linea
     lineage.check_model(training, gold)
 
 
-def answer_prompts(
+def collect_prompts(
     evaluation_prompts: pd.DataFrame,
     training_pairs: pd.DataFrame,
     gold_batch: pd.DataFrame,
@@ -29,13 +29,10 @@ def answer_prompts(
     training_manifest: dict[str, Any],
     labelled_answers: pd.DataFrame,
     policy: Policy,
-    reference_model: dict[str, Any],
-    realigned_model: str,
-    model_parameters: ModelParameters,
     judging: JudgingParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Generate both models' greedy answers to the evaluation prompts and to those of the held-out pairs."""
+    """Collect the prompts of the split, none of them in the pairs, and those of the held-out pairs."""
     from realignment.evaluation import answers, judges
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
@@ -46,9 +43,21 @@ def answer_prompts(
         max_similarity=parameters.max_prompt_similarity,
     )
     judged = judges.can_judge(labelled_answers, policy, judging, parameters)
-    collected = answers.collect_prompts(prompts, held_out_pairs, judged=judged)
+    return answers.collect_prompts(prompts, held_out_pairs, judged=judged)
+
+
+def answer_prompts(
+    prompts_to_answer: pd.DataFrame,
+    reference_model: dict[str, Any],
+    realigned_model: str,
+    model_parameters: ModelParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Generate the greedy answers of both models."""
+    from realignment.evaluation import answers
+
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(collected, models, model_parameters, parameters)
+    return answers.generate_answers(prompts_to_answer, models, model_parameters, parameters)
 
 
 def judge_answers(

@@ -13,7 +13,7 @@ def create_pipeline(**_: object) -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.answer_prompts,
+                nodes.collect_prompts,
                 [
                     "evaluation_prompts",
                     "training_pairs",
@@ -21,10 +21,15 @@ def create_pipeline(**_: object) -> Pipeline:
                     *HELD_OUT,
                     "labelled_answers",
                     "policy",
-                    *MODELS,
                     "params:judging",
                     "params:evaluation",
                 ],
+                "prompts_to_answer",
+                name="collect_prompts",
+            ),
+            Node(
+                nodes.answer_prompts,
+                ["prompts_to_answer", *MODELS, "params:evaluation"],
                 "answers",
                 name="answer_prompts",
                 tags=["gpu"],
