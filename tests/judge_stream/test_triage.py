@@ -377,7 +377,8 @@ def test_ten_times_the_pairs_need_no_more_memory(tmp_path, rows, name):
         done = subprocess.run(
             [sys.executable, "-c", PEAK, str(path), str(tmp_path / "work"), str(ROOT / "tests/judge_stream")],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True, text=True, check=True,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
+        assert done.returncode == 0, done.stderr
         peaks.append(float(done.stdout))
     assert peaks[1] - peaks[0] < 130, f"{peaks} MiB for 6,000 and 60,000 pairs"
