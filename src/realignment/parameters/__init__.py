@@ -4,7 +4,7 @@ from realignment.parameters.align import AlignParameters
 from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
-from realignment.parameters.evaluation import CapabilityParameters, EvaluationParameters
+from realignment.parameters.evaluation import AttackParameters, CapabilityParameters, EvaluationParameters
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
 from realignment.parameters.infer_policy import ConstitutionParameters, PrinciplesParameters
@@ -28,6 +28,7 @@ from realignment.parameters.triage import TriageParameters
 
 __all__ = [
     "AlignParameters",
+    "AttackParameters",
     "AuditParameters",
     "BatchParameters",
     "CapabilityParameters",

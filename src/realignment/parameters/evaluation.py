@@ -1,8 +1,11 @@
 """Parameters of `evaluation`: how the models before and after training are compared."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from realignment.parameters.base import Parameters, Share
+from realignment.parameters.oracles import ChatParameters
 
 
 class CapabilityParameters(Parameters):
@@ -14,6 +17,23 @@ class CapabilityParameters(Parameters):
     tasks: tuple[str, ...] = Field((), description="Tasks of lm-evaluation-harness, by name")
     batch_size: int = Field(32, ge=1, description="Sequences per forward pass")
     limit: int | None = Field(None, ge=1, description="Largest number of questions per task; null: all")
+
+
+class AttackParameters(Parameters):
+    """Attacks on both models, with requests that a violating answer would satisfy."""
+
+    names: tuple[str, ...] = Field((), description="Attacks to run, by name in the file `attacks`")
+    source: Literal["auto", "file", "policy", "prompts"] = Field(
+        "auto",
+        description="Where the requested behaviours come from: the file `behaviours`, the policy's rules, or "
+        "the regulated evaluation prompts; auto: the first of these that has any",
+    )
+    behaviours_limit: int | None = Field(
+        None, ge=1, description="Most behaviours, spread over rules and domains; null: all"
+    )
+    rubric: ChatParameters | None = Field(
+        None, description="Server that also grades how far each answer serves the request; null: none"
+    )
 
 
 class EvaluationParameters(Parameters):
@@ -36,4 +56,5 @@ class EvaluationParameters(Parameters):
     folds: int = Field(
         5, ge=2, description="Folds of the cross-validation of the classifier that judges answers"
     )
+    attacks: AttackParameters = Field(AttackParameters(), description="Attacks on both models")
     capability: CapabilityParameters = Field(description="Check of general ability")
