@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation import held_out, measures
+from realignment.evaluation import attack_success, held_out, measures
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 from realignment.statistics import compare_proportions
@@ -26,6 +26,7 @@ def tabulate(
     *,
     quality: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
     rng: np.random.Generator,
+    attack_responses: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Tabulate an evaluation: one row per metric, group and judge (see `evaluation.measures.metric_row`).
 
@@ -37,6 +38,7 @@ def tabulate(
         old_policy: Agreement with it is reported where it has rules.
         quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
         rng: Source of the bootstrap intervals.
+        attack_responses: From `attack_success.judge_attacks`; None: no attack was run.
 
     Returns:
         Columns `COLUMNS`.
@@ -46,6 +48,8 @@ def tabulate(
         *held_out.tabulate_held_out(held_out_scores, rng),
         *_capability(capability_scores),
     ]
+    if attack_responses is not None:  # last, so that the intervals of the others stay as they are
+        rows += attack_success.attack_rows(attack_responses, policy, rng)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 SHARES = frozenset(
     {
-        "agreement", "agreement_corrected", "capability", "old_policy_agreement", "over_refusal",
+        "agreement", "agreement_corrected", "attack_success", "attack_success_by_rule", "capability",
+        "old_policy_agreement", "over_refusal",
         "over_refusal_corrected", "preference_accuracy",
     }
 )  # fmt: skip
