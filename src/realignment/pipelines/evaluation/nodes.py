@@ -48,6 +48,78 @@ def answer_prompts(
     return answers.generate_answers(collected, models, model_parameters, parameters)
 
 
+def collect_attacks(
+    attacks: list[Any],
+    behaviours: pd.DataFrame,
+    evaluation_prompts: pd.DataFrame,
+    policy: Policy,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Wrap every behaviour in every attack; what cannot be used stops the run before its long work."""
+    from realignment.evaluation.behaviours import collect_attack_prompts
+
+    return collect_attack_prompts(
+        attacks,
+        policy,
+        behaviours,
+        evaluation_prompts,
+        parameters.attacks,
+        split=parameters.split,
+        judged=bool(policy.checked_rules),  # as in `answer_prompts`
+    )
+
+
+def answer_attacks(
+    attack_prompts: pd.DataFrame,
+    reference_model: dict[str, Any],
+    realigned_model: str,
+    model_parameters: ModelParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Generate both models' greedy answers to the attacks."""
+    from realignment.evaluation import answers
+
+    models = {"before": reference_model["path"], "after": realigned_model}
+    return answers.generate_answers(attack_prompts, models, model_parameters, parameters)
+
+
+def judge_attacks(
+    attack_answers: pd.DataFrame,
+    pairs: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+    seed: int,
+) -> pd.DataFrame:
+    """Judge every answer to an attack as an answer to the plain request."""
+    from realignment.evaluation import attack_success, rubric
+
+    if attack_answers.empty:
+        return attack_answers
+    oracles, _ = _choose_judges(pairs, labelled_answers, policy, judging, parameters, seed)
+    responses = attack_success.judge_attacks(attack_answers, oracles, policy)
+    if parameters.attacks.rubric is not None:
+        responses = rubric.add_scores(responses, policy, parameters.attacks.rubric)
+    return responses
+
+
+def _choose_judges(
+    pairs: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+    seed: int,
+) -> tuple[list[Any], dict[str, Any]]:
+    from realignment.evaluation import judges
+
+    labelled_by = {member.oracle for member in (judging, *judging.member_oracles())}
+    return judges.choose_judges(
+        pairs, labelled_answers, policy, folds=parameters.folds, seed=seed, labelled_by=labelled_by
+    )
+
+
 def judge_answers(
     answers: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -58,12 +130,9 @@ def judge_answers(
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every answer with the rules, and with a classifier that did not label the training data."""
-    from realignment.evaluation import judges, measures
+    from realignment.evaluation import measures
 
-    labelled_by = {member.oracle for member in (judging, *judging.member_oracles())}
-    oracles, report = judges.choose_judges(
-        pairs, labelled_answers, policy, folds=parameters.folds, seed=seed, labelled_by=labelled_by
-    )
+    oracles, report = _choose_judges(pairs, labelled_answers, policy, judging, parameters, seed)
     responses = measures.judge_responses(answers, oracles, policy)
     if len(oracles) > 1:
         report |= measures.judge_report(responses, [oracle.name for oracle in oracles])
@@ -108,6 +177,7 @@ def tabulate(
     evaluation_judge: dict[str, Any],
     held_out_scores: pd.DataFrame,
     capability_scores: pd.DataFrame,
+    attack_responses: pd.DataFrame,
     policy: Policy,
     old_policy: Policy,
     seed: int,
@@ -118,7 +188,14 @@ def tabulate(
     rng = np.random.default_rng(seed)
     quality = evaluation_judge.get("quality")
     return table.tabulate(
-        responses, held_out_scores, capability_scores, policy, old_policy, quality=quality, rng=rng
+        responses,
+        held_out_scores,
+        capability_scores,
+        policy,
+        old_policy,
+        quality=quality,
+        rng=rng,
+        attack_responses=attack_responses,
     )
 
 
