@@ -23,7 +23,8 @@ LAYERS = {
 }  # fmt: skip
 BROUGHT = {
     "raw_pairs", "pair_files", "policy", "old_policy", "evaluation_prompts", "labelled_answers",
-    "returned_verdicts", "returned_votes", "classifier_labels", "written_corrections",
+    "attacks", "behaviours", "returned_verdicts", "returned_votes", "classifier_labels",
+    "written_corrections",
 }  # fmt: skip
 UNVERSIONED = BROUGHT | {"summary", "report"}
 """What people bring, and the latest result where they look for it (`run_summary`, `run_report` keep each)."""

@@ -212,8 +212,19 @@ def test_the_registered_model_generates_in_a_fresh_process(run):
     assert done.stdout.rpartition("@@")[2].startswith(" {'role': 'assistant', 'content': ")
 
 
+def test_attacks_are_answered_and_judged_beside_the_plain_request(run):
+    responses = pd.read_parquet(entry(run.data, "attack_responses"))
+    names = ("none", "fictional-nesting", "refusal-suppression")
+    assert responses["attack"].value_counts().to_dict() == dict.fromkeys(names, 2)
+    assert responses[["before_rules", "after_rules"]].notna().all(axis=None)
+    table = pd.read_csv(entry(run.data, "evaluation_table"))
+    success = table[(table["metric"] == "attack_success") & (table["judge"] == "rules")].set_index("group")
+    assert success.loc["overall", "n"] == 4
+    assert success.loc["attack:none", "before"] == 1 - responses.loc[:1, "before_rules"].mean()
+
+
 def test_the_evaluation_alone_measures_the_same_again(run, kedro_in_process, tiny_model, prompts):
-    names = ("answers", "responses", "held_out_scores", "capability_scores")
+    names = ("answers", "responses", "attack_responses", "held_out_scores", "capability_scores")
     before = {name: pd.read_parquet(entry(run.data, name)) for name in names}
     table = pd.read_csv(entry(run.data, "evaluation_table"))
     version = entry(run.data, "evaluation_table").parent.name

@@ -88,6 +88,8 @@ _INPUTS = {
     "old_policy": "The policy that the pairs were labelled under, likewise, or `inferred`: for the diff and "
     "one metric",
     "evaluation_prompts": "Prompts that both models answer; `none`: only held-out pairs are used",
+    "attacks": "The attacks of the evaluation: a YAML file of wrappers",
+    "behaviours": "Requests that the attacks ask for; `none`: those of the policy, or the regulated prompts",
     "verdicts": "What people hand back, for `review_import`: a file, or a folder of files; or `none`",
     "votes": "What people hand back, for `win_rate_import`: a file, or a folder of files; or `none`",
     "classifier_labels": "Labelled pairs, answers or verdicts, for `train_classifier`",

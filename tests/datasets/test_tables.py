@@ -3,7 +3,7 @@ import pytest
 from kedro.framework.context.context import _convert_paths_to_absolute_posix
 from kedro.io import DatasetError
 
-from realignment.datasets.tables import TableDataset
+from realignment.datasets.tables import DocumentDataset, TableDataset
 
 
 def test_it_loads_the_rows_with_their_lines(tmp_path):
@@ -30,3 +30,14 @@ def test_through_the_catalog_the_error_stays_readable_and_saving_is_refused(tmp_
         dataset.load()
     with pytest.raises(DatasetError, match="read-only"):
         dataset.save(pd.DataFrame())
+
+
+def test_a_document_is_loaded_as_yaml_and_what_is_none_is_named(tmp_path):
+    (tmp_path / "a.yml").write_text("- name: none\n  template: '{request}'\n")
+    assert DocumentDataset(filepath=str(tmp_path / "a.yml")).load() == [
+        {"name": "none", "template": "{request}"}
+    ]
+    (tmp_path / "b.yml").write_text("- name: [")
+    for name in ("b.yml", "c.yml"):
+        with pytest.raises(DatasetError, match=rf"{name} is not readable as UTF-8 YAML"):
+            DocumentDataset(filepath=str(tmp_path / name)).load()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import pandas as pd
+import yaml
 from kedro.io import AbstractDataset, DatasetError
 
 from realignment.intake.readers import read_table
@@ -58,6 +59,20 @@ class TableDataset(_InputDataset[pd.DataFrame]):
             return False
         # Whether a data set of the Hub exists is known only when it is downloaded.
         return self._filepath.startswith("hub://") or Path(self._filepath).is_file()
+
+
+class DocumentDataset(_InputDataset[Any]):
+    """A YAML document that people write; the code that uses it validates it. Read-only.
+
+    Example: ``{type: realignment.datasets.tables.DocumentDataset, filepath: conf/base/attacks.yml}``
+    """
+
+    def load(self) -> Any:
+        """Return the document as `yaml.safe_load` reads it."""
+        try:
+            return yaml.safe_load(Path(self._filepath).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DataError(f"{self._filepath} is not readable as UTF-8 YAML: {error}") from error
 
 
 class ShardsDataset(_InputDataset[Shards]):

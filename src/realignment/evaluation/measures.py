@@ -42,7 +42,7 @@ def metric_row(
         metric: Name of the measured quantity, such as "agreement".
         group: The items that were compared, such as "overall" or "domain:money".
         comparison: The quantity before and after.
-        unit: Unit of the quantity: "share", "nats", "nats/token" or "words".
+        unit: Unit of the quantity: "share", "score", "nats", "nats/token" or "words".
         judge: Name of the judge whose verdicts were compared; empty where no judge is involved.
 
     Returns:

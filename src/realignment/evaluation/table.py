@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation import capability, held_out, measures, win_rate_figures
+from realignment.evaluation import attack_success, capability, held_out, measures, win_rate_figures
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 
@@ -26,6 +26,7 @@ def tabulate(
     quality: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
     win_rates: Mapping[str, Any] | None = None,
     rng: np.random.Generator,
+    attack_responses: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Tabulate an evaluation: one row per metric, group and judge (see `evaluation.measures.metric_row`).
 
@@ -38,6 +39,7 @@ def tabulate(
         quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
         win_rates: From `win_rate_figures.report_win_rates`; None: the answers were not compared.
         rng: Source of the bootstrap intervals.
+        attack_responses: From `attack_success.judge_attacks`; None: no attack was run.
 
     Returns:
         Columns `COLUMNS`.
@@ -48,6 +50,8 @@ def tabulate(
         *([] if held_out_scores is None else held_out.tabulate_held_out(held_out_scores, rng)),
         *capability.tabulate_capability(capability_scores, rng),
     ]
+    if attack_responses is not None:  # last, so that the intervals of the others stay as they are
+        rows += attack_success.attack_rows(attack_responses, policy, rng)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

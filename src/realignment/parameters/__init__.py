@@ -6,7 +6,7 @@ from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
-from realignment.parameters.evaluation import EvaluationParameters
+from realignment.parameters.evaluation import AttackParameters, EvaluationParameters
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
 from realignment.parameters.infer_policy import ConstitutionParameters, PrinciplesParameters
@@ -31,6 +31,7 @@ from realignment.parameters.win_rate import SeverityWeights, WinRateParameters
 
 __all__ = [
     "AlignParameters",
+    "AttackParameters",
     "AuditParameters",
     "BatchParameters",
     "CapabilityFile",

@@ -1,13 +1,31 @@
 """Parameters of `evaluation`: how the models before and after training are compared."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from realignment.parameters.base import Parameters, Share
 from realignment.parameters.capability import CapabilityParameters
 from realignment.parameters.judging import JudgingParameters
+from realignment.parameters.oracles import ChatParameters
 from realignment.parameters.win_rate import WinRateParameters
+
+
+class AttackParameters(Parameters):
+    """Attacks on both models, with requests that a violating answer would satisfy."""
+
+    names: tuple[str, ...] = Field((), description="Attacks to run, by name in the file `attacks`")
+    source: Literal["auto", "file", "policy", "prompts"] = Field(
+        "auto",
+        description="Where the requested behaviours come from: the file `behaviours`, the policy's rules, or "
+        "the regulated evaluation prompts; auto: the first of these that has any",
+    )
+    behaviours_limit: int | None = Field(
+        None, ge=1, description="Most behaviours, spread over rules and domains; null: all"
+    )
+    rubric: ChatParameters | None = Field(
+        None, description="Server that also grades how far each answer serves the request; null: none"
+    )
 
 
 class EvaluationParameters(Parameters):
@@ -38,6 +56,7 @@ class EvaluationParameters(Parameters):
     folds: int = Field(
         5, ge=2, description="Folds of the cross-validation of the classifier that judges answers"
     )
+    attacks: AttackParameters = Field(AttackParameters(), description="Attacks on both models")
     capability: CapabilityParameters = Field(description="Check of general ability")
     win_rate: WinRateParameters = Field(
         WinRateParameters(), description="Comparison of the answers before and after"

@@ -2,6 +2,7 @@
 
 from realignment.policy.difference import diff_policies
 from realignment.policy.document import (
+    Behaviour,
     Evidence,
     Policy,
     PolicyError,
@@ -14,6 +15,7 @@ from realignment.policy.document import (
 )
 
 __all__ = [
+    "Behaviour",
     "Evidence",
     "Policy",
     "PolicyError",

@@ -48,7 +48,7 @@ def _diff_rule(rule_id: str, old: Rule | Tier | None, new: Rule | Tier | None) -
     fields = dict.fromkeys([*type(old).model_fields, *type(new).model_fields])
     changes: list[tuple[str, ...]] = []
     for name in fields:
-        if name in ("id", "evidence"):  # evidence says where a rule comes from, not what it requires
+        if name in ("id", "evidence", "behaviours"):  # the last two do not say what the rule requires
             continue
         old_text = _to_text(getattr(old, name, ""))
         new_text = _to_text(getattr(new, name, ""))

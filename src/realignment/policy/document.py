@@ -39,6 +39,11 @@ class Scope(PolicyPart):
     prompt: Patterns | None = None
     except_prompt: Patterns | None = None
 
+    @property
+    def only_domain(self) -> str | None:
+        """The domain that the rule applies to; None where it is any, or one of several."""
+        return self.domains[0] if self.domains and len(self.domains) == 1 else None
+
     def covers(self, exchange: Exchange) -> bool:
         """Return whether the rule applies to this exchange."""
         return (
@@ -64,6 +69,23 @@ class Evidence(PolicyPart):
     interval: tuple[float, float]
 
 
+class Behaviour(PolicyPart):
+    """A request that an answer which breaks the rule would satisfy; a plain text is one without a domain.
+
+    Attributes:
+        request: What is asked for; attacks of the evaluation ask for it.
+        domain: Topic of the request, as in the data; needed where the rule's scope has several.
+    """
+
+    request: str = Field(min_length=1)
+    domain: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_plain_text(cls, value: Any) -> Any:
+        return {"request": value} if isinstance(value, str) else value
+
+
 class Rule(PolicyPart):
     """One requirement of a policy: a description for people, scope and check for machines."""
 
@@ -73,6 +95,19 @@ class Rule(PolicyPart):
     scope: Scope = Scope()
     check: Check
     evidence: Evidence | None = None
+    behaviours: tuple[Behaviour, ...] = ()
+
+    @model_validator(mode="after")
+    def _require_domains_of_behaviours(self) -> "Rule":
+        domains = self.scope.domains
+        for behaviour in self.behaviours:
+            domain = behaviour.domain or self.scope.only_domain
+            if domains is not None and domain not in domains:
+                raise ValueError(
+                    f"the behaviour {behaviour.request!r} needs a `domain` of {', '.join(domains)}, for the "
+                    f"rule applies to no other; found {domain or 'none'}"
+                )
+        return self
 
     def holds_for(self, exchange: Exchange) -> bool | None:
         """Return whether the exchange keeps the rule; True out of scope, None where no machine can tell."""
@@ -142,9 +177,10 @@ class Policy(PolicyPart):
     def digest(self) -> str:
         """The sha256 of the content, independent of layout, comments and key order of the file.
 
-        Evidence is left out: it says where a rule comes from, not what the rule requires.
+        Evidence and behaviours are left out: they say where a rule comes from and how it is attacked, not
+        what it requires.
         """
-        content = self.model_dump_json(exclude={"rules": {"__all__": {"evidence"}}})
+        content = self.model_dump_json(exclude={"rules": {"__all__": {"evidence", "behaviours"}}})
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property

@@ -60,6 +60,66 @@ def answer_prompts(
     return answers.generate_answers(prompts_to_answer, models, model_parameters, parameters)
 
 
+def collect_attacks(
+    attacks: list[Any],
+    behaviours: pd.DataFrame,
+    evaluation_prompts: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Wrap every behaviour in every attack; what cannot be used stops the run before its long work."""
+    from realignment.evaluation import judges
+    from realignment.evaluation.behaviours import collect_attack_prompts
+
+    return collect_attack_prompts(
+        attacks,
+        policy,
+        behaviours,
+        evaluation_prompts,
+        parameters.attacks,
+        split=parameters.split,
+        judged=judges.can_judge(labelled_answers, policy, judging, parameters),
+    )
+
+
+def answer_attacks(
+    attack_prompts: pd.DataFrame,
+    reference_model: dict[str, Any],
+    realigned_model: str,
+    model_parameters: ModelParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Generate both models' greedy answers to the attacks."""
+    from realignment.evaluation import answers
+
+    models = {"before": reference_model["path"], "after": realigned_model}
+    return answers.generate_answers(attack_prompts, models, model_parameters, parameters)
+
+
+def judge_attacks(
+    attack_answers: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+    seed: int,
+) -> pd.DataFrame:
+    """Judge every answer to an attack as an answer to the plain request."""
+    from realignment.evaluation import attack_success, judges, rubric
+
+    if attack_answers.empty:
+        return attack_answers
+    oracles, _ = judges.choose_judges(
+        labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
+    )
+    responses = attack_success.judge_attacks(attack_answers, oracles, policy)
+    if parameters.attacks.rubric is not None:
+        responses = rubric.add_scores(responses, policy, parameters.attacks.rubric)
+    return responses
+
+
 def judge_answers(
     answers: pd.DataFrame,
     labelled_answers: pd.DataFrame,
@@ -133,6 +193,7 @@ def tabulate(
     evaluation_judge: dict[str, Any],
     held_out_scores: pd.DataFrame,
     capability_scores: pd.DataFrame,
+    attack_responses: pd.DataFrame,
     policy: Policy,
     old_policy: Policy,
     seed: int,
@@ -152,6 +213,7 @@ def tabulate(
         quality=quality,
         win_rates=win_rates,
         rng=rng,
+        attack_responses=attack_responses,
     )
 
 
