@@ -5,6 +5,7 @@ from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluation import CapabilityParameters, EvaluationParameters
+from realignment.parameters.gate import GateParameters, GateRule, RuleCondition
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
 from realignment.parameters.infer_policy import ConstitutionParameters, PrinciplesParameters
@@ -37,6 +38,8 @@ __all__ = [
     "ConstitutionParameters",
     "CorrectionsParameters",
     "EvaluationParameters",
+    "GateParameters",
+    "GateRule",
     "GoldParameters",
     "HumanParameters",
     "ImpactParameters",
@@ -53,6 +56,7 @@ __all__ = [
     "QualityParameters",
     "RayParameters",
     "ReviewParameters",
+    "RuleCondition",
     "Share",
     "StreamingParameters",
     "TextClassifierParameters",
