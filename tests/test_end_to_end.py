@@ -114,6 +114,22 @@ def test_an_audit_comes_onto_the_page_of_the_run_that_it_is_of(run, kedro_in_pro
     assert meaning in report.read_text(encoding="utf-8")
 
 
+def test_an_enforced_gate_that_fails_is_the_exit_status_after_everything_is_written(
+    run, kedro_in_process, tmp_path
+):
+    assert not run.summary["gate"]["passed"]
+    assert run.outcome.exit_code == 0, "by default a failed gate is only reported"
+    data = shutil.copytree(run.data, tmp_path / "data")
+    done = kedro_in_process("--pipelines", "promotion", data_root=data, promotion__gate__enforce="true")
+    assert done.exit_code == 1
+    assert "The gate did not pass" in done.error
+    (folder,) = data.glob("08_reporting/run_report.*")
+    assert len(versions(folder)) == 2
+    registered = read_json(entry(data, "registered_model"))
+    assert registered["version"] != run.summary["model"]["version"]
+    assert "candidate" in registered["aliases"]
+
+
 def test_the_terminal_ends_with_the_result(run):
     output = " ".join(run.outcome.output.split())
     assert "Result" in output

@@ -217,6 +217,8 @@ def _name_type(annotation: Any) -> str:
 def _show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return f"`{str(value).lower().replace('none', 'null')}`"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return f"{len(value)} mappings, see the file"
     if isinstance(value, list | tuple):
         return f"`[{', '.join(map(str, value))}]`"
     return f"`{value}`"

@@ -47,7 +47,7 @@ class Comparison:
     test: str
 
 
-def wilson_interval(successes: int, n: int) -> Interval:
+def wilson_interval(successes: float, n: float) -> Interval:
     """Compute the score interval of a proportion, which has a width at 0 and at n, unlike the usual interval.
 
     Wilson 1927; recommended as method 3 by Newcombe 1998, Statistics in Medicine 17:857-872.
@@ -81,7 +81,7 @@ def wilson_interval(successes: int, n: int) -> Interval:
     return Interval(low, high)
 
 
-def newcombe_interval(both: int, only_before: int, only_after: int, neither: int) -> Interval:
+def newcombe_interval(both: float, only_before: float, only_after: float, neither: float) -> Interval:
     """Compute the interval of p_after − p_before for paired proportions, from the cells of the 2 × 2 table.
 
     Squares and adds the two Wilson intervals, less their correlation φ, whose numerator is corrected for
@@ -106,7 +106,7 @@ def newcombe_interval(both: int, only_before: int, only_after: int, neither: int
     return Interval(low, high)
 
 
-def _corrected_correlation(both: int, only_before: int, only_after: int, neither: int) -> float:
+def _corrected_correlation(both: float, only_before: float, only_after: float, neither: float) -> float:
     """φ of the table with Newcombe's continuity correction; 0 where a margin is empty (his convention)."""
     n = both + only_before + only_after + neither
     margins = (both + only_before) * (only_after + neither) * (both + only_after) * (only_before + neither)

@@ -1,52 +1,35 @@
 """Compare a candidate with the champion that it would replace: the same prompts, the same judge, paired."""
 
+from itertools import chain
+
 import pandas as pd
 
-from realignment.evaluation.measures import HEADLINE_KINDS
-from realignment.promotion.gate import ChampionComparison
-from realignment.statistics import compare_proportions
+from realignment.evaluation.measures import compliance_rows
+from realignment.evaluation.table import COLUMNS
 
 
-def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> list[ChampionComparison]:
+def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
     """Compare the answers of candidate and champion on the prompts that both have answered.
 
     Args:
-        responses: Judged answers of the candidate: prompt, kind, and `after_<judge>` (complies, or null).
+        responses: Judged answers of the candidate: prompt, kind, domain, origin, and `after_<judge>`
+            (complies, or null).
         champion: The same of the champion, from the run that registered it.
 
     Returns:
-        One comparison per metric and judge that judged an answer of both to the same prompt; the difference
-        is candidate − champion.
+        Agreement and over-refusal as in the evaluation table (`COLUMNS`), by every judge that judged answers
+        of both to the same prompts; `before` is the champion, `after` the candidate.
     """
     judges = [
         name.removeprefix("after_")
         for name in map(str, responses.columns)
         if name.startswith("after_") and name in champion.columns
     ]
-    comparisons: list[ChampionComparison] = []
-    for metric, kinds in HEADLINE_KINDS.items():
-        candidates = responses[responses["kind"].isin(kinds)]
-        # A prompt is one item, however often a file has it.
-        champions = champion[champion["kind"].isin(kinds)].drop_duplicates("prompt")
-        both = candidates.drop_duplicates("prompt").merge(champions, on="prompt", suffixes=("", "_champion"))
-        for judge in judges:
-            columns = [f"after_{judge}_champion", f"after_{judge}"]
-            verdicts = both[columns].dropna().to_numpy(bool)
-            if not len(verdicts):
-                continue
-            # On prompts outside the policy an answer that does not comply is an over-refusal.
-            positive = verdicts if metric == "agreement" else ~verdicts
-            comparison = compare_proportions(positive[:, 0], positive[:, 1])
-            comparisons.append(
-                {
-                    "metric": metric,
-                    "judge": judge,
-                    "n": comparison.n,
-                    "champion": comparison.before,
-                    "candidate": comparison.after,
-                    "difference": comparison.difference,
-                    "difference_low": comparison.difference_low,
-                    "difference_high": comparison.difference_high,
-                }
-            )
-    return comparisons
+    former = {f"after_{judge}": f"before_{judge}" for judge in judges}
+    # A prompt is one item, however often a file has it.
+    item = ["prompt", "kind"]
+    candidates = responses.drop_duplicates(item).drop(columns=list(former.values()), errors="ignore")
+    champions = champion.drop_duplicates(item)[[*item, *former]].rename(columns=former)
+    both = candidates.merge(champions, on=item)
+    rows = chain.from_iterable(compliance_rows(both, judge) for judge in judges)
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -7,6 +7,7 @@ from realignment.parameters.capability import CapabilityFile, CapabilityParamete
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
 from realignment.parameters.evaluation import AttackParameters, EvaluationParameters
+from realignment.parameters.gate import GateParameters, GateRule, RuleCondition
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
 from realignment.parameters.infer_policy import ConstitutionParameters, PrinciplesParameters
@@ -42,6 +43,8 @@ __all__ = [
     "ConstitutionParameters",
     "CorrectionsParameters",
     "EvaluationParameters",
+    "GateParameters",
+    "GateRule",
     "GoldParameters",
     "HumanParameters",
     "ImpactParameters",
@@ -59,6 +62,7 @@ __all__ = [
     "QualityParameters",
     "RayParameters",
     "ReviewParameters",
+    "RuleCondition",
     "SeverityWeights",
     "Share",
     "StreamingParameters",

@@ -1,35 +1,41 @@
-"""Parameters of `promotion`: the limits of the gate, and the name in the registry."""
+"""Parameters of `promotion`: the gate, and the name in the registry."""
 
-from typing import Literal
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from realignment.parameters.base import Parameters, Share
+from realignment.parameters.base import Parameters
+from realignment.parameters.gate import GateParameters
+
+RETIRED = {
+    "min_agreement_gain": "{name: agreement_gain, metric: agreement, group: regulated, side: difference, "
+    "bound: point, min: VALUE}",
+    "min_preference_gain": "{name: preference_gain, metric: preference_accuracy, group: held_out, "
+    "side: difference, bound: point, min: VALUE, when: {absent: agreement, group: regulated}}",
+    "max_over_refusal": "{name: over_refusal_cap, metric: over_refusal, max: VALUE}",
+    "max_kl_drift": "{name: drift, metric: kl_drift, group: retained, max: VALUE}",
+    "champion_margin": "{name: champion_agreement, metric: agreement, group: regulated, against: champion, "
+    "no_loss_beyond: VALUE, required: false}",
+    "max_capability_drop": '{name: capability, metric: capability, group: "task:*", no_loss_beyond: VALUE}',
+    "judge": "the field `judge` of each rule",
+}
+"""Parameters of earlier versions → the rule that says the same now."""
 
 
 class PromotionParameters(Parameters):
-    """Limits of the promotion gate, and the name in the registry."""
+    """The promotion gate, and the name in the registry."""
 
     registered_model: str = Field(min_length=1, description="Name in MLflow's registry")
-    judge: Literal["rules", "classifier"] | None = Field(
-        None, description="The judge whose verdicts count; null: all of them"
-    )
-    min_agreement_gain: Share = Field(description="Smallest gain of agreement with the new policy")
-    min_preference_gain: Share = Field(
-        description="Smallest gain of held-out preference accuracy, where agreement was not measured"
-    )
-    max_over_refusal: Share = Field(
-        description="Largest share of prompts outside of the policy to which it is applied, unless the share "
-        "was as large before"
-    )
-    max_kl_drift: float = Field(
-        gt=0, description="Largest KL divergence on retained held-out pairs, in nats per token"
-    )
-    champion_margin: Share = Field(
-        0.1,
-        description="Against the champion, by the same judge on the same prompts: the largest loss of "
-        "agreement, and rise of over-refusal, that the paired 95 % interval may include",
-    )
-    max_capability_drop: Share = Field(
-        description="Largest loss of accuracy on the capability questions that is not within its interval"
-    )
+    gate: GateParameters = Field(description="What a realigned model must meet to become the champion")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_rule_that_replaces(cls, values: Any) -> Any:
+        retired = [name for name in RETIRED if isinstance(values, dict) and name in values]
+        if retired:
+            replacements = "; ".join(f"`promotion.{name}` → {RETIRED[name]}" for name in retired)
+            raise ValueError(
+                "the gate's conditions are rules now. Take out of the parameters, and write into "
+                f"`promotion.gate.rules`: {replacements} (docs/how-to/promotion-gate.md)"
+            )
+        return values

@@ -1,20 +1,24 @@
-"""The gate that a candidate has to pass to become champion; every reason names value and limit."""
+"""The gate that a candidate has to pass to become champion: rules over the evaluation table."""
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, TypedDict
 
 import pandas as pd
 
+from realignment.parameters import GateRule, RuleCondition
+from realignment.promotion.sample_size import explain_too_few
+from realignment.promotion.wording import describe_check
 from realignment.records import RealignmentError
 
-_HEADLINES = ("regulated", "overall", "retained", "held_out")
-"""Groups that stand for a whole metric, best first; the gate reads the first of them that a metric has."""
+Row = dict[str, Any]
+"""A row of the evaluation table (`evaluation.table.COLUMNS`); `judge` is "" where no judge is involved."""
 
 
 class PromotionError(RealignmentError):
-    """The gate cannot be evaluated on this table."""
+    """The candidate did not pass the gate, and the gate is enforced."""
 
 
 class Check(TypedDict):
@@ -35,235 +39,228 @@ class GateReport(TypedDict):
     checks: list[Check]
 
 
-class ChampionComparison(TypedDict):
-    """A share of champion and candidate, by one judge on the same prompts, with a paired 95 % interval."""
+@dataclass(frozen=True)
+class Champion:
+    """The model that a candidate would replace, and how the two compare.
 
-    metric: str
-    judge: str
-    n: int
-    champion: float
-    candidate: float
-    difference: float
-    difference_low: float
-    difference_high: float
-
-
-class Champion(TypedDict):
-    """The model that a candidate would replace: its version, and how the candidate compares with it."""
+    Attributes:
+        version: In the registry.
+        comparisons: As the evaluation table, where `before` is the champion and `after` the candidate, on the
+            same prompts by the same judge; empty where the champion's answers are not stored.
+    """
 
     version: str
-    comparisons: list[ChampionComparison]
+    comparisons: pd.DataFrame
+
+
+@dataclass
+class _Findings:
+    """What the rules have found so far."""
+
+    checks: list[Check]
+    notes: list[str]
 
 
 def evaluate_gate(
     table: pd.DataFrame,
+    rules: Sequence[GateRule],
     *,
-    min_agreement_gain: float,
-    min_preference_gain: float,
-    max_over_refusal: float,
-    max_kl_drift: float,
-    max_capability_drop: float,
-    champion_margin: float,
+    headline_judges: Mapping[str, str] | None = None,
     champion: Champion | None = None,
-    judge: str | None = None,
+    audit: Check | None = None,
 ) -> GateReport:
-    """Decide whether a candidate may become champion, by the evaluation table alone.
+    """Decide whether a candidate may become champion, by the evaluation table and the rules alone.
 
-    Agreement must rise by `min_agreement_gain` with its 95 % interval above zero. Where it was not measured,
-    preference accuracy decides, and a reason says so. Against the champion the candidate must not be
-    inferior: the paired 95 % interval of the difference has to exclude a loss beyond the margin.
+    The candidate passes if at least one rule found something to check, and every check holds. A figure that
+    a rule requires and the table lacks, and one that is not a number, fail: what could not be measured is no
+    ground for promotion.
 
     Args:
-        table: One row per metric, group and judge: columns `metric, group, judge, before, after, after_high,
-            difference, difference_low, difference_high`; shares in 0..1, `kl_drift` in nats per token.
-        min_agreement_gain: Smallest rise of agreement that passes, as a share.
-        min_preference_gain: Smallest rise of preference accuracy that passes, as a share, where agreement was
-            not measured.
-        max_over_refusal: Largest share of prompts outside the policy that are answered as if inside, unless
-            it was as large before.
-        max_kl_drift: Largest KL(reference ‖ realigned) on retained prompts, in nats per token.
-        max_capability_drop: Largest loss of accuracy; one whose interval includes zero passes too.
-        champion_margin: Agreement that may be lost, and over-refusal that may be gained, against the
-            champion, as a share.
-        champion: The model that the candidate would replace; None: there is no champion for this policy.
-        judge: The judge whose verdicts count; None: every judge in the table has to be satisfied.
+        table: One row per metric, group and judge, columns `evaluation.table.COLUMNS`.
+        rules: The conditions; see `parameters.gate.GateRule`.
+        headline_judges: Metric → the judge that `judge: best` means; for a metric that is missing every judge
+            has to be satisfied.
+        champion: The model that the candidate would replace; None: there is none for this policy, so that
+            rules with `against: champion` have nothing to check.
+        audit: From `promotion.audit.check_audit`; None: no audit is required.
 
     Returns:
         Whether the gate is passed, with reasons and checks.
+    """
+    findings = _Findings([], [])
+    rows = _read_rows(table)
+    for rule in rules:
+        if rule.when is not None:
+            if not _holds(rule.when, rows):
+                continue
+            if rule.when.absent is not None:
+                findings.notes.append(_stand_in_note(rule.name, rule.when))
+        if rule.against == "before":
+            _apply(rule, rows, headline_judges or {}, None, findings)
+        elif champion is not None:
+            compared = _read_rows(champion.comparisons)
+            _apply(rule, compared, headline_judges or {}, champion.version, findings)
+    findings.notes += _not_applied(rules, rows)
+    return _report(findings, audit)
+
+
+def enforce(report: Mapping[str, Any]) -> None:
+    """Stop the run if the gate was not passed.
+
+    Args:
+        report: The `gate_report`.
 
     Raises:
-        PromotionError: `judge` gave no verdict in this table.
+        PromotionError: It was not passed; with the reasons.
     """
-    rows = _select_judge(table, judge)
-    agreement = list(_agreement_checks(rows, min_agreement_gain))
-    # Preference accuracy stands in for agreement only where that was not measured.
-    gains = agreement or list(_preference_checks(rows, min_preference_gain))
-    costs = {
-        "over_refusal": [_over_refusal(row, max_over_refusal) for row in _headline(rows, "over_refusal")],
-        "kl_drift": [_kl_drift(row, max_kl_drift) for row in _headline(rows, "kl_drift")],
-        "capability": [_capability(row, max_capability_drop) for row in _headline(rows, "capability")],
-    }
-    notes = [] if agreement else [_fallback_note(measured=bool(gains))]
-    notes += [f"{name} was not measured, so the gate did not check it." for name in costs if not costs[name]]
-    if champion is not None:
-        costs["champion"] = list(_champion_checks(champion, judge, champion_margin))
-        notes += [] if costs["champion"] else [_champion_note(champion["version"])]
-    return _report(gains, list(chain(*costs.values())), notes)
-
-
-def _report(gains: list[Check], costs: list[Check], notes: list[str]) -> GateReport:
-    """Passed where there is a gain and every check holds; failed checks come first among the reasons."""
-    checks = gains + costs
-    reasons = [check["detail"] for check in sorted(checks, key=lambda check: check["passed"])]
-    passed = bool(gains) and all(check["passed"] for check in checks)
-    return {"passed": passed, "reasons": reasons + notes, "checks": checks}
-
-
-def _select_judge(table: pd.DataFrame, judge: str | None) -> pd.DataFrame:
-    """The rows of one judge, or of all, and those that need no judge."""
-    judges = table["judge"].fillna("")
-    names = sorted(set(judges) - {""})
-    if judge is None or not names:
-        return table.assign(judge=judges)
-    if judge not in names:
+    if not report["passed"]:
+        failed = [check["detail"] for check in report["checks"] if not check["passed"]]
+        reasons = "\n".join(f"- {reason}" for reason in failed or report["reasons"])
         raise PromotionError(
-            f"The gate should follow judge {judge!r}, but the evaluation table has {', '.join(names)}. "
-            "Set the judge of the promotion parameters to one of these, or to null for all of them."
+            f"The gate did not pass, and `promotion.gate.enforce` is true:\n{reasons}\nNothing is lost: the "
+            "model is registered as candidate, and summary and report are written. Improve the model, or "
+            "change `promotion.gate.rules` for a reason that does not come from this result."
         )
-    return table.assign(judge=judges)[judges.isin(["", judge])]
 
 
-def _headline(rows: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
-    """The rows that stand for a metric: its headline group, one per judge; all groups where it has none."""
-    candidates = rows[rows["metric"] == metric]
-    for group in _HEADLINES:
-        is_group = candidates["group"] == group
-        if is_group.any():
-            candidates = candidates[is_group]
-            break
-    for row in candidates.to_dict("records"):
-        yield {str(column): value for column, value in row.items()}
+def read_headline_judges(evaluation_judge: Mapping[str, Any]) -> dict[str, str]:
+    """Read which judge stands for each metric.
+
+    Args:
+        evaluation_judge: The catalog entry; its field `headline` maps a metric to a judge's name, or to a
+            mapping with `judge`.
+
+    Returns:
+        Metric → judge; empty where the entry does not say.
+    """
+    headline = evaluation_judge.get("headline") or {}
+    return {
+        metric: str(choice["judge"] if isinstance(choice, Mapping) else choice)
+        for metric, choice in headline.items()
+    }
 
 
-def _agreement_checks(rows: pd.DataFrame, limit: float) -> Iterator[Check]:
-    for row in _headline(rows, "agreement"):
-        yield _gain(row, "agreement", "Agreement with the new policy", limit)
+def _read_rows(table: pd.DataFrame) -> list[Row]:
+    if table.empty:
+        return []
+    records = table.assign(judge=table["judge"].fillna("")).to_dict("records")
+    return [{str(column): value for column, value in record.items()} for record in records]
 
 
-def _champion_checks(champion: Champion, judge: str | None, margin: float) -> Iterator[Check]:
-    """One check per metric and judge by which candidate and champion were compared."""
-    for row in champion["comparisons"]:
-        if judge in (None, row["judge"]):
-            yield _not_inferior(row, champion["version"], margin)
+def _holds(condition: RuleCondition, rows: Sequence[Row]) -> bool:
+    metric = condition.present or condition.absent
+    measured = any(row["metric"] == metric and condition.group in (None, row["group"]) for row in rows)
+    return measured == (condition.present is not None)
 
 
-def _not_inferior(row: ChampionComparison, version: str, margin: float) -> Check:
-    """Check that with 95 % confidence the candidate is worse than the champion by no more than the margin."""
-    by_judge = f" (judge: {row['judge']})" if row["judge"] else ""
-    # The bound of the interval that is worse for the candidate, as a gain: a rise of over-refusal is a loss.
-    if row["metric"] == "agreement":
-        subject, name = "Agreement", f"not_below_champion{by_judge}"
-        worst_gain = row["difference_low"]
+def _apply(
+    rule: GateRule,
+    rows: Sequence[Row],
+    headline_judges: Mapping[str, str],
+    champion: str | None,
+    findings: _Findings,
+) -> None:
+    """Check every group that the rule speaks of, by the judges that it names."""
+    candidates = [row for row in rows if row["metric"] == rule.metric]
+    groups = list(dict.fromkeys(row["group"] for row in candidates if fnmatchcase(row["group"], rule.group)))
+    for group in groups or [rule.group]:
+        of_group = [row for row in candidates if row["group"] == group]
+        selected = [row for row in of_group if _counts(rule, row["judge"], headline_judges)]
+        if not selected:
+            _note_missing(rule, group, of_group, champion, findings)
+            continue
+        checks = [_check(rule, row, champion) for row in selected]
+        if rule.judge == "any" and any(check["passed"] for check in checks):
+            findings.notes += [
+                f"Not counted, because another judge is satisfied: {check['detail']}"
+                for check in checks
+                if not check["passed"]
+            ]
+            checks = [check for check in checks if check["passed"]]
+        findings.checks += checks
+
+
+def _counts(rule: GateRule, judge: str, headline_judges: Mapping[str, str]) -> bool:
+    """Whether the rule speaks of this judge; a figure without judge counts unless a judge is named."""
+    if not judge:
+        return rule.judge in ("best", "all", "any", "none")
+    if rule.judge in ("all", "any"):
+        return True
+    if rule.judge == "best":
+        # The judge that leads for a metric leads for the same metric without its errors.
+        best = headline_judges.get(rule.metric.removesuffix("_corrected"))
+        return judge == headline_judges.get(rule.metric, best or judge)
+    return judge == rule.judge
+
+
+def _check(rule: GateRule, row: Row, champion: str | None) -> Check:
+    side, end = rule.compared_side, rule.compared_bound
+    bound = float(row[side if end == "point" else f"{side}_{end}"])
+    detail = describe_check(rule, row, bound, champion=champion)
+    passed = bound >= rule.limit if rule.is_floor else bound <= rule.limit
+    if math.isnan(bound):
+        detail += " It could not be measured: the interval has no such bound."
+    elif not passed:
+        detail += explain_too_few(rule, row)
+    return {
+        "name": _name(rule, row["group"], row["judge"]),
+        "value": None if math.isnan(bound) else bound,
+        "limit": rule.limit,
+        "passed": passed,
+        "detail": detail,
+    }
+
+
+def _name(rule: GateRule, group: str, judge: str) -> str:
+    of_group = f", {group}" if group != rule.group else ""
+    return f"{rule.name}{of_group} (judge: {judge})" if judge else f"{rule.name}{of_group}"
+
+
+def _note_missing(
+    rule: GateRule, group: str, rows: Sequence[Row], champion: str | None, findings: _Findings
+) -> None:
+    """A figure that a rule speaks of and that is not there fails where it is required, else it is noted."""
+    judges = ", ".join(sorted({row["judge"] or "none" for row in rows}))
+    found = f"only by other judges ({judges})" if rows else "not at all"
+    where = "" if champion is None else f", compared with champion version {champion},"
+    detail = f"{rule.name}: {rule.metric}, {group} (judge: {rule.judge}){where} was measured {found}"
+    if rule.required:
+        detail += "; the rule requires it, with the limit " + f"{rule.limit:g}."
+        name = _name(rule, group, "")
+        findings.checks.append(
+            {"name": name, "value": None, "limit": rule.limit, "passed": False, "detail": detail}
+        )
     else:
-        subject, name = "Over-refusal", f"not_above_champion{by_judge}"
-        worst_gain = -row["difference_high"]
-    detail = (
-        f"{subject}{by_judge} is {_percent(row['candidate'])}, and that of champion version {version} on the "
-        f"same {row['n']} prompts {_percent(row['champion'])}: a change of {_points(row['difference'])} "
-        f"(95 % interval {_points(row['difference_low'])} to {_points(row['difference_high'])}); with that "
-        f"confidence it must not be worse by more than {_points(margin).lstrip('+')}."
-    )
-    return _check(name, worst_gain, -margin, lambda value: value >= -margin, detail)
+        findings.notes.append(f"{detail}, so the gate did not check it.")
 
 
-def _champion_note(version: str) -> str:
+def _stand_in_note(name: str, condition: RuleCondition) -> str:
+    group = f", {condition.group}" if condition.group else ""
     return (
-        f"Champion version {version} was not compared with the candidate: none of its answers to these "
-        "prompts is stored with a verdict of these judges. Compare the two before you rely on the new one."
+        f"{condition.absent}{group} was not measured (no prompts, or no policy that a judge can apply); "
+        f"the rule {name} stands in for it."
     )
 
 
-def _preference_checks(rows: pd.DataFrame, limit: float) -> Iterator[Check]:
-    for row in _headline(rows, "preference_accuracy"):
-        yield _gain(row, "preference_accuracy", "Preference accuracy on held-out pairs", limit)
+def _not_applied(rules: Sequence[GateRule], rows: Sequence[Row]) -> list[str]:
+    """Name the rules that wait for a figure which was not measured, so that none is left out silently."""
+    waiting: dict[str, list[str]] = {}
+    for rule in rules:
+        if rule.when is not None and rule.when.present is not None and not _holds(rule.when, rows):
+            group = f", {rule.when.group}" if rule.when.group else ""
+            waiting.setdefault(f"{rule.when.present}{group}", []).append(rule.name)
+    return [
+        f"Not applied, because {figure} was not measured: {', '.join(names)}."
+        for figure, names in waiting.items()
+    ]
 
 
-def _gain(row: dict[str, Any], name: str, subject: str, limit: float) -> Check:
-    low = float(row["difference_low"])
-    detail = (
-        f"{subject}{_by(row)} went from {_percent(row['before'])} to {_percent(row['after'])}: a change of "
-        f"{_points(row['difference'])} (95 % interval from {_points(low)}); needed are at least "
-        f"{_points(limit)} and an interval above zero."
-    )
-    return _check(
-        f"{name}{_by(row)}", row["difference"], limit, lambda value: value >= limit and low > 0, detail
-    )
-
-
-def _over_refusal(row: dict[str, Any], limit: float) -> Check:
-    """What a judge finds before training too is a false alarm, or an error that training did not add."""
-    before = float(row["before"])
-    detail = (
-        f"Over-refusal{_by(row)} went from {_percent(before)} to {_percent(row['after'])}; the limit is "
-        f"{_percent(limit)}, or what it was before."
-    )
-    return _check(
-        f"over_refusal{_by(row)}",
-        row["after"],
-        limit,
-        lambda value: value <= limit or value <= before,
-        detail,
-    )
-
-
-def _kl_drift(row: dict[str, Any], limit: float) -> Check:
-    detail = f"KL drift is {float(row['after']):.4f} nats per token after training; the limit is {limit:g}."
-    return _check("kl_drift", row["after"], limit, lambda value: value <= limit, detail)
-
-
-def _capability(row: dict[str, Any], limit: float) -> Check:
-    low = float(row["difference_low"])
-    high = float(row["difference_high"])
-    detail = (
-        f"Capability went from {_percent(row['before'])} to {_percent(row['after'])}: a change of "
-        f"{_points(row['difference'])} (95 % interval {_points(low)} to {_points(high)}); a loss may be at "
-        f"most {_points(limit).lstrip('+')}, or within its interval of zero."
-    )
-    return _check(
-        "capability", row["difference"], -limit, lambda value: value >= -limit or low <= 0 <= high, detail
-    )
-
-
-def _check(name: str, value: float, limit: float, holds: Callable[[float], bool], detail: str) -> Check:
-    """A value that is not a number fails: what could not be measured is no ground for promotion."""
-    value = float(value)
-    if math.isnan(value):
-        return {
-            "name": name,
-            "value": None,
-            "limit": limit,
-            "passed": False,
-            "detail": f"{detail} It was not measurable.",
-        }
-    return {"name": name, "value": value, "limit": limit, "passed": bool(holds(value)), "detail": detail}
-
-
-def _fallback_note(measured: bool) -> str:
-    reason = (
-        "Agreement with the new policy was not measured (no prompts, or no policy that a judge can apply)"
-    )
-    if measured:
-        return f"{reason}; the gate used preference accuracy on held-out pairs instead."
-    return f"{reason}, nor was preference accuracy: there is no evidence of a gain, so nothing is promoted."
-
-
-def _by(row: dict[str, Any]) -> str:
-    return f" (judge: {row['judge']})" if row["judge"] else ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * float(share):.1f} %"
-
-
-def _points(share: float) -> str:
-    return f"{100 * float(share):+.1f} points"
+def _report(findings: _Findings, audit: Check | None) -> GateReport:
+    """Failed checks come first among the reasons. An audit of the oracle says nothing about the candidate."""
+    notes = list(findings.notes)
+    if not findings.checks:
+        notes.append("No rule found anything to check: there is no evidence, so nothing is promoted.")
+    checks = findings.checks + ([] if audit is None else [audit])
+    reasons = [check["detail"] for check in sorted(checks, key=lambda check: check["passed"])]
+    passed = bool(findings.checks) and all(check["passed"] for check in checks)
+    return {"passed": passed, "reasons": reasons + notes, "checks": checks}

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from realignment.parameters import PromotionParameters
+from realignment.parameters import AuditParameters, PromotionParameters
 from realignment.policy import Policy
-from realignment.promotion.gate import Champion, evaluate_gate
+from realignment.promotion import gate
+from realignment.promotion.audit import check_audit
 from realignment.promotion.summary import headline, summarize
 from realignment.tracking import provenance, registry, timing
 
@@ -16,18 +17,37 @@ logger = logging.getLogger(__name__)
 
 
 def pass_gate(
-    evaluation_table: pd.DataFrame, responses: pd.DataFrame, policy: Policy, parameters: PromotionParameters
+    evaluation_table: pd.DataFrame,
+    evaluation_judge: dict[str, Any],
+    responses: pd.DataFrame,
+    policy: Policy,
+    audit_report: dict[str, Any],
+    triage_manifest: dict[str, Any],
+    audit: AuditParameters,
+    parameters: PromotionParameters,
 ) -> dict[str, Any]:
-    """Decide whether the candidate may become champion, with reasons."""
+    """Decide by the rules whether the candidate may become champion, with reasons."""
+    audited = None
+    if parameters.gate.require_audit:
+        audited = check_audit(audit_report, triage_manifest, limit=audit.max_misrouted)
+    report = gate.evaluate_gate(
+        evaluation_table,
+        parameters.gate.rules,
+        headline_judges=gate.read_headline_judges(evaluation_judge),
+        champion=_compare_with_champion(responses, policy, parameters.registered_model),
+        audit=audited,
+    )
+    return dict(report)
+
+
+def _compare_with_champion(responses: pd.DataFrame, policy: Policy, name: str) -> gate.Champion | None:
     from realignment.evaluation.champion import compare_with_champion
 
-    limits = parameters.model_dump(exclude={"registered_model"})
-    stored = registry.read_champion(parameters.registered_model, policy_digest=policy.digest)
+    stored = registry.read_champion(name, policy_digest=policy.digest)
     if stored is None:
-        return dict(evaluate_gate(evaluation_table, **limits))
-    comparisons = [] if stored["responses"] is None else compare_with_champion(responses, stored["responses"])
-    champion: Champion = {"version": stored["version"], "comparisons": comparisons}
-    return dict(evaluate_gate(evaluation_table, champion=champion, **limits))
+        return None
+    answers = stored["responses"] if stored["responses"] is not None else responses.iloc[:0]
+    return gate.Champion(stored["version"], compare_with_champion(responses, answers))
 
 
 def register_model(
@@ -104,3 +124,11 @@ def write_report(
     )
     page = reports.render_report(run)
     return page, page
+
+
+def enforce_gate(
+    gate_report: dict[str, Any], run_summary: dict[str, Any], run_report: str, parameters: PromotionParameters
+) -> None:
+    """Stop the run if the gate did not pass, where that is wanted: after summary and report are written."""
+    if parameters.gate.enforce:
+        gate.enforce(gate_report)

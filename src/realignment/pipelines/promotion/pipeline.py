@@ -19,7 +19,16 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             Node(
                 nodes.pass_gate,
-                ["evaluation_table", "responses", "policy", "params:promotion"],
+                [
+                    "evaluation_table",
+                    "evaluation_judge",
+                    "responses",
+                    "policy",
+                    "audit_report",
+                    "triage_manifest",
+                    "params:audit",
+                    "params:promotion",
+                ],
                 "gate_report",
                 name="pass_gate",
             ),
@@ -60,6 +69,13 @@ def create_pipeline(**_: object) -> Pipeline:
                 },
                 ["report", "run_report"],
                 name="write_report",
+            ),
+            # The summary and the report are inputs so that it runs last: nothing is lost by its error.
+            Node(
+                nodes.enforce_gate,
+                ["gate_report", "run_summary", "run_report", "params:promotion"],
+                None,
+                name="enforce_gate",
             ),
         ],
         namespace="promotion",
