@@ -33,8 +33,8 @@ def describe_result(table: pd.DataFrame, headlines: Mapping[str, Mapping[str, An
         if raw.empty:
             continue
         names = raw.index.tolist()
-        judge = headlines.get(metric, {}).get("judge")
-        judge = judge if judge in names else names[0]
+        chosen = headlines.get(metric, {}).get("judge")
+        judge = str(chosen if chosen in names else names[0])
         corrected = _select(table, f"{metric}_corrected", group)
         row = raw.loc[judge]
         sentences.append(
