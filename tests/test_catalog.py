@@ -26,7 +26,7 @@ BROUGHT = {
     "attacks", "behaviours", "returned_verdicts", "returned_votes", "classifier_labels",
     "written_corrections",
 }  # fmt: skip
-UNVERSIONED = BROUGHT | {"summary", "report"}
+UNVERSIONED = BROUGHT | {"summary", "report", "comparison_report"}
 """What people bring, and the latest result where they look for it (`run_summary`, `run_report` keep each)."""
 
 OPTIONAL = {"audit_report", "human_verdicts"}

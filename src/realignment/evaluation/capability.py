@@ -225,6 +225,8 @@ def tabulate_capability(scores: pd.DataFrame, rng: np.random.Generator) -> Itera
     Yields:
         Rows of the evaluation table: `capability` of group "task:…", and those of `perplexity.text_rows`.
     """
+    if scores.empty:
+        return
     is_text = scores["task"] == TEXT
     for task, part in scores[~is_text].groupby("task"):
         before, after = part["before"].to_numpy(float), part["after"].to_numpy(float)

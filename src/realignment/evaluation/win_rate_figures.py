@@ -177,6 +177,9 @@ def _interval(
         shares: Share of each prompt, shape (n,).
         resampled: The mean of each resample, shape (R,).
         estimate: The mean.
+
+    Returns:
+        The interval, in [0, 1].
     """
     if np.ptp(shares) > 0:
         return _percentiles(resampled)

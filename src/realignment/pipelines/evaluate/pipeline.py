@@ -99,4 +99,6 @@ def _reuse_evaluation() -> Pipeline:
             "evaluation_table": "comparison_evaluation_table",
         },
         outputs=RENAMED,
+        namespace="evaluate",
+        prefix_datasets_with_namespace=False,
     )
