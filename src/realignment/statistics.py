@@ -245,6 +245,30 @@ def compare_clustered(
     )  # fmt: skip
 
 
+def compare_items(
+    before: npt.ArrayLike, after: npt.ArrayLike, clusters: Sequence[Any], rng: np.random.Generator
+) -> Comparison:
+    """Compare by clusters where two items share one, else as single items: shares and means alike.
+
+    Args:
+        before: Values before, shape (n,): yes or no, or finite numbers.
+        after: Values of the same items after, shape (n,).
+        clusters: The cluster of each item, n of them, such as its prompt.
+        rng: Source of the resamples.
+
+    Returns:
+        From `compare_clustered`, `compare_proportions` (yes or no) or `compare_means`.
+
+    Raises:
+        DataError: See these.
+    """
+    if pd.Series(list(clusters), dtype=object).duplicated().any():
+        return compare_clustered(before, after, clusters, rng)
+    if all(np.asarray(values).dtype == bool for values in (before, after)):
+        return compare_proportions(before, after)
+    return compare_means(before, after, rng)
+
+
 def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float:
     """Compute the agreement of two judges beyond chance (Cohen 1960), over the items that both judged.
 

@@ -4,6 +4,7 @@ import pandas as pd
 
 from realignment.evaluation.measures import OUTSIDE_KINDS
 from realignment.promotion.gate import ChampionComparison
+from realignment.records import judge_names
 from realignment.statistics import compare_proportions
 
 _KINDS = {"agreement": ("regulated",), "over_refusal": OUTSIDE_KINDS}
@@ -21,11 +22,7 @@ def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> li
         One comparison per metric and judge that judged an answer of both to the same prompt; the difference
         is candidate − champion.
     """
-    judges = [
-        name.removeprefix("after_")
-        for name in map(str, responses.columns)
-        if name.startswith("after_") and name in champion.columns
-    ]
+    judges = [judge for judge in judge_names(map(str, responses.columns)) if f"after_{judge}" in champion]
     comparisons: list[ChampionComparison] = []
     for metric, kinds in _KINDS.items():
         candidates = responses[responses["kind"].isin(kinds)]

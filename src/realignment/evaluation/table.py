@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation import held_out, measures
+from realignment.evaluation import held_out, measures, text_measures
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
+from realignment.records import judge_names
 from realignment.statistics import compare_proportions
 
 COLUMNS = (
@@ -57,17 +58,14 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     if responses.empty:
         return
-    judges = [
-        name.removeprefix("after_") for name in map(str, responses.columns) if name.startswith("after_")
-    ]
-    for judge in judges:
-        yield from measures.compliance_rows(responses, judge)
+    for judge in judge_names(map(str, responses.columns)):
+        yield from measures.compliance_rows(responses, judge, rng)
         yield from measures.corrected_rows(responses, judge, quality.get(judge, {}))
     if old_policy.checked_rules and (responses["kind"] != "held_out").any():
-        row = measures.old_policy_row(responses, RulesOracle(), old_policy)
+        row = measures.old_policy_row(responses, RulesOracle(), old_policy, rng)
         if row is not None:
             yield row
-    yield from measures.text_rows(responses, rng)
+    yield from text_measures.text_rows(responses, rng)
 
 
 def _capability(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -32,8 +32,9 @@ def answer_prompts(
     realigned_model: str,
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
+    seed: int,
 ) -> pd.DataFrame:
-    """Generate both models' greedy answers to the evaluation prompts and to those of the held-out pairs."""
+    """Generate both models' answers to the evaluation prompts and to those of the held-out pairs."""
     from realignment.evaluation import answers
 
     _check_held_out(held_out_pairs, gold_manifest, training_manifest)
@@ -45,7 +46,7 @@ def answer_prompts(
     )
     collected = answers.collect_prompts(prompts, held_out_pairs, judged=bool(policy.checked_rules))
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(collected, models, model_parameters, parameters)
+    return answers.generate_answers(collected, models, model_parameters, parameters, seed=seed)
 
 
 def judge_answers(

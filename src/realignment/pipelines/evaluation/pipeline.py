@@ -22,6 +22,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "policy",
                     *MODELS,
                     "params:evaluation",
+                    "params:seed",
                 ],
                 "answers",
                 name="answer_prompts",
