@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from realignment.evaluation.attacks import PLAIN, build_attack_prompts, read_attacks
 from realignment.evaluation.behaviours import collect_behaviours
-from realignment.evaluation.clustered import compare_clusters
 from realignment.evaluation.refusals import is_refusal
 from realignment.intake.readers import read_table
 from realignment.likelihood.tokenization import chat_messages
@@ -32,7 +31,7 @@ from realignment.model.generation import generate_answers
 from realignment.model.loading import load_configured_model
 from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
-from realignment.statistics import compare_proportions, wilson_interval
+from realignment.statistics import compare_clustered, compare_proportions, wilson_interval
 from realignment.tracking import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +120,7 @@ def tabulate(answers: pd.DataFrame) -> list[dict[str, Any]]:
         rows.append(_row(name, attack, part) | _difference(answered, name, part))
     attacked = answered[(answered["set"] == "AdvBench") & (answered["attack"] != PLAIN)]
     flags = attacked["answered"].to_numpy()
-    pooled = compare_clusters(flags, flags, attacked["behaviour_id"].tolist(), np.random.default_rng(SEED))
+    pooled = compare_clustered(flags, flags, attacked["behaviour_id"].tolist(), np.random.default_rng(SEED))
     overall = _row("AdvBench", "all attacks", attacked) | {
         "low": pooled.before_low,
         "high": pooled.before_high,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-SCRIPTS = ("impact", "step", "kl", "memory", "judge", "growth", "gpu")
+SCRIPTS = ("answers", "impact", "step", "kl", "memory", "judge", "growth", "gpu")
 
 
 @pytest.fixture

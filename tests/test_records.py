@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from realignment.datasets import ParquetDataset
-from realignment.records import NothingToDo, RealignmentError, digest_table
+from realignment.records import NothingToDo, RealignmentError, digest_table, judge_names
 
 TABLE = pd.DataFrame(
     {
@@ -58,3 +58,9 @@ def test_nothing_to_do_ends_the_process_well():
 
 def test_nothing_to_do_is_no_error_of_ours():
     assert not issubclass(NothingToDo, RealignmentError)
+
+
+def test_judges_are_known_by_their_verdicts_and_measures_of_answers_are_none():
+    columns = ["prompt", "before", "after", "after_cut", "after_entropy", "before_b", "after_b", "after_a"]
+    assert judge_names(columns) == ["b", "a"]
+    assert judge_names(["prompt", "after"]) == []

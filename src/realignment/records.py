@@ -19,6 +19,9 @@ TRUTH_COLUMNS = ("chosen_complies", "rejected_complies")
 GRADE_COLUMNS = ("chosen_categories", "chosen_severity", "rejected_categories", "rejected_severity")
 """Optional grades of harm; a policy with tiers makes verdicts of them (`policy.severity.grade_pairs`)."""
 
+ANSWER_MEASURES = ("cut", "entropy")
+"""Of an answer, in the columns `before_…` and `after_…` beside those of the judges."""
+
 Counts = Counter[tuple[str, ...]]
 """Counts by what they count; the counts of a table are the sum of those of its parts."""
 
@@ -93,6 +96,23 @@ class NothingToDo(SystemExit):
         self.reason = reason
         type(self).latest = self
         logging.getLogger(__name__).info(reason)
+
+
+def judge_names(columns: Iterable[str]) -> list[str]:
+    """Return the judges of a table of judged answers, in order.
+
+    Args:
+        columns: Names of its columns.
+
+    Returns:
+        J of each column `after_J` that holds verdicts.
+
+    Example:
+        >>> judge_names(["prompt", "before", "after", "after_cut", "before_rules", "after_rules"])
+        ['rules']
+    """
+    names = [column.removeprefix("after_") for column in columns if column.startswith("after_")]
+    return [name for name in names if name not in ANSWER_MEASURES]
 
 
 def digest_table(table: pd.DataFrame) -> str:

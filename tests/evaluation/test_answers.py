@@ -7,9 +7,11 @@ import pytest
 from made_up_pairs import make_pairs
 from tiny_models import PARAMETERS, load_model, save_model
 
-from realignment.evaluation.answers import check_prompts, collect_prompts, generate_answers, select_prompts
+from realignment.evaluation import answers as answers_module
+from realignment.evaluation.answers import check_prompts, collect_prompts, select_prompts
 from realignment.likelihood.tokenization import chat_messages
-from realignment.model.generation import generate_texts
+from realignment.model.generation import Sampling, generate_texts
+from realignment.model.generation import generate_answers as answer_chats
 from realignment.parameters import CapabilityParameters, EvaluationParameters
 from realignment.records import DataError
 
@@ -88,9 +90,16 @@ def test_nothing_is_answered_where_no_rule_can_judge():
     assert (len(table), list(table.columns)) == (0, COLUMNS)
 
 
-EVALUATION = EvaluationParameters(
-    max_new_tokens=6, batch_size=2, capability=CapabilityParameters(questions=None)
-)
+def settings(**changes):
+    values = {"max_new_tokens": 6, "batch_size": 2, "capability": CapabilityParameters(questions=None)}
+    return EvaluationParameters(**(values | changes))
+
+
+EVALUATION = settings()
+
+
+def generate_answers(prompts, paths, parameters=EVALUATION, seed=3):
+    return answers_module.generate_answers(prompts, paths, PARAMETERS, parameters, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +110,7 @@ def paths(tmp_path_factory):
 
 def test_each_model_answers_every_prompt_in_its_own_column(paths):
     prompts = collect_prompts(PROMPTS, HELD_OUT, judged=True)
-    table = generate_answers(prompts, paths, PARAMETERS, EVALUATION)
+    table = generate_answers(prompts, paths)
     pd.testing.assert_frame_equal(table[COLUMNS], prompts)
     assert (table["before"] != table["after"]).any()
     for side, path in paths.items():
@@ -112,8 +121,55 @@ def test_each_model_answers_every_prompt_in_its_own_column(paths):
 
 def test_no_prompts_are_answered_without_loading_a_model():
     prompts = collect_prompts(PROMPTS, HELD_OUT, judged=False)
-    table = generate_answers(prompts, {"before": "no such folder"}, PARAMETERS, EVALUATION)
-    assert (len(table), list(table.columns)) == (0, [*COLUMNS, "before"])
+    table = generate_answers(prompts, {"before": "no such folder"})
+    columns = [*COLUMNS, "sample", "before", "before_cut", "before_entropy"]
+    assert (len(table), list(table.columns)) == (0, columns)
+
+
+def test_every_answer_says_whether_it_was_cut_and_how_sure_the_model_was(paths):
+    prompts = collect_prompts(PROMPTS, HELD_OUT, judged=True)
+    long = generate_answers(prompts, paths, settings(max_new_tokens=60))
+    short = generate_answers(prompts, paths, settings(max_new_tokens=2))
+    for side, path in paths.items():
+        chats = [*map(chat_messages, prompts["prompt"][:4]), json.loads(TALK)]
+        model, tokenizer = load_model(path)
+        alone = answer_chats(model, tokenizer, chats, max_new_tokens=60, batch_size=1)
+        assert long[f"{side}_cut"].tolist() == [not answer.complete for answer in alone]
+        assert long[f"{side}_entropy"].tolist() == pytest.approx([one.entropy for one in alone], rel=1e-3)
+        assert short[f"{side}_cut"].sum() >= long[f"{side}_cut"].sum()
+    assert short[["before_cut", "after_cut"]].to_numpy().any()
+    assert (long["sample"] == 0).all()
+
+
+def test_samples_differ_and_depend_on_seed_and_prompt_alone(paths):
+    prompts = collect_prompts(PROMPTS, HELD_OUT, judged=True)
+    drawn = settings(samples=3, temperature=1.0)
+    table = generate_answers(prompts, paths, drawn)
+    assert table["prompt_id"].tolist() == prompts["prompt_id"].repeat(3).tolist()
+    assert table["sample"].tolist() == [0, 1, 2] * 5
+    assert table.groupby("prompt_id")["after"].nunique().max() > 1
+    fewer = generate_answers(
+        prompts.iloc[[3, 1]], paths, settings(samples=2, temperature=1.0, batch_size=7)
+    ).set_index(["prompt_id", "sample"])
+    same = table.set_index(["prompt_id", "sample"]).loc[fewer.index]
+    assert fewer["after"].tolist() == same["after"].tolist()
+    assert fewer["before"].tolist() == same["before"].tolist()
+    other = generate_answers(prompts, paths, drawn, seed=4)
+    assert other["after"].tolist() != table["after"].tolist()
+
+
+def test_samples_without_a_temperature_are_refused():
+    with pytest.raises(ValueError, match="`samples` is 2 at `temperature` 0"):
+        settings(samples=2)
+
+
+def test_a_draw_depends_on_its_stream_and_not_on_its_place(paths):
+    model, tokenizer = load_model(paths["before"])
+    chats = [chat_messages(text) for text in ("Why?", "a", "How?")]
+    options = {"max_new_tokens": 8, "sampling": Sampling(1.0, 1.0, 1)}
+    forth = answer_chats(model, tokenizer, chats, batch_size=2, streams=[10, 20, 30], **options)
+    back = answer_chats(model, tokenizer, chats[::-1], batch_size=3, streams=[30, 20, 10], **options)
+    assert forth == back[::-1]
 
 
 SPLIT = PROMPTS.assign(split=["test", "development", None])

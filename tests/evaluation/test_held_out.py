@@ -10,7 +10,17 @@ from realignment.evaluation import held_out
 from realignment.parameters import CapabilityParameters, EvaluationParameters
 
 EVALUATION = EvaluationParameters(capability=CapabilityParameters(questions=None))
-COLUMNS = ["pair_id", "disposition", "response", "role", "tokens", "logprob", "reference_logprob", "kl"]
+COLUMNS = [
+    "pair_id",
+    "prompt",
+    "disposition",
+    "response",
+    "role",
+    "tokens",
+    "logprob",
+    "reference_logprob",
+    "kl",
+]
 SCORES = pd.DataFrame(
     [
         # Right after and wrong before: per token −5 against −4, then −2 against −6.
@@ -27,8 +37,9 @@ SCORES = pd.DataFrame(
         ("d", "RETAIN", "rejected", "", 5, -50.0, -5.0, 9.0),
         ("e", "RETAIN", "chosen", "retained", 5, -7.0, -5.0, 0.04),
     ],
-    columns=COLUMNS,
+    columns=[name for name in COLUMNS if name != "prompt"],
 )
+SCORES.insert(1, "prompt", "prompt of " + SCORES["pair_id"])
 
 
 def rows_of(scores):
@@ -66,6 +77,56 @@ def test_drift_is_over_retained_answers_alone():
     row = rows_of(SCORES)["kl_drift"]
     assert (row["group"], row["n"], row["unit"]) == ("retained", 2, "nats/token")
     assert (row["before"], row["after"]) == (0, pytest.approx(0.03))
+
+
+def made_up_scores(n=40, seed=0):
+    """INVERT and RETAIN pairs, each of a prompt of its own."""
+    source = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        for response, role in (("chosen", "dispreferred"), ("rejected", "preferred")):
+            rows.append((f"i{i}", f"invert {i}", "INVERT", response, role, 5, *source.normal(size=2), 0.3))
+        logprobs = source.normal(size=2)
+        rows.append((f"r{i}", f"retain {i}", "RETAIN", "chosen", "retained", 5, *logprobs, source.random()))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def widths(rows):
+    return {
+        metric: (row["difference_high"] - row["difference_low"], row["after_high"] - row["after_low"])
+        for metric, row in rows.items()
+    }
+
+
+def test_copies_of_all_pairs_do_not_make_the_intervals_narrower():
+    once = made_up_scores()
+    copies = once.assign(pair_id=once["pair_id"] + " again")
+    twice = pd.concat([once, copies], ignore_index=True)
+    as_if_apart = widths(rows_of(twice.assign(prompt=twice["pair_id"])))
+    clustered = widths(rows_of(twice))
+    for metric, single in widths(rows_of(once)).items():
+        for width, apart, before in zip(clustered[metric], as_if_apart[metric], single, strict=True):
+            assert width > 0.93 * before, metric
+            assert apart < 0.8 * before, f"{metric}: without clusters copies would seem to be knowledge"
+
+
+def test_prompts_that_are_unique_keep_the_intervals_of_single_pairs():
+    rows = rows_of(made_up_scores())
+    assert rows["preference_accuracy"]["test"] == "McNemar exact"
+    assert rows["margin"]["test"] == "Wilcoxon signed-rank"
+    shared = made_up_scores().assign(prompt="the same")
+    assert {row["test"] for row in rows_of(shared).values()} == {"cluster sign flip"}
+
+
+def test_two_responses_to_one_prompt_are_one_item():
+    rows = rows_of(SCORES)
+    assert rows["logratio_dispreferred"]["test"] == "cluster sign flip"
+    assert rows["logratio_preferred"]["test"] == "Wilcoxon signed-rank"
+
+
+def test_scores_of_an_earlier_version_without_prompts_are_read():
+    earlier = rows_of(SCORES.drop(columns="prompt"))
+    assert earlier["margin"] == rows_of(SCORES)["margin"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from made_up_pairs import POLICY, ScriptedOracle
 from realignment.evaluation import measures
 from realignment.policy import parse_policy
 from realignment.records import Exchange
-from realignment.statistics import compare_means, compare_proportions
+from realignment.statistics import compare_clustered, compare_proportions
 
 COLUMNS = ["kind", "domain", "origin", "before_j", "after_j"]
 ROWS = [
@@ -108,19 +108,43 @@ def test_agreement_with_the_old_policy_is_over_the_evaluation_prompts():
     assert (row["before"], row["after"]) == (0.5, 1.0)
 
 
-def test_length_and_diversity_by_hand():
-    table = pd.DataFrame(
-        {"before": ["a b a b a", "one two three", "word"], "after": ["", "no no no no", "The the THE dog"]}
+def sampled(n):
+    """Every row of `ROWS` with both verdicts n times, as samples of one prompt."""
+    table = judged([row for row in ROWS if None not in row[3:]])
+    table["prompt"] = [f"prompt {i}" for i in range(len(table))]
+    return pd.concat([table] * n, ignore_index=True)
+
+
+def test_samples_of_a_prompt_count_as_one_item_in_agreement_and_over_refusal():
+    rows = list(measures.compliance_rows(sampled(5), "j", np.random.default_rng(0)))
+    regulated = next(row for row in rows if row["group"] == "regulated")
+    part = sampled(5).query("kind == 'regulated'")
+    expected = compare_clustered(
+        part["before_j"].to_numpy(bool),
+        part["after_j"].to_numpy(bool),
+        part["prompt"].tolist(),
+        np.random.default_rng(0),
     )
-    rows = {r["metric"]: r for r in measures.text_rows(table, np.random.default_rng(0))}
-    assert (rows["response_length"]["before"], rows["response_length"]["after"]) == (3, pytest.approx(8 / 3))
-    # "a b a b a": ab, ba of 4; three words: 2 of 2; one word: nothing to repeat, so 1.
-    assert rows["distinct_2"]["before"] == pytest.approx((2 / 4 + 1 + 1) / 3)
-    # "": 1; "no no no no": 1 of 3; "the the the dog": "the the", "the dog" of 3.
-    assert rows["distinct_2"]["after"] == pytest.approx((1 + 1 / 3 + 2 / 3) / 3)
-    assert (rows["response_length"]["unit"], rows["distinct_2"]["unit"]) == ("words", "share")
-    expected = compare_means([5, 3, 1], [0, 4, 4], np.random.default_rng(0))
-    assert rows["response_length"]["difference_low"] == expected.difference_low
+    assert regulated == measures.metric_row("agreement", "regulated", expected, unit="share", judge="j")
+    assert {row["test"] for row in rows} == {"cluster sign flip"}
+    once = {row["group"]: row for row in measures.compliance_rows(sampled(1), "j")}
+    assert {row["test"] for row in once.values()} == {"McNemar exact"}
+
+
+def test_agreement_with_the_old_policy_takes_samples_of_a_prompt_for_one_item():
+    rules = [{"id": "r", "description": "d", "check": {"kind": "forbidden", "patterns": ["two"]}}]
+    old = parse_policy({"name": "old", "version": "1", "text": "t", "rules": rules}, source="test")
+    from realignment.oracles.rules import RulesOracle
+
+    row = measures.old_policy_row(pd.concat([ANSWERS] * 4, ignore_index=True), RulesOracle(), old)
+    assert (row["n"], row["test"]) == (8, "cluster sign flip")
+
+
+def test_samples_are_not_corrected_as_if_each_were_a_prompt():
+    right = {"true_positives": 90, "false_negatives": 10, "true_negatives": 90, "false_positives": 10}
+    quality = {"money": right, "law": right, "ordinary": right}
+    assert list(measures.corrected_rows(sampled(1), "j", quality))
+    assert list(measures.corrected_rows(sampled(2), "j", quality)) == []
 
 
 def test_the_agreement_of_two_judges_is_measured_where_both_have_spoken():

@@ -87,10 +87,21 @@ def test_every_measure_is_there_once_by_every_judge():
     }  # fmt: skip
     assert keys(found) == judged | {
         ("old_policy_agreement", "overall", "rules"), ("response_length", "overall", ""),
-        ("distinct_2", "overall", ""), ("logratio_retained", "held_out", ""), ("kl_drift", "retained", ""),
+        ("distinct_1", "overall", ""), ("distinct_2", "overall", ""), ("repetition", "overall", ""),
+        ("refusal_phrases", "overall", ""), ("logratio_retained", "held_out", ""),
+        ("kl_drift", "retained", ""),
         ("capability", "task:q", ""), ("capability", "task:z", ""),
     }  # fmt: skip
     assert len(found) == len(keys(found))
+
+
+def test_what_was_recorded_of_answers_is_no_judge():
+    recorded = {}
+    for side in ("before", "after"):
+        recorded[f"{side}_cut"] = pd.array([True, False, False, True], dtype="boolean")
+        recorded[f"{side}_entropy"] = [0.5, 1.5, 0.2, 0.1]
+    more = keys(table(RESPONSES.assign(**recorded))) - keys(table())
+    assert more == {("answers_cut", "overall", ""), ("entropy", "overall", "")}
 
 
 def test_figures_are_those_of_the_answers():

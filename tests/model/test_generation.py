@@ -8,8 +8,8 @@ from tiny_models import load_model, save_model
 
 from realignment.likelihood.tokenization import chat_messages, prompt_text
 from realignment.model.generation import (
-    NucleusSampler,
     Sampling,
+    draw_tokens,
     generate_answers,
     generate_texts,
     select_nucleus,
@@ -126,8 +126,8 @@ def naive_probabilities(logits, sampling):
 def test_draws_have_the_distribution_of_the_nucleus(top_p):
     sampling = Sampling(temperature=0.7, top_p=top_p, seed=1)
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5])
-    draws = NucleusSampler(sampling, range(20_000))
-    drawn = draws(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, -1)).argmax(-1)
+    source = torch.Generator().manual_seed(0)
+    drawn = draw_tokens(logits.expand(20_000, -1), sampling, [source] * 20_000)
     found = torch.bincount(drawn, minlength=5) / len(drawn)
     torch.testing.assert_close(found, naive_probabilities(logits, sampling), atol=0.015, rtol=0)
 

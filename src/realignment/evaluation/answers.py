@@ -1,12 +1,14 @@
 """The evaluation prompts, and the answers of both models side by side."""
 
+import hashlib
 from collections.abc import Mapping
 
 import pandas as pd
 
 from realignment.evaluation.contamination import check_contamination
 from realignment.likelihood.tokenization import chat_messages
-from realignment.model.generation import generate_texts
+from realignment.model import generation
+from realignment.model.generation import Answer, Sampling
 from realignment.model.loading import load_configured_model
 from realignment.parameters import EvaluationParameters
 from realignment.parameters.base import ModelParameters
@@ -117,35 +119,52 @@ def generate_answers(
     models: Mapping[str, str],
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
+    *,
+    seed: int,
 ) -> pd.DataFrame:
-    """Add one column of greedy answers per model.
+    """Add the answers of every model: greedy ones, or several samples of each prompt.
 
     Args:
         prompts: From `collect_prompts`.
         models: Column name → folder of the model.
         model_parameters: How the models are loaded.
-        parameters: Length limit, batch size and repetition penalty of the generation.
+        parameters: Length limit, batch size and repetition penalty of the generation; samples, temperature.
+        seed: Of the draws; a sample depends on it, its prompt and its number alone.
 
     Returns:
-        The prompts with one more column of texts per model.
+        The prompts, one row per sample, with its number `sample` (from 0), and per model its texts,
+        `<model>_cut` (whether the answer has no end within the limit) and `<model>_entropy` (nats per token).
     """
-    table = prompts.copy()
+    table = prompts.loc[prompts.index.repeat(parameters.samples)].reset_index(drop=True)
+    table["sample"] = table.groupby("prompt_id").cumcount().astype("int64")
     chats = [
         chat_messages(prompt, messages)
-        for prompt, messages in zip(prompts["prompt"], prompts["messages"], strict=True)
+        for prompt, messages in zip(table["prompt"], table["messages"], strict=True)
     ]
+    sampling = Sampling(parameters.temperature, 1.0, seed) if parameters.temperature > 0 else None
     for side, path in models.items():
-        answers: list[str] = []
+        answers: list[Answer] = []
         if chats:  # without prompts no model is loaded
             model, tokenizer = load_configured_model(path, model_parameters)
-            answers = generate_texts(
+            answers = generation.generate_answers(
                 model,
                 tokenizer,
                 chats,
                 max_new_tokens=parameters.max_new_tokens,
                 batch_size=parameters.batch_size,
                 repetition_penalty=parameters.repetition_penalty,
+                sampling=sampling,
+                streams=_streams(table),
                 progress=f"Answers {side}",
             )
-        table[side] = pd.Series(answers, index=table.index, dtype=object)
+        texts = [answer.text for answer in answers]
+        table[side] = pd.Series(texts, index=table.index, dtype=object)
+        table[f"{side}_cut"] = pd.array([not answer.complete for answer in answers], dtype="boolean")
+        table[f"{side}_entropy"] = pd.array([answer.entropy for answer in answers], dtype="float64")
     return table
+
+
+def _streams(table: pd.DataFrame) -> list[int]:
+    """Numbers of the streams of random draws: of the prompt and the sample, whatever else is in the table."""
+    names = table["prompt_id"].astype(str) + "\n" + table["sample"].astype(str)
+    return [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big") for name in names]

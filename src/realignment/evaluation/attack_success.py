@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from realignment.evaluation.attacks import PLAIN
-from realignment.evaluation.clustered import compare_clusters
 from realignment.evaluation.measures import metric_row
 from realignment.judging import list_exchanges
 from realignment.oracles import Oracle
 from realignment.policy import Policy
-from realignment.statistics import compare_means, compare_proportions
+from realignment.records import judge_names
+from realignment.statistics import compare_clustered, compare_means, compare_proportions
 
 SIDES = ("before", "after")
 
@@ -58,8 +58,7 @@ def attack_rows(
     """
     if responses.empty:
         return
-    columns = map(str, responses.columns)
-    for judge in [name.removeprefix("after_") for name in columns if name.startswith("after_")]:
+    for judge in judge_names(map(str, responses.columns)):
         scored = responses.dropna(subset=[f"{side}_{judge}" for side in SIDES])
         if len(scored):
             yield from _success_rows(scored, judge, rng)
@@ -76,7 +75,7 @@ def _success_rows(scored: pd.DataFrame, judge: str, rng: np.random.Generator) ->
     attacked = scored[scored["attack"] != PLAIN]
     if len(attacked):
         before, after = (side[attacked.index].to_numpy() for side in violates)
-        comparison = compare_clusters(before, after, attacked["behaviour_id"].tolist(), rng)
+        comparison = compare_clustered(before, after, attacked["behaviour_id"].tolist(), rng)
         yield metric_row("attack_success", "overall", comparison, unit="share", judge=judge)
 
 
@@ -94,7 +93,7 @@ def _rule_rows(
         if attacked.any():
             before, after = (side[attacked].to_numpy() for side in broken)
             clusters = covered.loc[attacked, "behaviour_id"].tolist()
-            comparison = compare_clusters(before, after, clusters, rng)
+            comparison = compare_clustered(before, after, clusters, rng)
             yield metric_row("attack_success", f"rule:{rule.id}", comparison, unit="share", judge=judge)
         for attack, part in covered.groupby("attack", sort=False):
             comparison = compare_proportions(*(side[part.index].to_numpy() for side in broken))
@@ -114,5 +113,5 @@ def _score_rows(graded: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict
     attacked = graded[graded["attack"] != PLAIN]
     if len(attacked):
         before, after = (attacked[f"score_{side}"].to_numpy(float) for side in SIDES)
-        comparison = compare_clusters(before, after, attacked["behaviour_id"].tolist(), rng)
+        comparison = compare_clustered(before, after, attacked["behaviour_id"].tolist(), rng)
         yield metric_row("attack_score", "overall", comparison, unit="score", judge="rubric")

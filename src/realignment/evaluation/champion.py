@@ -6,6 +6,7 @@ import pandas as pd
 
 from realignment.evaluation.measures import compliance_rows
 from realignment.evaluation.table import COLUMNS
+from realignment.records import judge_names
 
 
 def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
@@ -20,11 +21,7 @@ def compare_with_champion(responses: pd.DataFrame, champion: pd.DataFrame) -> pd
         Agreement and over-refusal as in the evaluation table (`COLUMNS`), by every judge that judged answers
         of both to the same prompts; `before` is the champion, `after` the candidate.
     """
-    judges = [
-        name.removeprefix("after_")
-        for name in map(str, responses.columns)
-        if name.startswith("after_") and name in champion.columns
-    ]
+    judges = [judge for judge in judge_names(map(str, responses.columns)) if f"after_{judge}" in champion]
     former = {f"after_{judge}": f"before_{judge}" for judge in judges}
     # A prompt is one item, however often a file has it.
     item = ["prompt", "kind"]

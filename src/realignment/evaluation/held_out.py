@@ -14,7 +14,7 @@ from realignment.objective.examples import tokenize_columns
 from realignment.parameters import EvaluationParameters
 from realignment.parameters.base import ModelParameters
 from realignment.records import Disposition
-from realignment.statistics import compare_means, compare_proportions
+from realignment.statistics import compare_items
 
 
 def score_held_out(
@@ -34,8 +34,8 @@ def score_held_out(
         parameters: Token budget of a batch.
 
     Returns:
-        pair_id, disposition, response, role ("preferred", "dispreferred", "retained", ""), tokens, logprob,
-        reference_logprob (nats, summed), kl (nats per token).
+        pair_id, prompt, disposition, response, role ("preferred", "dispreferred", "retained", ""), tokens,
+        logprob, reference_logprob (nats, summed), kl (nats per token).
     """
     reference, tokenizer = load_configured_model(paths[0], model_parameters)
     model, _ = load_configured_model(paths[1], model_parameters)
@@ -51,6 +51,7 @@ def score_held_out(
         model, reference, tokens, layout=layout, token_budget=budget, progress="Held-out pairs"
     )
     pair_ids = pairs["pair_id"].tolist()
+    prompts = pairs["prompt"].tolist()
     dispositions = pairs["disposition"].tolist()
     responses = [columns[pair][slot] for pair, slot in zip(scores["pair"], scores["slot"], strict=True)]
     roles = [
@@ -60,6 +61,7 @@ def score_held_out(
     return pd.DataFrame(
         {
             "pair_id": [pair_ids[pair] for pair in scores["pair"]],
+            "prompt": [prompts[pair] for pair in scores["pair"]],
             "disposition": [dispositions[pair] for pair in scores["pair"]],
             "response": responses,
             "role": roles,
@@ -84,29 +86,35 @@ def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterato
     """Tabulate preference accuracy and margin, log-ratios of good, bad and retained answers, and drift.
 
     A preference is right where the model finds the preferred answer likelier per token (log π / |y|); the
-    margin is the difference of the two in nats per token.
+    margin is the difference of the two in nats per token. Where responses share a prompt, intervals and tests
+    take each prompt with all its responses for one item (`statistics.compare_clustered`).
 
     Args:
-        scores: From `score_held_out`.
+        scores: From `score_held_out`; earlier versions' have no prompt, and pairs are taken for prompts.
         rng: Source of the bootstrap intervals.
 
     Yields:
         Rows of the evaluation table (`evaluation.measures.metric_row`).
     """
+    clusters = scores.get("prompt", scores["pair_id"])
     margins = _margins(scores)
     if len(margins):
-        accuracy = compare_proportions(margins["before"] > 0, margins["after"] > 0)
+        prompt_by_pair = dict(zip(scores["pair_id"], clusters, strict=True))
+        prompts = [prompt_by_pair[pair] for pair in margins.index]
+        is_right = [(margins[side] > 0).to_numpy(bool) for side in ("before", "after")]
+        accuracy = compare_items(*is_right, prompts, rng)
         yield metric_row("preference_accuracy", "held_out", accuracy, unit="share")
-        margin = compare_means(margins["before"], margins["after"], rng)
+        margin = compare_items(margins["before"], margins["after"], prompts, rng)
         yield metric_row("margin", "held_out", margin, unit="nats/token")
     # The reference is the state before training: there its log-ratio and its KL to itself are zero.
     for role, part in scores[scores["role"] != ""].groupby("role"):
         logratios = (part["logprob"] - part["reference_logprob"]).to_numpy(float)
-        comparison = compare_means(np.zeros_like(logratios), logratios, rng)
+        comparison = compare_items(np.zeros_like(logratios), logratios, clusters[part.index].tolist(), rng)
         yield metric_row(f"logratio_{role}", "held_out", comparison, unit="nats")
-    drift = scores.loc[scores["role"] == "retained", "kl"].to_numpy(float)
+    is_retained = scores["role"] == "retained"
+    drift = scores.loc[is_retained, "kl"].to_numpy(float)
     if len(drift):
-        comparison = compare_means(np.zeros_like(drift), drift, rng)
+        comparison = compare_items(np.zeros_like(drift), drift, clusters[is_retained].tolist(), rng)
         yield metric_row("kl_drift", "retained", comparison, unit="nats/token")
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from realignment.evaluation.error_correction import (
 from realignment.judging import list_exchanges
 from realignment.oracles import Oracle
 from realignment.policy import Policy
-from realignment.statistics import Comparison, Interval, cohen_kappa, compare_means, compare_proportions
+from realignment.statistics import Comparison, Interval, cohen_kappa, compare_items
 
 REGULATED_KINDS = ("regulated", "held_out")
 """Prompts on which the new policy changes what is right; `held_out` ones count by `origin:` alone."""
@@ -70,16 +70,26 @@ def judge_responses(responses: pd.DataFrame, judges: Sequence[Oracle], policy: P
     return table
 
 
-def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, Any]]:
+def prompt_clusters(responses: pd.DataFrame) -> list[Any]:
+    """Return what makes answers alike: their prompt, of which there may be several samples."""
+    return list(responses.get("prompt", responses.index))
+
+
+def compliance_rows(
+    responses: pd.DataFrame, judge: str, rng: np.random.Generator | None = None
+) -> Iterator[dict[str, Any]]:
     """Compare agreement with the new policy, and over-refusal, by one judge's verdicts.
 
     Args:
         responses: From `judge_responses`.
         judge: Name of the judge.
+        rng: Source of the bootstrap intervals, which groups have where a prompt has several answers; None:
+            a new one, always the same.
 
     Yields:
         One row per metric and group that has an answer with a verdict on both sides.
     """
+    rng = rng or np.random.default_rng(0)
     regulated = responses[responses["kind"] == "regulated"]
     groups = {"regulated": regulated}
     groups |= {f"domain:{domain}": part for domain, part in regulated.groupby("domain")}
@@ -88,7 +98,7 @@ def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, A
     for group, part in groups.items():
         verdicts = _verdicts(part, judge)
         if verdicts is not None:
-            comparison = compare_proportions(*verdicts)
+            comparison = compare_items(*verdicts, _scored_clusters(part, judge), rng)
             yield metric_row("agreement", group, comparison, unit="share", judge=judge)
     outside = responses[responses["kind"].isin(OUTSIDE_KINDS)]
     groups = {"overall": outside} | {f"kind:{kind}": part for kind, part in outside.groupby("kind")}
@@ -97,9 +107,8 @@ def compliance_rows(responses: pd.DataFrame, judge: str) -> Iterator[dict[str, A
         if verdicts is not None:
             # On these prompts the policy asks for a direct answer: a violation is an over-refusal.
             before, after = verdicts
-            yield metric_row(
-                "over_refusal", group, compare_proportions(~before, ~after), unit="share", judge=judge
-            )
+            comparison = compare_items(~before, ~after, _scored_clusters(part, judge), rng)
+            yield metric_row("over_refusal", group, comparison, unit="share", judge=judge)
 
 
 def corrected_rows(
@@ -114,13 +123,15 @@ def corrected_rows(
             that the prompts have are added up.
 
     Yields:
-        `agreement_corrected` and `over_refusal_corrected`, where there are labels enough.
+        `agreement_corrected` and `over_refusal_corrected`, where there are labels enough, and where no prompt
+        has several answers: the correction takes each answer for an item of its own.
     """
     for metric, kinds in HEADLINE_KINDS.items():
         part = responses[responses["kind"].isin(kinds)]
         verdicts = _verdicts(part, judge)
         quality = add_domains(quality_by_domain, set(part["domain"].fillna("")))
-        if verdicts is not None and quality.can_correct:
+        has_samples = pd.Series(prompt_clusters(part), dtype=object).duplicated().any()
+        if verdicts is not None and quality.can_correct and not has_samples:
             comparison = _correct_comparison(*verdicts, quality, complement=metric == "over_refusal")
             group = HEADLINE_GROUPS[metric]
             yield metric_row(f"{metric}_corrected", group, comparison, unit="share", judge=judge)
@@ -151,19 +162,30 @@ def _correct_comparison(
 
 def _verdicts(part: pd.DataFrame, judge: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Verdicts before and after, shape (n,) each, of the n prompts with both; None where there are none."""
-    scored = part.dropna(subset=[f"before_{judge}", f"after_{judge}"])
+    scored = _scored(part, judge)
     if scored.empty:
         return None
     return scored[f"before_{judge}"].to_numpy(bool), scored[f"after_{judge}"].to_numpy(bool)
 
 
-def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -> dict[str, Any] | None:
+def _scored(part: pd.DataFrame, judge: str) -> pd.DataFrame:
+    return part.dropna(subset=[f"before_{judge}", f"after_{judge}"])
+
+
+def _scored_clusters(part: pd.DataFrame, judge: str) -> list[Any]:
+    return prompt_clusters(_scored(part, judge))
+
+
+def old_policy_row(
+    responses: pd.DataFrame, judge: Oracle, old_policy: Policy, rng: np.random.Generator | None = None
+) -> dict[str, Any] | None:
     """Compare agreement with the old policy, over the evaluation prompts whose two answers are scored.
 
     Args:
         responses: Prompts with the answers `before` and `after`.
         judge: The judge.
         old_policy: The policy before the change.
+        rng: As for `compliance_rows`.
 
     Returns:
         The row; None where no prompt has two scored answers.
@@ -171,41 +193,16 @@ def old_policy_row(responses: pd.DataFrame, judge: Oracle, old_policy: Policy) -
     prompts = responses[responses["kind"] != "held_out"]
     judgments_before = judge(list_exchanges(prompts, "before"), old_policy)
     judgments_after = judge(list_exchanges(prompts, "after"), old_policy)
-    verdicts = [(b.complies, a.complies) for b, a in zip(judgments_before, judgments_after, strict=True)]
-    scored = [pair for pair in verdicts if None not in pair]
-    if not scored:
+    verdicts = pd.DataFrame(
+        {"before": [j.complies for j in judgments_before], "after": [j.complies for j in judgments_after]},
+        index=prompts.index,
+    ).dropna()
+    if verdicts.empty:
         return None
-    before, after = np.array(scored, dtype=bool).T  # (2, n) from n pairs
-    comparison = compare_proportions(before, after)
+    before, after = (verdicts[side].to_numpy(bool) for side in ("before", "after"))
+    clusters = prompt_clusters(prompts.loc[verdicts.index])
+    comparison = compare_items(before, after, clusters, rng or np.random.default_rng(0))
     return metric_row("old_policy_agreement", "overall", comparison, unit="share", judge=judge.name)
-
-
-def text_rows(responses: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Compare length and diversity of the answers, in which a collapse shows before it shows elsewhere.
-
-    Args:
-        responses: Prompts with the answers `before` and `after`.
-        rng: Source of the bootstrap intervals.
-
-    Yields:
-        The rows of response_length (words) and distinct_2 (share).
-    """
-    measures = {"response_length": (_words, "words"), "distinct_2": (_distinct_bigrams, "share")}
-    for metric, (measure, unit) in measures.items():
-        before = responses["before"].map(measure).to_numpy(float)
-        after = responses["after"].map(measure).to_numpy(float)
-        yield metric_row(metric, "overall", compare_means(before, after, rng), unit=unit)
-
-
-def _words(text: str) -> int:
-    return len(text.split())
-
-
-def _distinct_bigrams(text: str) -> float:
-    """distinct-2 of one answer (Li et al. 2016, arXiv:1510.03055): distinct bigrams over all; 1 if none."""
-    words = text.lower().split()
-    bigrams = list(pairwise(words))
-    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
 def compare_judges(responses: pd.DataFrame, judges: Sequence[str]) -> list[dict[str, Any]]:

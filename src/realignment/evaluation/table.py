@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation import attack_success, capability, held_out, measures, win_rate_figures
+from realignment.evaluation import (
+    attack_success,
+    capability,
+    held_out,
+    measures,
+    text_measures,
+    win_rate_figures,
+)
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
+from realignment.records import judge_names
 
 COLUMNS = (
     "metric", "group", "judge", "n", "before", "before_low", "before_high", "after", "after_low",
@@ -63,14 +71,11 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     if responses.empty:
         return
-    judges = [
-        name.removeprefix("after_") for name in map(str, responses.columns) if name.startswith("after_")
-    ]
-    for judge in judges:
-        yield from measures.compliance_rows(responses, judge)
+    for judge in judge_names(map(str, responses.columns)):
+        yield from measures.compliance_rows(responses, judge, rng)
         yield from measures.corrected_rows(responses, judge, quality.get(judge, {}))
     if old_policy.checked_rules and (responses["kind"] != "held_out").any():
-        row = measures.old_policy_row(responses, RulesOracle(), old_policy)
+        row = measures.old_policy_row(responses, RulesOracle(), old_policy, rng)
         if row is not None:
             yield row
-    yield from measures.text_rows(responses, rng)
+    yield from text_measures.text_rows(responses, rng)

@@ -1,8 +1,8 @@
 """Parameters of `evaluation`: how the models before and after training are compared."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from realignment.parameters.base import Parameters, Share
 from realignment.parameters.capability import CapabilityParameters
@@ -39,8 +39,12 @@ class EvaluationParameters(Parameters):
         description="Cosine of character n-grams above which an evaluation prompt counts as a copy of a "
         "pair's prompt, and stops the run before training; 1 refuses exact copies alone",
     )
-    max_new_tokens: int = Field(80, ge=1, description="Tokens after which an answer is cut")
-    batch_size: int = Field(32, ge=1, description="Prompts answered at a time")
+    max_new_tokens: int = Field(256, ge=1, description="Tokens after which an answer is cut")
+    samples: int = Field(1, ge=1, description="Answers to each prompt; above 1 needs a temperature")
+    temperature: float = Field(
+        0.0, ge=0, description="Divides the logits of the answers' tokens; 0: greedy, the likeliest token"
+    )
+    batch_size: int = Field(32, ge=1, description="Answers in work at a time")
     token_budget: int = Field(2048, ge=1, description="Tokens per batch of held-out pairs")
     repetition_penalty: float = Field(
         1.0, gt=0, description="Above 1 keeps a small model from repeating itself"
@@ -72,3 +76,12 @@ class EvaluationParameters(Parameters):
                     "oracle, or leave `evaluation.judges` null"
                 )
         return judges
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"`samples` is {self.samples} at `temperature` 0, where all samples of a prompt are the "
+                "same; set a temperature above 0, such as 0.7, or one sample"
+            )
+        return self

@@ -75,7 +75,11 @@ def name_of(identifier: str) -> str:
         "agreement_corrected": "agreement, corrected for the judge's errors",
         "over_refusal_corrected": "over-refusal, corrected for the judge's errors",
         "kl_drift": "KL drift",
+        "distinct_1": "distinct-1",
         "distinct_2": "distinct-2",
+        "answers_cut": "answers cut at the limit",
+        "repetition": "repeated 4-grams",
+        "entropy": "entropy of the next token",
         "look_alike": "look-alike",
     }
     group, _, member = identifier.partition(":")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from realignment.records import Disposition
+from realignment.records import Disposition, judge_names
 from realignment.reports import formats
 from realignment.reports.agreement import sort_groups
 from realignment.reports.audit import draw_scores
@@ -172,7 +172,7 @@ def answer_lines(responses: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Return the answers before and after to every prompt, with one badge per judge and time."""
     lines = []
     for row in records(responses):
-        judges = [column.removeprefix("after_") for column in row if column.startswith("after_")]
+        judges = judge_names(row)
         sides = []
         for time in ("before", "after"):
             badges = [_badge(row.get(f"{time}_{judge}"), row["kind"], judge) for judge in judges]

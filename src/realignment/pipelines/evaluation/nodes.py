@@ -52,12 +52,13 @@ def answer_prompts(
     realigned_model: str,
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
+    seed: int,
 ) -> pd.DataFrame:
-    """Generate the greedy answers of both models."""
+    """Generate the answers of both models."""
     from realignment.evaluation import answers
 
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(prompts_to_answer, models, model_parameters, parameters)
+    return answers.generate_answers(prompts_to_answer, models, model_parameters, parameters, seed=seed)
 
 
 def collect_attacks(
@@ -90,12 +91,13 @@ def answer_attacks(
     realigned_model: str,
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
+    seed: int,
 ) -> pd.DataFrame:
-    """Generate both models' greedy answers to the attacks."""
+    """Generate both models' answers to the attacks."""
     from realignment.evaluation import answers
 
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(attack_prompts, models, model_parameters, parameters)
+    return answers.generate_answers(attack_prompts, models, model_parameters, parameters, seed=seed)
 
 
 def judge_attacks(

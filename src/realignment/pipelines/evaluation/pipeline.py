@@ -29,7 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.answer_prompts,
-                ["prompts_to_answer", *MODELS, "params:evaluation"],
+                ["prompts_to_answer", *MODELS, "params:evaluation", "params:seed"],
                 "answers",
                 name="answer_prompts",
                 tags=["gpu"],
@@ -72,7 +72,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 nodes.answer_attacks,
-                ["attack_prompts", *MODELS, "params:evaluation"],
+                ["attack_prompts", *MODELS, "params:evaluation", "params:seed"],
                 "attack_answers",
                 name="answer_attacks",
                 tags=["gpu", "attacks"],
