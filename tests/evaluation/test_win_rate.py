@@ -151,9 +151,9 @@ def test_what_a_server_says_unreadably_in_one_order_is_unscored_and_counted():
         )
     np.testing.assert_equal(comparisons["score"].to_numpy(), [math.nan, 0.0])
     assert (found["comparisons"], found["unscored"], found["prompts"]) == (1, 1, 1)
-    ((reason, count),) = found["unscored_reasons"].items()
-    assert reason.startswith("unreadable reply")
-    assert count == 1
+    (unscored,) = found["unscored_reasons"]
+    assert unscored["reason"].startswith("unreadable reply")
+    assert unscored["n"] == 1
     assert found["judge"] == "chat m"
 
 

@@ -206,7 +206,7 @@ CHANGES = {
         chat, "reply_schema", lambda rules, was=chat.reply_schema: was(rules) if rules else {}
     ),
     "alternatives to a token": (chat, "_TOP_LOGPROBS", 20),
-    "special tokens": (questions, "_special_tokens", lambda tokenizer: ["[1]"]),
+    "special tokens": (questions, "list_special_tokens", lambda tokenizer: ["[1]"]),
     "how a mark is broken": (prompts, "_INVISIBLE", "\u2060"),
     "how a template is filled in": (questions, "_apply", lambda tokenizer, turns: str(turns)),
     "whether a model knows the system": (questions, "_has_system_role", lambda tokenizer: False),

@@ -21,7 +21,7 @@ from realignment.evaluation.comparators import (
 )
 from realignment.oracles.cached import CachedOracle, VerdictStore
 from realignment.oracles.prompts import compile_escapes, describe_policy, encode_fields, list_probes
-from realignment.oracles.protocol import Judgments, judge_in_order
+from realignment.oracles.protocol import Judgments, Oracle, judge_in_order
 from realignment.oracles.replies import read_choice
 from realignment.parameters import ChatParameters, WinRateParameters
 from realignment.policy import Policy
@@ -180,7 +180,7 @@ class ModelComparator:
     def __call__(self, pairs: Sequence[AnswerPair], policy: Policy) -> list[Preference]:
         """Return one preference per pair, in order; those in the store are not asked for."""
         oracle = _PairOracle(self.model)
-        cached = oracle if self.store is None else CachedOracle(oracle, self.store, self.refresh)
+        cached: Oracle = oracle if self.store is None else CachedOracle(oracle, self.store, self.refresh)
         return list(map(_to_preference, cached(list(map(_to_exchange, pairs)), policy)))
 
 

@@ -101,6 +101,7 @@ def report_win_rates(
     scored = comparisons[comparisons["score"].notna()]
     unscored = comparisons[comparisons["score"].isna()]
     both = scored.dropna(subset=["forward", "backward"])
+    reasons = Counter(unscored["reason"]).most_common(5)
     disagreements = int((both["forward"] != both["backward"]).sum())
     groups = {name: _report_group(part, models, resamples, seed) for name, part in _list_groups(scored)}
     return {
@@ -109,7 +110,7 @@ def report_win_rates(
         "prompts": int(scored["prompt"].nunique()),
         "comparisons": len(scored),
         "unscored": len(unscored),
-        "unscored_reasons": dict(Counter(unscored["reason"]).most_common(5)),
+        "unscored_reasons": [{"reason": reason, "n": n} for reason, n in reasons],
         "order_disagreements": None if positions is None or both.empty else disagreements,
         "position_bias": None if positions is None else _report_positions(positions, resamples, seed),
         "groups": groups,
@@ -179,7 +180,7 @@ def _interval(
         estimate: The mean.
 
     Returns:
-        The interval, in [0, 1].
+        The interval; NaN at both ends where no resample has a value.
     """
     if np.ptp(shares) > 0:
         return _percentiles(resampled)
