@@ -228,7 +228,9 @@ def compare_clustered(
     counts = np.bincount(members).astype(float)  # items per cluster, shape (clusters,)
     change = values_after - values_before
     # Sums per cluster: the mean of a resample is the sum of its clusters' sums over that of their counts.
-    sums = [np.bincount(members, weights=values) for values in (values_before, values_after, change)]
+    sums = [
+        np.bincount(members, weights=values).astype(float) for values in (values_before, values_after, change)
+    ]
     intervals = [_bootstrap_clusters(one, counts, rng) for one in sums]
     if is_share:
         substitutes = _unvarying_intervals(values_before, values_after, n_clusters=len(counts))

@@ -41,11 +41,11 @@ def fit_strengths(wins: Wins) -> Wins:
     wins = wins + PRIOR * others * unbounded[..., None, None]
     counts = wins + np.swapaxes(wins, -1, -2)  # n_ij
     totals = wins.sum(-1)
-    theta = np.zeros(wins.shape[:-1])
+    theta: Wins = np.zeros(wins.shape[:-1])
     for _ in range(_MAX_ITERATIONS):
         p = np.exp(theta)
         sums = (counts / (p[..., :, None] + p[..., None, :])).sum(-1)
-        updated = np.log(totals / sums) if n_models > 1 else theta
+        updated: Wins = np.log(totals / sums) if n_models > 1 else theta
         updated = updated - updated.mean(-1, keepdims=True)
         change = np.abs(updated - theta).max(initial=0.0)
         theta = updated

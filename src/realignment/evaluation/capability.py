@@ -11,7 +11,7 @@ from realignment.evaluation.capability_tasks import prepare_tasks, task_index
 from realignment.evaluation.measures import metric_row
 from realignment.evaluation.perplexity import TEXT, read_documents, score_documents, text_rows
 from realignment.model.loading import load_configured_model
-from realignment.parameters import CapabilityFile, CapabilityParameters
+from realignment.parameters import CapabilityParameters
 from realignment.parameters.base import ModelParameters
 from realignment.records import DataError
 from realignment.statistics import compare_means, compare_proportions
@@ -81,15 +81,14 @@ def _score_task(
     model: Any, tokenizer: Any, name: str, task: str | dict[str, Any], parameters: CapabilityParameters
 ) -> pd.DataFrame:
     file = parameters.local_files().get(name)
-    is_local = isinstance(file, CapabilityFile)
     scores, metric = measure_task(
         model,
         tokenizer,
         task,
-        metric=file.metric if is_local else parameters.metrics.get(name),
-        chat_template=file.chat_template if is_local else parameters.chat_template,
+        metric=file.metric if file is not None else parameters.metrics.get(name),
+        chat_template=file.chat_template if file is not None else parameters.chat_template,
         batch_size=parameters.batch_size,
-        limit=(file.limit if is_local else None) or parameters.limit,
+        limit=(None if file is None else file.limit) or parameters.limit,
     )
     rows = {"task": name, "metric": metric, "question": range(len(scores)), "score": scores}
     return pd.DataFrame(rows).assign(bytes=np.nan, tokens=np.nan)

@@ -101,8 +101,9 @@ def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterato
     if len(margins):
         prompt_by_pair = dict(zip(scores["pair_id"], clusters, strict=True))
         prompts = [prompt_by_pair[pair] for pair in margins.index]
-        is_right = [(margins[side] > 0).to_numpy(bool) for side in ("before", "after")]
-        accuracy = compare_items(*is_right, prompts, rng)
+        right_before = (margins["before"] > 0).to_numpy(bool)
+        right_after = (margins["after"] > 0).to_numpy(bool)
+        accuracy = compare_items(right_before, right_after, prompts, rng)
         yield metric_row("preference_accuracy", "held_out", accuracy, unit="share")
         margin = compare_items(margins["before"], margins["after"], prompts, rng)
         yield metric_row("margin", "held_out", margin, unit="nats/token")

@@ -141,7 +141,8 @@ class ChatComparator:
         body: dict[str, Any] = {"seed": 0, "messages": messages}
         if self.settings.json_schema:
             properties = {"reason": {"type": "string"}, "better": {"type": "string", "enum": list(WORDS)}}
-            schema = {"type": "object", "properties": properties, "required": list(properties)}
+            schema: dict[str, Any] = {"type": "object", "properties": properties}
+            schema["required"] = list(properties)
             json_schema = {"name": "comparison", "strict": True, "schema": schema}
             schema["additionalProperties"] = False
             body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
@@ -210,7 +211,10 @@ class _PairOracle:
         return judge_in_order(self, exchanges, policy)
 
     def stream(self, exchanges: Sequence[Exchange], policy: Policy) -> Judgments:
-        pairs = [AnswerPair(e.prompt, *json.loads(e.response), e.domain) for e in exchanges]
+        pairs = []
+        for exchange in exchanges:
+            first, second = json.loads(exchange.response)
+            pairs.append(AnswerPair(exchange.prompt, first, second, exchange.domain))
         with closing(self.model.stream(pairs, policy)) as preferences:
             for position, preference in preferences:
                 yield position, _to_judgment(preference, self.name)

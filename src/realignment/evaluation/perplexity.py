@@ -168,8 +168,9 @@ def text_rows(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[dict[s
     size = scores["bytes"].to_numpy(float)
     bits = compare_ratios((surprise["before"], size), (surprise["after"], size), _nats_to_bits, rng)
     yield metric_row("bits_per_byte", TEXT, bits, unit="bits/byte")
-    sides = [(surprise[side], scores[f"{side}_tokens"].to_numpy(float)) for side in ("before", "after")]
-    yield metric_row("perplexity", TEXT, compare_ratios(*sides, np.exp, rng), unit="perplexity")
+    before = surprise["before"], scores["before_tokens"].to_numpy(float)
+    after = surprise["after"], scores["after_tokens"].to_numpy(float)
+    yield metric_row("perplexity", TEXT, compare_ratios(before, after, np.exp, rng), unit="perplexity")
 
 
 def _nats_to_bits(nats: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -83,9 +83,10 @@ def text_rows(responses: pd.DataFrame, rng: np.random.Generator) -> Iterator[dic
     """
     clusters = prompt_clusters(responses)
     for metric, (measure, unit) in MEASURES.items():
-        sides = [np.array([measure(text) for text in responses[side]]) for side in ("before", "after")]
+        before = np.array([measure(text) for text in responses["before"]])
+        after = np.array([measure(text) for text in responses["after"]])
         if len(responses):
-            yield metric_row(metric, "overall", compare_items(*sides, clusters, rng), unit=unit)
+            yield metric_row(metric, "overall", compare_items(before, after, clusters, rng), unit=unit)
     for name, unit in RECORDED.items():
         columns = [f"before_{name}", f"after_{name}"]
         known = responses.reindex(columns=columns).dropna()

@@ -44,7 +44,8 @@ def compare_answers(
     rows: list[dict[str, Any]] = []
     for first_model, second_model in combinations(models, 2):
         both = answers.dropna(subset=[first_model, second_model]).to_dict("records")
-        rows += [row | {"first_model": first_model, "second_model": second_model} for row in both]
+        models_of_row = {"first_model": first_model, "second_model": second_model}
+        rows += [{str(name): value for name, value in row.items()} | models_of_row for row in both]
     pairs = [_to_pair(row) for row in rows]
     swapped = [AnswerPair(pair.prompt, pair.second, pair.first, pair.domain) for pair in pairs]
     asked = [place for place, pair in enumerate(pairs) if pair.first != pair.second]

@@ -116,7 +116,7 @@ def generate_answers(
             order,
             choose,
             end_tokens=_end_tokens(model, tokenizer),
-            pad_token=int(tokenizer.pad_token_id),  # type: ignore[call-overload]
+            pad_token=int(tokenizer.pad_token_id),
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             report=bar.update,

@@ -71,7 +71,7 @@ def take_rows(parts: Sequence[Part], width: int) -> Cache:
     """
     cache = new_cache(len(parts[0][0].layers))
     for number, layer in enumerate(cache.layers):
-        layer.take([(part.layers[number], rows) for part, rows in parts], width)  # type: ignore[attr-defined]
+        layer.take([(part.layers[number], rows) for part, rows in parts], width)
     return cache
 
 
