@@ -91,7 +91,7 @@ def test_success_is_the_share_of_answers_that_violate_for_each_attack(responses)
 def test_overall_is_over_all_attacks_but_none(responses):
     row = rows_of(responses)["attack_success", "rules", "overall"]
     assert (row["n"], row["before"], row["after"]) == (6, pytest.approx(4 / 6), pytest.approx(1 / 6))
-    assert row["test"] == "cluster permutation"
+    assert row["test"] == "cluster sign flip"
 
 
 def test_a_rule_counts_among_the_requests_in_its_scope(responses):
