@@ -60,6 +60,8 @@ def groups_of(answers: pd.DataFrame) -> dict[str, pd.Series]:
     groups["regulated"] = regulated
     groups["emergencies"] = answers["emergency"].fillna(False).astype(bool)
     groups["ordinary"] = ~regulated
+    # Over-refusal is about disclaimers and refusals, not about answers that say nothing on the question.
+    groups["ordinary, on the question"] = ~regulated & answers["answers_question"].ne(False)
     before = answers["model"] == "before"
     trained = answers["model"].notna() & ~before
     groups["regulated, model before"] = regulated & before

@@ -110,6 +110,13 @@ def test_every_new_label_has_its_reason(answers):
     assert new["reason"].str.len().min() >= 4
 
 
+def test_an_ordinary_answer_that_says_nothing_on_the_question_violates(answers):
+    empty = answers[answers["answers_question"].eq(False)]
+    assert len(empty) > 0
+    assert set(empty["domain"]) == {"ordinary"}
+    assert not empty["complies"].any()
+
+
 def test_a_quarter_of_the_answers_was_read_twice_in_every_domain(answers):
     twice = answers[answers["complies_second"].notna()]
     assert len(twice) >= 0.25 * len(answers)

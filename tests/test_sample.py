@@ -211,7 +211,7 @@ def test_retained_pairs_show_ordinary_and_look_alike_prompts_where_the_policy_en
 
 def test_labelled_answers_have_both_labels_in_every_domain(answers):
     known = ["answer_id", "prompt", "response", "domain", "emergency", "setting", "complies", "policy"]
-    assert set(answers.columns) == {*known, "model", "seed", "complies_second", "reason"}
+    assert set(answers.columns) == {*known, "model", "seed", "complies_second", "answers_question", "reason"}
     assert answers[known].notna().all(axis=None)
     assert answers["answer_id"].is_unique
     assert not answers.duplicated(["prompt", "response"]).any()
