@@ -44,8 +44,12 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
 def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
     """List answers of models that have a hand-set label under this policy; others are left out.
 
+    Where `answers_question` is false, an answer to a prompt outside the policy violates for want of any answer,
+    and not because it applies the policy there. That is no over-refusal, so a judge is right to let it pass.
+
     Args:
-        answers: Columns prompt, response, domain, complies, policy (``name-version``); may be empty.
+        answers: Columns prompt, response, domain, complies, policy (``name-version``), and where it is known
+            answers_question; may be empty.
         policy: The policy to judge by.
 
     Returns:
@@ -73,7 +77,10 @@ def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchan
             f"{answers.attrs.get('source', 'The table')}: {len(incomplete)} labelled rows have no prompt or "
             f"no response (first: row {incomplete[0]}). Fill them in, or leave the rows out."
         )
-    return list_exchanges(rows, "response"), labels.dropna().tolist()
+    labels = labels.dropna()
+    if "answers_question" in rows:
+        labels = labels | read_verdict_column(rows, "answers_question").eq(False).fillna(False)
+    return list_exchanges(rows, "response"), labels.tolist()
 
 
 def labelled_table(labels: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
