@@ -114,7 +114,9 @@ def _rows(scores: dict[tuple[str, str], dict[str, pd.DataFrame]]) -> Iterator[di
                 low, high = 100 * found.difference_low, 100 * found.difference_high
                 row["change"] = f"{100 * found.difference:+.1f} ({low:+.1f} to {high:+.1f})"
             picks = [f"{table['longest'].mean():.0%}" for table in tables]
-            row["picks a longest choice"] = " → ".join(picks) if scoring == "acc" else ""
+            row["picks a longest choice"] = (
+                " → ".join(picks) if scoring == "acc" and label != "letters" else ""
+            )
             yield row
 
 

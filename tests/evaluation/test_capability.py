@@ -3,6 +3,7 @@
 import json
 import math
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from realignment.evaluation.capability_tasks import check_tasks, final_number, l
 from realignment.parameters import CapabilityFile, CapabilityParameters
 from realignment.records import DataError
 
+UTILITY = Path(__file__).parents[3] / "shared/data/utility"
 QUESTIONS = [
     {"question": f"Which is number {i}?", "choices": ["one", "two", "three!", "4our"], "answer": (3 * i) % 4}
     for i in range(8)
@@ -113,6 +115,23 @@ def test_a_row_that_is_no_question_is_named(row, message, tmp_path):
     file = CapabilityFile(path=write(tmp_path / "q.jsonl", [row]))
     with pytest.raises(DataError, match=message):
         local_task("q", file)
+
+
+@pytest.mark.skipif(not UTILITY.is_dir(), reason="needs the public questions of the shared data")
+@pytest.mark.parametrize(
+    ("name", "form", "shots", "asked"),
+    [("mmlu", "letters", 0, 1000), ("hellaswag", "continuation", 0, 1000), ("gsm8k", None, 5, 295)],
+)
+def test_public_questions_are_read_as_they_are(name, form, shots, asked):
+    task = local_task(name, CapabilityFile(path=str(UTILITY / f"{name}.jsonl.gz"), form=form, shots=shots))
+    splits = task["custom_dataset"]()
+    assert len(splits["test"]) == asked
+    for row in splits["test"]:
+        if form is None:
+            assert score_solution(row, [row["answer"]]) == {"exact_match": 1.0}
+            assert final_number(row["answer"].rpartition("####")[2]) is not None
+        else:
+            assert len(row["options"]) == 4
 
 
 def test_examples_leave_questions_to_ask(tmp_path):

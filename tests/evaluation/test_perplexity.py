@@ -21,7 +21,7 @@ from realignment.evaluation.perplexity import (
 from realignment.parameters import CapabilityParameters
 from realignment.records import DataError
 
-DOCUMENTS = ["It rained.", "The cat sat on the mat, and the dog on the cat.", "é", "x" * 50]
+DOCUMENTS = ["It rained.", "The cat sat on the mat, and the dog on the cat.", "no", "x" * 50]
 
 
 def settings(**values):
@@ -70,6 +70,12 @@ def test_log_likelihoods_are_those_of_one_pass_per_token_in_any_batch(batch_size
     np.testing.assert_allclose(scores["score"], naive, rtol=1e-10)
     assert scores["bytes"].tolist() == [10, 47, 2, 50]
     assert scores["tokens"].tolist() == [10, 47, 2, 50]  # the tiny tokenizer's tokens are bytes
+
+
+def test_a_document_without_tokens_is_refused_for_its_bytes_would_be_free(tmp_path):
+    model, tokenizer = load_model(save_model(tmp_path, seed=0))
+    with pytest.raises(DataError, match=r"no token for the document 'é'"):
+        score_documents(model, tokenizer, ["It rained.", "é"], settings())
 
 
 def test_a_window_is_never_longer_than_the_model_s_positions(tmp_path):

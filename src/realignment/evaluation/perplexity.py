@@ -106,6 +106,9 @@ def score_documents(
     Returns:
         One row per document: task, metric ("log_likelihood"), question (its number), score (nats, summed
         over tokens), bytes (UTF-8), tokens.
+
+    Raises:
+        DataError: The tokenizer makes no token of a document.
     """
     import torch
 
@@ -117,6 +120,7 @@ def score_documents(
     limit = position_limit(model)
     window = min(parameters.text_window, limit.tokens if limit else parameters.text_window)
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in documents]
+    _check_tokens(documents, tokens)
     windows = []
     owners = []
     for document, ids in enumerate(tokens):
@@ -129,16 +133,26 @@ def score_documents(
     order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
     for first in range(0, len(order), parameters.batch_size):
         batch = order[first : first + parameters.batch_size]
-        rows = layout([windows[index] for index in batch]).to(model.device)
+        packed = layout([windows[index] for index in batch]).to(model.device)
         with torch.inference_mode():
-            logprobs = response_log_probabilities(model, rows)
+            logprobs = response_log_probabilities(model, packed)
         np.add.at(totals, [owners[index] for index in batch], logprobs.double().cpu().numpy())
     lengths = {
         "bytes": [len(text.encode()) for text in documents],
         "tokens": [len(ids) for ids in tokens],
     }
-    rows_of = {"task": TEXT, "metric": "log_likelihood", "question": range(len(documents)), "score": totals}
-    return pd.DataFrame(rows_of | lengths)
+    rows = {"task": TEXT, "metric": "log_likelihood", "question": range(len(documents)), "score": totals}
+    return pd.DataFrame(rows | lengths)
+
+
+def _check_tokens(documents: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+    """Refuse documents without tokens: their bytes would count as predicted for nothing."""
+    for document, ids in zip(documents, tokens, strict=True):
+        if not ids:
+            raise DataError(
+                f"The model's tokenizer has no token for the document {document[:40]!r}, so its bytes cannot "
+                "be predicted. Remove it from `evaluation.capability.text`."
+            )
 
 
 def _start_token(tokenizer: Any) -> int:
