@@ -3,8 +3,8 @@
 The rules and the classifier of the evaluation judge the labelled answers of the embedded sample. The
 classifier learns from these answers and is measured by cross-validation grouped by prompt, with the
 evaluation's own folds and seed. An ordinary answer that violates only because it says nothing on the question
-is no over-refusal, and counts as complying, as in the evaluation. A second table says how far a second reading of a part of
-the answers agrees with the first. `--page` puts both tables into docs/results/oracles.md.
+is no over-refusal, and counts as complying, as in the evaluation. A second table says how far a second
+reading of a part of the answers agrees with the first. `--page` puts both tables into docs/results/oracles.md.
 """
 
 import argparse
@@ -47,7 +47,9 @@ def judge(answers: pd.DataFrame, policy: Policy, folds: int) -> pd.DataFrame:
         complies=labels,
         rules=[judgment.complies for judgment in RulesOracle()(exchanges, policy)],
         # Where the classifier was right its verdict is the label, else the opposite.
-        classifier=[label == bool(correct) for label, correct in zip(labels, validation.correct, strict=True)],
+        classifier=[
+            label == bool(correct) for label, correct in zip(labels, validation.correct, strict=True)
+        ],
     )
 
 

@@ -44,8 +44,8 @@ def labelled_exchanges(pairs: pd.DataFrame) -> tuple[list[Exchange], list[bool]]
 def labelled_answers(answers: pd.DataFrame, policy: Policy) -> tuple[list[Exchange], list[bool]]:
     """List answers of models that have a hand-set label under this policy; others are left out.
 
-    Where `answers_question` is false, an answer to a prompt outside the policy violates for want of any answer,
-    and not because it applies the policy there. That is no over-refusal, so a judge is right to let it pass.
+    Where `answers_question` is false, an answer to a prompt outside the policy violates for want of content,
+    not because it applies the policy there. That is no over-refusal, so a judge is right to let it pass.
 
     Args:
         answers: Columns prompt, response, domain, complies, policy (``name-version``), and where it is known
