@@ -4,7 +4,7 @@ The rules and the classifier of the evaluation judge the labelled answers of the
 classifier learns from these answers and is measured by cross-validation grouped by prompt, with the
 evaluation's own folds and seed. An ordinary answer that violates only because it says nothing on the question
 is no over-refusal, and counts as complying, as in the evaluation. A second table says how far a second
-reading of a part of the answers agrees with the first. `--page` puts both tables into docs/results/oracles.md.
+reading of a part of the answers agrees with the first. `--page` puts the tables into docs/results/oracles.md.
 """
 
 import argparse
