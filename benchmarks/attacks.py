@@ -21,8 +21,8 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from realignment.evaluation.attacks import PLAIN, build_attack_prompts, read_attacks
-from realignment.evaluation.behaviours import collect_behaviours
+from realignment.evaluation.attacks.behaviours import collect_behaviours
+from realignment.evaluation.attacks.wrappers import PLAIN, build_attack_prompts, read_attacks
 from realignment.evaluation.refusals import is_refusal
 from realignment.intake.readers import read_table
 from realignment.likelihood.tokenization import chat_messages

@@ -7,7 +7,7 @@ import pytest
 from documents import ROOT
 from tiny_models import PARAMETERS
 
-from realignment.evaluation.attacks import ATTACK_PROMPT_COLUMNS
+from realignment.evaluation.attacks.wrappers import ATTACK_PROMPT_COLUMNS
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from realignment.evaluation import (
-    attack_success,
     capability,
     held_out,
     measures,
     text_measures,
-    win_rate_figures,
 )
+from realignment.evaluation.attacks import success
+from realignment.evaluation.win_rates import figures
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import Policy
 from realignment.records import judge_names
@@ -45,21 +45,21 @@ def tabulate(
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
         quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
-        win_rates: From `win_rate_figures.report_win_rates`; None: the answers were not compared.
+        win_rates: From `win_rates.figures.report_win_rates`; None: the answers were not compared.
         rng: Source of the bootstrap intervals.
-        attack_responses: From `attack_success.judge_attacks`; None: no attack was run.
+        attack_responses: From `attacks.success.judge_attacks`; None: no attack was run.
 
     Returns:
         Columns `COLUMNS`.
     """
     rows = [
         *_judged(responses, old_policy, quality or {}, rng),
-        *win_rate_figures.win_rate_rows(win_rates or {}),
+        *figures.win_rate_rows(win_rates or {}),
         *([] if held_out_scores is None else held_out.tabulate_held_out(held_out_scores, rng)),
         *capability.tabulate_capability(capability_scores, rng),
     ]
     if attack_responses is not None:  # last, so that the intervals of the others stay as they are
-        rows += attack_success.attack_rows(attack_responses, policy, rng)
+        rows += success.attack_rows(attack_responses, policy, rng)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

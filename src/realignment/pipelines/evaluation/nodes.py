@@ -72,7 +72,7 @@ def collect_attacks(
 ) -> pd.DataFrame:
     """Wrap every behaviour in every attack; what cannot be used stops the run before its long work."""
     from realignment.evaluation import judges
-    from realignment.evaluation.behaviours import collect_attack_prompts
+    from realignment.evaluation.attacks.behaviours import collect_attack_prompts
 
     return collect_attack_prompts(
         attacks,
@@ -109,14 +109,15 @@ def judge_attacks(
     seed: int,
 ) -> pd.DataFrame:
     """Judge every answer to an attack as an answer to the plain request."""
-    from realignment.evaluation import attack_success, judges, rubric
+    from realignment.evaluation import judges
+    from realignment.evaluation.attacks import rubric, success
 
     if attack_answers.empty:
         return attack_answers
     oracles, _ = judges.choose_judges(
         labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
     )
-    responses = attack_success.judge_attacks(attack_answers, oracles, policy)
+    responses = success.judge_attacks(attack_answers, oracles, policy)
     if parameters.attacks.rubric is not None:
         responses = rubric.add_scores(responses, policy, parameters.attacks.rubric)
     return responses
@@ -148,11 +149,11 @@ def compare_answers(
     answers: pd.DataFrame, policy: Policy, parameters: EvaluationParameters, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Compare the answers of both models blindly, in both orders, and report the win rates."""
-    from realignment.evaluation import model_comparators, win_rate_figures
+    from realignment.evaluation.win_rates import figures, model_comparators
 
     settings = parameters.win_rate
     comparator = model_comparators.build_comparator(settings)
-    return win_rate_figures.measure_win_rates(
+    return figures.measure_win_rates(
         answers, ("before", "after"), comparator, policy, resamples=settings.resamples, seed=seed
     )
 

@@ -49,14 +49,14 @@ def import_votes(
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Check the votes that people handed back, and report win rates and agreement."""
-    from realignment.evaluation import win_rate, win_rate_figures
+    from realignment.evaluation.win_rates import comparing, figures
     from realignment.review import comparisons
 
     votes = comparisons.check_votes(returned_votes, win_rate_key, policy, same_as=review.same_as)
-    report = win_rate_figures.report_win_rates(
-        win_rate.tally_votes(votes, win_rate_key),
+    report = figures.report_win_rates(
+        comparing.tally_votes(votes, win_rate_key),
         judge="people",
-        positions=win_rate.list_voted_positions(votes, win_rate_key),
+        positions=comparing.list_voted_positions(votes, win_rate_key),
         resamples=parameters.win_rate.resamples,
         seed=seed,
     )

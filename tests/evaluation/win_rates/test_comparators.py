@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from servers import Script, chat_settings, completion, exchange_of, scripted, unused_url
 from tiny_models import save_model
 
-from realignment.evaluation import local_comparator
-from realignment.evaluation.comparators import AnswerPair, Better, RulesComparator
-from realignment.evaluation.local_comparator import choose_better
-from realignment.evaluation.model_comparators import (
+from realignment.evaluation.win_rates import local_comparator
+from realignment.evaluation.win_rates.comparators import AnswerPair, Better, RulesComparator
+from realignment.evaluation.win_rates.local_comparator import choose_better
+from realignment.evaluation.win_rates.model_comparators import (
     ONE_WORD,
     WORDS,
     ChatComparator,

@@ -9,9 +9,9 @@ from base_model import transformers_serve
 from servers import Script, chat_settings, completion, scripted, unused_url
 
 from realignment.evaluation import table
-from realignment.evaluation.attack_success import attack_rows, judge_attacks
-from realignment.evaluation.attacks import build_attack_prompts, read_attacks
-from realignment.evaluation.rubric import Grade, UnreadGrade, add_scores, grade_answers
+from realignment.evaluation.attacks.rubric import Grade, UnreadGrade, add_scores, grade_answers
+from realignment.evaluation.attacks.success import attack_rows, judge_attacks
+from realignment.evaluation.attacks.wrappers import build_attack_prompts, read_attacks
 from realignment.oracles.rules import RulesOracle
 from realignment.policy import parse_policy
 from realignment.records import Exchange, Judgment, OracleError

@@ -10,11 +10,10 @@ import pytest
 from command_line import saved
 from servers import Script, chat_settings, completion, exchange_of, scripted
 
-from realignment.evaluation.bradley_terry import fit_strengths
-from realignment.evaluation.comparators import Better, Preference, RulesComparator
-from realignment.evaluation.model_comparators import ChatComparator, ModelComparator
 from realignment.evaluation.table import COLUMNS, tabulate
-from realignment.evaluation.win_rate import (
+from realignment.evaluation.win_rates.bradley_terry import fit_strengths
+from realignment.evaluation.win_rates.comparators import Better, Preference, RulesComparator
+from realignment.evaluation.win_rates.comparing import (
     COMPARISON_COLUMNS,
     combine_orders,
     compare_answers,
@@ -22,12 +21,13 @@ from realignment.evaluation.win_rate import (
     list_voted_positions,
     tally_votes,
 )
-from realignment.evaluation.win_rate_figures import (
+from realignment.evaluation.win_rates.figures import (
     measure_win_rates,
     report_win_rates,
     sum_wins,
     win_rate_rows,
 )
+from realignment.evaluation.win_rates.model_comparators import ChatComparator, ModelComparator
 from realignment.policy import Policy, parse_policy
 from realignment.statistics import wilson_interval
 

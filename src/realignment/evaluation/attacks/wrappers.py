@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import pandas as pd
 from pydantic import AfterValidator, Field, ValidationError
 
-from realignment.evaluation.attack_transforms import TRANSFORMS
+from realignment.evaluation.attacks.transforms import TRANSFORMS
 from realignment.parameters.base import Parameters
 from realignment.records import RealignmentError
 

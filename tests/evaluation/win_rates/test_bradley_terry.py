@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from realignment.evaluation.bradley_terry import PRIOR, fit_strengths, is_bounded, rank_strengths
+from realignment.evaluation.win_rates.bradley_terry import PRIOR, fit_strengths, is_bounded, rank_strengths
 
 
 def maximise_likelihood(wins):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from realignment.evaluation.comparators import AnswerPair, Better, Comparator, Preference
+from realignment.evaluation.win_rates.comparators import AnswerPair, Better, Comparator, Preference
 from realignment.policy import Policy
 from realignment.review.comparisons import decide_by_majority
 

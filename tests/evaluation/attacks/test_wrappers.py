@@ -9,8 +9,14 @@ import pytest
 import yaml
 from documents import ROOT, blocks, first_column, read, section, table
 
-from realignment.evaluation.attack_transforms import TRANSFORMS, to_learner_english, to_past_tense
-from realignment.evaluation.attacks import (
+from realignment.evaluation.attacks.behaviours import (
+    collect_attack_prompts,
+    collect_behaviours,
+    policy_behaviours,
+    spread_behaviours,
+)
+from realignment.evaluation.attacks.transforms import TRANSFORMS, to_learner_english, to_past_tense
+from realignment.evaluation.attacks.wrappers import (
     ATTACK_PROMPT_COLUMNS,
     PLAIN,
     Attack,
@@ -19,12 +25,6 @@ from realignment.evaluation.attacks import (
     read_attacks,
     select_attacks,
     split_request,
-)
-from realignment.evaluation.behaviours import (
-    collect_attack_prompts,
-    collect_behaviours,
-    policy_behaviours,
-    spread_behaviours,
 )
 from realignment.parameters import AttackParameters
 from realignment.policy import PolicyError, diff_policies, parse_policy, read_policy

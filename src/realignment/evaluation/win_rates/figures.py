@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realignment.evaluation.bradley_terry import fit_strengths, is_bounded, rank_strengths
-from realignment.evaluation.comparators import Comparator
 from realignment.evaluation.measures import metric_row
-from realignment.evaluation.win_rate import COMPARISON_COLUMNS, compare_answers, list_positions
+from realignment.evaluation.win_rates.bradley_terry import fit_strengths, is_bounded, rank_strengths
+from realignment.evaluation.win_rates.comparators import Comparator
+from realignment.evaluation.win_rates.comparing import COMPARISON_COLUMNS, compare_answers, list_positions
 from realignment.oracles.rules import NoRulesError
 from realignment.policy import Policy
 from realignment.statistics import Comparison, Interval, mcnemar_p, wilson_interval
@@ -43,7 +43,7 @@ def measure_win_rates(
     """Compare the answers of models and report the win rates; an empty report where nobody can compare.
 
     Args:
-        answers: As of `win_rate.compare_answers`.
+        answers: As of `comparing.compare_answers`.
         models: Columns of the answers.
         comparator: The judge; None: nobody is to compare.
         policy: The policy to compare by.
@@ -89,7 +89,7 @@ def report_win_rates(
     Args:
         comparisons: From `compare_answers` or `tally_votes`.
         judge: Name of the judge; None: there is none.
-        positions: From `win_rate.list_positions` or `list_voted_positions`; None: the order cannot matter.
+        positions: From `comparing.list_positions` or `list_voted_positions`; None: the order cannot matter.
         resamples: Bootstrap resamples of prompts.
         seed: Seed of the resamples.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realignment.evaluation.attacks import PLAIN
+from realignment.evaluation.attacks.wrappers import PLAIN
 from realignment.evaluation.measures import metric_row
 from realignment.judging import list_exchanges
 from realignment.oracles import Oracle
@@ -23,7 +23,7 @@ def judge_attacks(answers: pd.DataFrame, judges: Sequence[Oracle], policy: Polic
     A judge that read the wrapper could be misled by it too.
 
     Args:
-        answers: From `attacks.build_attack_prompts`, with the answers `before` and `after`.
+        answers: From `wrappers.build_attack_prompts`, with the answers `before` and `after`.
         judges: The judges.
         policy: The policy to judge by.
 

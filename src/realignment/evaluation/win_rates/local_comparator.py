@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 
 from realignment.chat_client.usage import Usage
-from realignment.evaluation.comparators import AnswerPair, Better, Preference, Preferences
-from realignment.evaluation.model_comparators import ONE_WORD, WORDS, build_messages, probe_pairs
+from realignment.evaluation.win_rates.comparators import AnswerPair, Better, Preference, Preferences
+from realignment.evaluation.win_rates.model_comparators import ONE_WORD, WORDS, build_messages, probe_pairs
 from realignment.oracles.local_lm import AnswerHead, LocalLMOracle, find_answer_tokens
 from realignment.oracles.questions import build_renderer, list_special_tokens
 from realignment.oracles.reading import Reader

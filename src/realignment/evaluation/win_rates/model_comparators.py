@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from realignment.chat_client.client import Answer, ChatServer, Failure, build_request_body
 from realignment.chat_client.usage import Usage
-from realignment.evaluation.comparators import (
+from realignment.evaluation.win_rates.comparators import (
     AnswerPair,
     Better,
     Comparator,
@@ -258,7 +258,7 @@ def build_comparator(parameters: WinRateParameters) -> Comparator | None:
         return ModelComparator(ChatComparator(parameters.chat), store, parameters.refresh)
     if parameters.judge == "local_lm" and parameters.local_lm is not None:
         # Needs torch, which takes seconds to import.
-        from realignment.evaluation.local_comparator import LocalLMComparator
+        from realignment.evaluation.win_rates.local_comparator import LocalLMComparator
         from realignment.oracles.loading import load_local_lm
 
         return ModelComparator(

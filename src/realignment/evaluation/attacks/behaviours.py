@@ -8,7 +8,12 @@ from typing import Any, Literal
 import pandas as pd
 
 from realignment.evaluation.answers import check_prompts
-from realignment.evaluation.attacks import AttackError, build_attack_prompts, read_attacks, select_attacks
+from realignment.evaluation.attacks.wrappers import (
+    AttackError,
+    build_attack_prompts,
+    read_attacks,
+    select_attacks,
+)
 from realignment.parameters import AttackParameters
 from realignment.policy import Policy
 from realignment.records import DataError

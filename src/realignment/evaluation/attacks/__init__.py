@@ -1,0 +1,1 @@
+"""Attack both models: wrappers around requests that a violating answer would satisfy, and their success."""
