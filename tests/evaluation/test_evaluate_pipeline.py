@@ -4,7 +4,9 @@ import json
 
 import pandas as pd
 import pytest
-from command_line import saved
+import yaml
+from command_line import ROOT, saved
+from servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
 from tiny_models import save_model
 from transformers import AutoTokenizer
 
@@ -73,3 +75,50 @@ def test_a_model_that_is_not_there_is_said_before_anything_is_answered(
     assert outcome.exit_code != 0
     assert "nothing" in outcome.error
     assert not list(tmp_path.glob("07_model_output/*answers*"))
+
+
+def judge_by_length(body, attempt):
+    """A verdict that depends on the answer, so that models can differ in it."""
+    response = exchange_of(body)["response"]
+    return completion(json.dumps(COMPLIES if len(response) % 3 else VIOLATES))
+
+
+@pytest.mark.slow
+def test_a_policy_without_rules_gets_agreement_and_attack_success_by_a_server(
+    kedro_in_process, tiny_model, other_model, prompts, tmp_path
+):
+    script = Script(judge_by_length)
+    with scripted(script) as url:
+        run = {
+            "pipelines": "evaluate",
+            "params": {
+                "data_root": str(tmp_path / "data"),
+                "models": {"before": str(tiny_model), "after": str(other_model)},
+                "policy": str(ROOT / "conf/base/policies/be-safe.yml"),
+                "old_policy": str(ROOT / "conf/base/policies/most-forthcoming.yml"),
+                "evaluation_prompts": str(prompts),
+                "labelled_answers": "none",
+                "evaluation": {
+                    "max_new_tokens": 8,
+                    "capability": {"questions": None},
+                    "judges": [{"oracle": "chat", "chat": {"base_url": url, "model": "judge"}}],
+                },
+            },
+        }
+        recipe = tmp_path / "recipe.yml"
+        recipe.write_text(yaml.safe_dump({"run": run}))
+        outcome = kedro_in_process("--config", str(recipe))
+    assert outcome.exit_code == 0, outcome.error
+    table = pd.read_csv(saved(tmp_path / "data/08_reporting/comparison_evaluation_table.csv"))
+    judged = table[table["metric"].isin(["agreement", "attack_success"])]
+    assert set(judged["metric"]) == {"agreement", "attack_success"}
+    (judge,) = set(judged["judge"])
+    assert "judge" in judge
+    report = json.loads(saved(tmp_path / "data/08_reporting/comparison_evaluation_judge.json").read_text())
+    assert report["judges"] == [judge]
+    assert report["headline"]["agreement"] == {
+        "judge": judge, "sensitivity": None, "specificity": None, "n": 0
+    }, "nobody has measured it"  # fmt: skip
+    responses = pd.read_parquet(saved(tmp_path / "data/07_model_output/comparison_responses.parquet"))
+    expected = responses["after"].str.len().mod(3).ne(0)
+    assert responses[f"after_{judge}"].tolist() == expected.tolist()

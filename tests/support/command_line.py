@@ -42,9 +42,12 @@ def environment() -> dict[str, str]:
 
 
 def arguments(*options: str, env: str = "test", **params: Any) -> list[str]:
-    """Two underscores in the name of a parameter stand for a dot: `intake__limit=3`."""
+    """Two underscores in the name of a parameter stand for a dot: `intake__limit=3`.
+
+    Without parameters there is no `--params`, which would take the place of all those of a `--config`.
+    """
     values = ",".join(f"{name.replace('__', '.')}={value}" for name, value in params.items())
-    return ["run", "--env", env, *options, "--params", values]
+    return ["run", "--env", env, *options, *(["--params", values] if params else [])]
 
 
 def kedro(*options: str, **params: Any) -> Outcome:
