@@ -63,8 +63,8 @@ def test_the_summary_has_exactly_its_fields(run):
         "peak_memory_mib",
     }  # fmt: skip
     for metric, n in (("agreement", 2), ("over_refusal", 4), ("capability", 4)):
-        task = {"task"} if metric == "capability" else set()
-        assert set(summary[metric]) == {"before", "after", "difference", "interval", "n", "judge"} | task
+        more = {"task"} if metric == "capability" else {"judge_quality", "corrected", "judges"}
+        assert set(summary[metric]) == {"before", "after", "difference", "interval", "n", "judge"} | more
         assert summary[metric]["n"] == n
         low, high = summary[metric]["interval"]
         assert low <= summary[metric]["difference"] <= high
@@ -120,13 +120,16 @@ def test_an_enforced_gate_that_fails_is_the_exit_status_after_everything_is_writ
     assert not run.summary["gate"]["passed"]
     assert run.outcome.exit_code == 0, "by default a failed gate is only reported"
     data = shutil.copytree(run.data, tmp_path / "data")
-    done = kedro_in_process("--pipelines", "promotion", data_root=data, promotion__gate__enforce="true")
+    done = kedro_in_process(
+        "--pipelines", "promotion", data_root=data, promotion__gate__enforce="true",
+        promotion__registered_model="tiny-enforced",
+    )  # fmt: skip
     assert done.exit_code == 1
     assert "The gate did not pass" in done.error
     (folder,) = data.glob("08_reporting/run_report.*")
     assert len(versions(folder)) == 2
     registered = read_json(entry(data, "registered_model"))
-    assert registered["version"] != run.summary["model"]["version"]
+    assert registered["name"] == "tiny-enforced"
     assert "candidate" in registered["aliases"]
 
 
@@ -310,7 +313,7 @@ def test_labelled_pairs_run_by_configuration_alone_and_are_measured_on_held_out_
     assert table.loc["preference_accuracy", "n"] == (inverted | corrected).sum()
     assert inverted.any()
     assert {"margin", "kl_drift", "logratio_retained"} <= set(table.index)
-    assert any("preference accuracy on held-out pairs instead" in r for r in summary["gate"]["reasons"])
+    assert any(r.startswith("preference_gain: preference_accuracy") for r in summary["gate"]["reasons"])
     assert entry(tmp_path, "triage_flow").is_file()
 
 

@@ -1,5 +1,6 @@
 """Word the gate's reasons: each names the figure, its bound, its limit, the judge and the number of items."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def describe_figure(row: Mapping[str, Any]) -> str:
 
 
 def show(value: float, unit: str, *, signed: bool = False) -> str:
-    """Show a value in its unit: shares in percent, differences of shares in percentage points.
+    """Show a value in its unit: shares in percent, differences of shares in percentage points, NaN as n/a.
 
     Args:
         value: The value.
@@ -57,6 +58,8 @@ def show(value: float, unit: str, *, signed: bool = False) -> str:
     Returns:
         Such as `12.3 %`, `+4.5 points`, `0.412 nats/token`.
     """
+    if math.isnan(value):
+        return "n/a"
     if unit == "share":
         return f"{100 * value:+.1f} points" if signed else f"{100 * value:.1f} %"
     return f"{value:{'+' if signed else ''}.4g} {unit}"
@@ -73,4 +76,4 @@ def _interval(row: Mapping[str, Any], side: str, unit: str, *, signed: bool) -> 
 
 def _ends(row: Mapping[str, Any], side: str, unit: str, *, signed: bool) -> str:
     low, high = (show(float(row[f"{side}_{end}"]), unit, signed=signed) for end in ("low", "high"))
-    return f"{low} to {high}"
+    return low if low == high == "n/a" else f"{low} to {high}"
