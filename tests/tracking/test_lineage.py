@@ -84,7 +84,7 @@ def test_a_model_whose_training_pairs_are_not_known_is_refused():
         check_model(build_manifest("training", inputs={}, outputs={}), gold)
 
 
-@pytest.mark.parametrize("node", [evaluation.answer_prompts, evaluation.score_held_out])
+@pytest.mark.parametrize("node", [evaluation.collect_prompts, evaluation.score_held_out])
 @pytest.mark.parametrize(
     ("pairs", "model", "said"),
     [(HELD_OUT, "az", "trained on other pairs"), (PAIRS, "ab", "different runs of the stage 'gold'")],
