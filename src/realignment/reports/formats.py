@@ -7,8 +7,9 @@ import pandas as pd
 
 SHARES = frozenset(
     {
-        "agreement", "agreement_corrected", "attack_success", "attack_success_by_rule", "capability",
-        "old_policy_agreement", "over_refusal", "over_refusal_corrected", "preference_accuracy", "win_rate",
+        "agreement", "agreement_corrected", "answers_cut", "attack_success", "attack_success_by_rule",
+        "capability", "old_policy_agreement", "over_refusal", "over_refusal_corrected",
+        "preference_accuracy", "refusal_phrases", "win_rate",
     }
 )  # fmt: skip
 """Metrics that are shares of items: shown in percent, their differences in percentage points."""
