@@ -45,3 +45,9 @@ def test_corrections_alone_are_no_labels():
 def test_labelled_answers_without_a_column_are_refused_by_its_name():
     with pytest.raises(DataError, match=r"lack columns complies, policy.*labelled_answers: none"):
         labelled_answers(ANSWERS.drop(columns=["complies", "policy"]), WITH_RULES)
+
+
+def test_an_answer_that_violates_for_want_of_content_is_no_over_refusal():
+    answers = ANSWERS.assign(answers_question=[None, False, True, None])
+    assert ANSWERS["complies"].tolist() == [True, False, False, True]
+    assert labelled_answers(answers, WITH_RULES)[1] == [True, True, False, True]
