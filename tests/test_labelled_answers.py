@@ -129,7 +129,7 @@ def test_the_evaluation_takes_all_labels_under_the_sample_policy_and_none_under_
     table = read_table(str(SAMPLE / "judge_answers.jsonl"))
     policies = ROOT / "conf/base/policies"
     exchanges, labels = labelled_answers(table, read_policy(policies / "assistant-v2.yml"))
-    # Without an answer an ordinary response violates, but it is no over-refusal, which is what is judged there.
+    # An ordinary response without content violates, but is no over-refusal, which is what is judged there.
     assert labels == (answers["complies"] | answers["answers_question"].eq(False)).tolist()
     assert [exchange.response for exchange in exchanges] == answers["response"].tolist()
     assert labelled_answers(table, read_policy(policies / "assistant-v3.yml")) == ([], [])
