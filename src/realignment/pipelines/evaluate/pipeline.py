@@ -37,8 +37,9 @@ RENAMED = {
 
 def create_pipeline(**_: object) -> Pipeline:
     """params:models → comparison_evaluation_table, comparison_report."""
-    own = Pipeline(
+    return Pipeline(
         [
+            *_reuse_evaluation().nodes,
             Node(
                 nodes.fetch_models,
                 ["params:models", "params:model"],
@@ -84,12 +85,11 @@ def create_pipeline(**_: object) -> Pipeline:
         namespace="evaluate",
         prefix_datasets_with_namespace=False,
     )
-    return own + _reuse_evaluation()
 
 
 def _reuse_evaluation() -> Pipeline:
-    stage = evaluation.create_pipeline()
-    shared = Pipeline([node for node in stage.nodes if node.name.rpartition(".")[2] in SHARED])
+    stage = evaluation.create_pipeline(namespace=None)
+    shared = Pipeline([node for node in stage.nodes if node.name in SHARED])
     return pipeline(
         shared,
         inputs={
@@ -99,6 +99,4 @@ def _reuse_evaluation() -> Pipeline:
             "evaluation_table": "comparison_evaluation_table",
         },
         outputs=RENAMED,
-        namespace="evaluate",
-        prefix_datasets_with_namespace=False,
     )

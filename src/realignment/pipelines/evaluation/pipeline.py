@@ -8,7 +8,7 @@ HELD_OUT = ["held_out_pairs", "gold_manifest", "training_manifest"]
 MODELS = ["reference_model", "realigned_model", "params:model"]
 
 
-def create_pipeline(**_: object) -> Pipeline:
+def create_pipeline(namespace: str | None = "evaluation", **_: object) -> Pipeline:
     """Both models → answers, verdicts, held-out scores, capability → evaluation_table."""
     return Pipeline(
         [
@@ -123,6 +123,6 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(nodes.draw_agreement, "evaluation_table", "evaluation_figure", name="draw_agreement"),
         ],
-        namespace="evaluation",
+        namespace=namespace,
         prefix_datasets_with_namespace=False,
     )
