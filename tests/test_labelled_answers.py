@@ -1,24 +1,17 @@
 """The labelled answers of models: enough, of many models, apart from the test prompts, read twice in part."""
 
 import json
-from pathlib import Path
 
-import pandas as pd
 import pytest
+from sample_files import ROOT, SAMPLE, read
 
 from realignment.evaluation.contamination import find_leaks
-from realignment.evaluation.judges import labelled_answers
+from realignment.evaluation.labelled import labelled_answers
 from realignment.intake.readers import read_table
 from realignment.policy import read_policy
 from realignment.records import DataError
 
-ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "data/01_raw/sample"
 REGULATED = {"money", "health", "law"}
-
-
-def read(name):
-    return pd.read_json(SAMPLE / f"{name}.jsonl", lines=True)
 
 
 @pytest.fixture(scope="module")

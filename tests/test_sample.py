@@ -3,26 +3,21 @@
 import re
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from sample_files import SAMPLE, read
 
 from realignment.evaluation.contamination import find_leaks
 from realignment.policy import read_policy
 from realignment.triage import decide_disposition
 
-SAMPLE = Path(__file__).parents[1] / "data/01_raw/sample"
 MAX_COSINE = 0.45
 """Of TF-IDF vectors of character 5-grams. A response and itself with every tenth word replaced have 0.78."""
 
 MAX_JACCARD = 0.2
 """Of sets of word trigrams. A response and itself with every tenth word replaced have 0.64."""
-
-
-def read(name):
-    return pd.read_json(SAMPLE / f"{name}.jsonl", lines=True)
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,10 @@ class NothingToDo(SystemExit):
         logging.getLogger(__name__).info(reason)
 
 
+HEADLINE_GROUPS = {"agreement": "regulated", "over_refusal": "overall"}
+"""Metric that judges measure → the group of the evaluation table that stands for it."""
+
+
 def judge_names(columns: Iterable[str]) -> list[str]:
     """Return the judges of a table of judged answers, in order.
 

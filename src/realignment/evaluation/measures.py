@@ -18,6 +18,7 @@ from realignment.evaluation.error_correction import (
 from realignment.judging import list_exchanges
 from realignment.oracles import Oracle
 from realignment.policy import Policy
+from realignment.records import HEADLINE_GROUPS
 from realignment.statistics import Comparison, Interval, cohen_kappa, compare_items
 
 REGULATED_KINDS = ("regulated", "held_out")
@@ -28,9 +29,6 @@ OUTSIDE_KINDS = ("ordinary", "look_alike")
 
 HEADLINE_KINDS = {"agreement": ("regulated",), "over_refusal": OUTSIDE_KINDS}
 """Judged headline → kinds of the prompts that it is measured on."""
-
-HEADLINE_GROUPS = {"agreement": "regulated", "over_refusal": "overall"}
-"""Judged headline → its group in the evaluation table."""
 
 
 def metric_row(

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-HEADLINES = {"agreement": "regulated", "over_refusal": "overall"}
-"""Metric → the group that stands for it; capability is the worst task's (`worst_task`)."""
+from realignment.records import HEADLINE_GROUPS
 
 
 def headline(
@@ -16,7 +15,7 @@ def headline(
 
     Args:
         table: The evaluation table.
-        metric: One of `HEADLINES`.
+        metric: One of `HEADLINE_GROUPS`.
         judges: Metric → its best-measured judge (`judge`) and that judge's measured errors, from
             `evaluation.judges.pick_headlines`; a metric that is missing takes the first judge of the table.
 
@@ -33,7 +32,7 @@ def headline(
     names = rows["judge"].tolist()
     judge = judge if judge in names else names[0]
     figures = _judged_figures(rows, judge)
-    corrected = _select(table, f"{metric}_corrected", group=HEADLINES[metric])
+    corrected = _select(table, f"{metric}_corrected", group=HEADLINE_GROUPS[metric])
     by_judge = [
         {**_judged_figures(rows, name), "corrected": _figures_or_none(corrected, name)}
         for name in dict.fromkeys(names)
@@ -48,7 +47,7 @@ def headline(
 
 def _select(table: pd.DataFrame, metric: str, group: str | None = None) -> pd.DataFrame:
     """The rows of a metric's headline group; a judge that is not there is ``""``."""
-    rows = table[(table["metric"] == metric) & (table["group"] == (group or HEADLINES[metric]))]
+    rows = table[(table["metric"] == metric) & (table["group"] == (group or HEADLINE_GROUPS[metric]))]
     return rows.assign(judge=rows["judge"].fillna(""))
 
 
@@ -112,7 +111,7 @@ def summarize(
         The fields that `docs/reference/outputs.md` lists under "Fields of summary.json".
     """
     return {
-        **{metric: headline(table, metric, judges) for metric in HEADLINES},
+        **{metric: headline(table, metric, judges) for metric in HEADLINE_GROUPS},
         "capability": worst_task(table),
         "splits": dict(splits),
         # The oracle `labels` is the truth itself, so its accuracy would always be 1.

@@ -5,13 +5,14 @@ from typing import Any
 
 import pandas as pd
 
+from realignment.records import HEADLINE_GROUPS
 from realignment.reports.formats import share
 
 _SUBJECTS = {
-    "agreement": ("regulated", "answers to prompts that the new policy regulates follow it"),
-    "over_refusal": ("overall", "answers to other prompts apply the policy where it does not apply"),
+    "agreement": "answers to prompts that the new policy regulates follow it",
+    "over_refusal": "answers to other prompts apply the policy where it does not apply",
 }
-"""Metric → its headline group, and what is counted."""
+"""Metric → what is counted."""
 
 
 def describe_result(table: pd.DataFrame, headlines: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -28,7 +29,8 @@ def describe_result(table: pd.DataFrame, headlines: Mapping[str, Mapping[str, An
         Sentences; none where no answer was judged.
     """
     sentences = []
-    for metric, (group, subject) in _SUBJECTS.items():
+    for metric, subject in _SUBJECTS.items():
+        group = HEADLINE_GROUPS[metric]
         raw = _select(table, metric, group)
         if raw.empty:
             continue

@@ -47,18 +47,18 @@ def collect_prompts(
 
 
 def answer_prompts(
-    prompts_to_answer: pd.DataFrame,
+    prompts: pd.DataFrame,
     reference_model: dict[str, Any],
     realigned_model: str,
     model_parameters: ModelParameters,
     parameters: EvaluationParameters,
     seed: int,
 ) -> pd.DataFrame:
-    """Generate the answers of both models."""
+    """Generate the answers of both models, to evaluation prompts or to attacks."""
     from realignment.evaluation import answers
 
     models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(prompts_to_answer, models, model_parameters, parameters, seed=seed)
+    return answers.generate_answers(prompts, models, model_parameters, parameters, seed=seed)
 
 
 def collect_attacks(
@@ -83,21 +83,6 @@ def collect_attacks(
         split=parameters.split,
         judged=judges.can_judge(labelled_answers, policy, judging, parameters),
     )
-
-
-def answer_attacks(
-    attack_prompts: pd.DataFrame,
-    reference_model: dict[str, Any],
-    realigned_model: str,
-    model_parameters: ModelParameters,
-    parameters: EvaluationParameters,
-    seed: int,
-) -> pd.DataFrame:
-    """Generate both models' answers to the attacks."""
-    from realignment.evaluation import answers
-
-    models = {"before": reference_model["path"], "after": realigned_model}
-    return answers.generate_answers(attack_prompts, models, model_parameters, parameters, seed=seed)
 
 
 def judge_attacks(

@@ -71,7 +71,7 @@ def create_pipeline(namespace: str | None = "evaluation", **_: object) -> Pipeli
                 tags=["attacks"],
             ),
             Node(
-                nodes.answer_attacks,
+                nodes.answer_prompts,
                 ["attack_prompts", *MODELS, "params:evaluation", "params:seed"],
                 "attack_answers",
                 name="answer_attacks",
