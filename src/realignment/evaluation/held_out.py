@@ -97,7 +97,7 @@ def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterato
         Rows of the evaluation table (`evaluation.measures.metric_row`).
     """
     clusters = scores.get("prompt", scores["pair_id"])
-    margins = _margins(scores)
+    margins = preference_margins(scores)
     if len(margins):
         prompt_by_pair = dict(zip(scores["pair_id"], clusters, strict=True))
         prompts = [prompt_by_pair[pair] for pair in margins.index]
@@ -119,8 +119,15 @@ def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterato
         yield metric_row("kl_drift", "retained", comparison, unit="nats/token")
 
 
-def _margins(scores: pd.DataFrame) -> pd.DataFrame:
-    """Preferred minus the chosen response that it replaces, in nats per token, before and after, by pair."""
+def preference_margins(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much the preferred response is likelier than the chosen one that it replaces.
+
+    Args:
+        scores: From `score_held_out`.
+
+    Returns:
+        By pair_id: `before` and `after`, in nats per token.
+    """
     # Sums over tokens would favour the shorter response whatever it says.
     per_token = scores.assign(
         before=scores["reference_logprob"] / scores["tokens"], after=scores["logprob"] / scores["tokens"]

@@ -3,6 +3,7 @@
 from realignment.parameters.align import AlignParameters
 from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.baselines import BaselinesParameters, SetParameters
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
@@ -34,6 +35,7 @@ __all__ = [
     "AlignParameters",
     "AttackParameters",
     "AuditParameters",
+    "BaselinesParameters",
     "BatchParameters",
     "CapabilityFile",
     "CapabilityParameters",
@@ -63,6 +65,7 @@ __all__ = [
     "RayParameters",
     "ReviewParameters",
     "RuleCondition",
+    "SetParameters",
     "SeverityWeights",
     "Share",
     "StreamingParameters",

@@ -89,7 +89,7 @@ def choose_learning_rate(settings: TrainingParameters, width: int) -> float:
     """
     if settings.learning_rate != "auto":
         return settings.learning_rate
-    rate = MEASURED_LEARNING_RATE * (MEASURED_WIDTH / width) ** WIDTH_EXPONENT
+    rate = MEASURED_LEARNING_RATE * math.pow(MEASURED_WIDTH / width, WIDTH_EXPONENT)
     return rate if settings.lora is not None else rate / LORA_FACTOR
 
 
