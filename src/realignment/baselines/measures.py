@@ -1,5 +1,6 @@
 """What a cell's model is measured by, one row an item: held-out pairs, answers, capability."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,18 +25,30 @@ CONTEXT_WORDS = 100
 """Words to which the policy in the context asks the model to keep its answers."""
 
 Item = dict[str, Any]
-"""metric, group, judge, item, cluster (the prompt, where several items share it), value."""
+"""metric, group, judge, item, cluster (digest of the prompt, which several items may share), value."""
 
 
 def build_item(metric: str, group: str, item: str, value: float, *, cluster: str, judge: str = "") -> Item:
-    """Return one row of the table of items; NaN where the judge gave no verdict."""
+    """Return one row of the table of items.
+
+    Args:
+        metric: What is measured.
+        group: On what.
+        item: Name of the item within the group.
+        value: NaN where a judge gave no verdict.
+        cluster: The prompt; it is kept as a digest, for data may be forbidden to be passed on.
+        judge: Name of the judge.
+
+    Returns:
+        The row.
+    """
     return {
         "metric": metric,
         "group": group,
         "judge": judge,
         "item": item,
-        "cluster": cluster,
-        "value": value,
+        "cluster": hashlib.blake2b(cluster.encode(), digest_size=4).hexdigest(),
+        "value": round(value, 5),
     }
 
 

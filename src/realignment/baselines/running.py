@@ -1,5 +1,6 @@
 """Run the cells of a comparison one after another; what is finished is kept, and not done again."""
 
+import gzip
 import hashlib
 import json
 import logging
@@ -18,14 +19,20 @@ import realignment
 from realignment.baselines.cells import Cell, Laboratory, Settings, empty_items, run_cell
 from realignment.methods import load_recipe
 from realignment.parameters import BaselinesParameters
+from realignment.records import RealignmentError
 from realignment.table_files import compute_digest
 
 logger = logging.getLogger(__name__)
 
+
+class CellError(RealignmentError):
+    """A finished cell cannot be read."""
+
+
 METHOD_CODE = (
     "objective", "impact", "training", "likelihood", "baselines/cells.py", "baselines/measures.py",
 )  # fmt: skip
-"""Code that decides what a training does or how it is measured: a cell of other code is done anew."""
+"""Files and folders of that code."""
 
 
 def list_cells(parameters: BaselinesParameters) -> list[Cell]:
@@ -62,7 +69,8 @@ def run_cells(
     Args:
         laboratory: What all cells share.
         cells: Cells and their parameters.
-        folder: Each finished cell is a file of it, named by the digest of data, code and parameters.
+        folder: Each finished cell is a file of it, named by the digest of data and parameters. A cell of
+            other code is done anew, unless `keep_cells_of_other_code`.
         report: Called with the record of every cell, finished before or now.
 
     Returns:
@@ -72,14 +80,22 @@ def run_cells(
     records = []
     for number, (cell, settings) in enumerate(cells, start=1):
         digest = digest_cell(laboratory, cell, settings)
-        path = folder / f"{digest}.json"
-        if path.is_file():
-            record = json.loads(path.read_text(encoding="utf-8"))
+        path = folder / f"{digest}.json.gz"
+        record = _read(path) if path.is_file() else None
+        if record is not None and _is_current(record, laboratory.parameters):
             logger.info("%d of %d: %s was finished before", number, len(cells), cell.label)
         else:
             logger.info("%d of %d: %s", number, len(cells), cell.label)
             result = _run_apart(laboratory, cell, settings)
-            record = {**describe_cell(cell), "digest": digest, "settings": settings.dump(), **result}
+            # By column, and not by row: a file of it is small enough to be committed.
+            items = pd.DataFrame(result["items"]).to_dict("list")
+            facts = {
+                **describe_cell(cell),
+                "digest": digest,
+                "code": digest_code(),
+                "settings": settings.dump(),
+            }
+            record = {**facts, **result, "items": items}
             _write(path, record)
             logger.info("%s: %s in %.0f s", cell.label, record["status"], record["seconds"])
         report(record)
@@ -93,7 +109,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
 
 
 def digest_cell(laboratory: Laboratory, cell: Cell, settings: Settings) -> str:
-    """Digest all that a cell's result depends on: data, model, policy, judges, code and parameters."""
+    """Digest all that a cell's result depends on but the code: data, model, policy, judges, parameters."""
     comparison = laboratory.comparison
     tables = (comparison.pool, comparison.held_out, comparison.prompts)
     facts = {
@@ -108,13 +124,13 @@ def digest_cell(laboratory: Laboratory, cell: Cell, settings: Settings) -> str:
         "sizes": laboratory.parameters.set.model_dump(mode="json"),
         "capability": laboratory.parameters.capability,
         "evaluation": laboratory.evaluation.model_dump(mode="json"),
-        "code": _digest_code(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache
-def _digest_code() -> str:
+def digest_code() -> str:
+    """Digest the code that decides what a training does or how it is measured."""
     root = Path(realignment.__file__).parent
     files = [file for name in METHOD_CODE for file in _python_files(root / name)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -139,10 +155,24 @@ def _run_apart(laboratory: Laboratory, cell: Cell, settings: Settings) -> dict[s
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    """Write the whole file or none of it."""
+    """Write the whole file or none of it; the same record has the same bytes."""
     unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps(record), encoding="utf-8")
+    unfinished.write_bytes(gzip.compress(json.dumps(record).encode(), mtime=0))
     os.replace(unfinished, path)
+
+
+def _is_current(record: dict[str, Any], parameters: BaselinesParameters) -> bool:
+    """Whether a finished cell counts: it is of this code, or cells of other code are to be kept."""
+    return bool(record["code"] == digest_code()) or parameters.keep_cells_of_other_code
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))  # type: ignore[no-any-return]
+    except (OSError, EOFError, ValueError) as error:
+        raise CellError(
+            f"The finished cell {path} cannot be read ({error}). Remove it: the cell is done again."
+        ) from error
 
 
 def tabulate_items(records: Sequence[dict[str, Any]]) -> pd.DataFrame:

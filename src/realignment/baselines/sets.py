@@ -105,7 +105,13 @@ def draw_training_parts(
     """
     drawn = _limit(comparison.pool, parameters.training_pairs, by="disposition", seed=seed)
     parts = partition_pairs(
-        drawn, held_out_share=0.0, gold_size=gold.size, composition=gold.composition, seed=seed
+        drawn,
+        held_out_share=0.0,
+        gold_size=gold.size,
+        composition=gold.composition,
+        retained=gold.retained,
+        punished=gold.punished,
+        seed=seed,
     )
     return parts.gold, parts.training
 

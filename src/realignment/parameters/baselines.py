@@ -49,6 +49,10 @@ class BaselinesParameters(Parameters):
     isolate: bool = Field(
         True, description="Each cell in a process of its own: one that dies is a failed cell, not a lost run"
     )
+    keep_cells_of_other_code: bool = Field(
+        False,
+        description="Keep finished cells although the method's code has changed since; else do them anew",
+    )
     capability: bool = Field(True, description="Also measure `evaluation.capability`")
     methods_folder: str = Field(min_length=1, description="Folder of the recipes")
     cells_folder: str = Field(min_length=1, description="Folder of the finished cells")
