@@ -94,7 +94,7 @@ def test_intervals_of_shares_cover_also_where_they_are_rare(seeds, rate):
     means, differences = [], []
     for _ in range(2000):
         terms = share_terms(rng, seeds, (rate, rate), seed_sd=spread)
-        means.append(covered(mean_interval(estimate(terms[:1], clusters)), rate))
-        differences.append(covered(estimate(terms, clusters).interval()))
+        means.append(covered(mean_interval(estimate(terms[:1], clusters, share=True)), rate))
+        differences.append(covered(estimate(terms, clusters, share=True).interval()))
     assert np.mean(means) >= 0.93
     assert np.mean(differences) >= 0.93
