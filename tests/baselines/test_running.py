@@ -197,6 +197,17 @@ def test_another_parameter_is_another_cell_and_other_code_makes_it_run_anew(
     assert called == [1]
 
 
+def test_where_the_project_lies_is_no_part_of_a_cells_digest(laboratory):
+    digests = set()
+    for folder in ("/one/place", "/another"):
+        questions = {"path": f"{folder}/questions.jsonl", "metric": "acc", "shots": 2}
+        evaluation = EVALUATION.model_copy(update={"capability": CapabilityParameters(questions=questions)})
+        setting = replace(laboratory(("uniform",), seeds=[1], capability=True), evaluation=evaluation)
+        (cell,) = list_cells(setting.parameters)
+        digests.add(running.digest_cell(setting, cell, Settings.of(cell, SECTIONS, {})))
+    assert len(digests) == 1
+
+
 def test_a_method_that_cannot_be_trained_is_a_failed_cell_and_the_others_go_on(laboratory, tmp_path):
     records = run(laboratory(("opposed", "uniform"), seeds=[1]), tmp_path / "cells")
     assert [record["status"] for record in records] == ["failed", "done"]

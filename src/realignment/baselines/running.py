@@ -135,7 +135,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
 
 def digest_cell(laboratory: Laboratory, cell: Cell, settings: Settings) -> str:
     """Digest all that a cell's result depends on but the code: data, model, policy, judges, parameters."""
-    comparison = laboratory.comparison
+    comparison, evaluation = laboratory.comparison, laboratory.evaluation
     tables = (comparison.pool, comparison.held_out, comparison.prompts)
     facts = {
         **describe_cell(cell),
@@ -147,10 +147,22 @@ def digest_cell(laboratory: Laboratory, cell: Cell, settings: Settings) -> str:
         "judges": [judge.name for judge in laboratory.judges],
         "model": laboratory.model.model_dump(mode="json", exclude={"folder"}),
         "sizes": laboratory.parameters.set.model_dump(mode="json"),
-        "capability": laboratory.parameters.capability,
-        "evaluation": laboratory.evaluation.model_dump(mode="json"),
+        "answers": evaluation.model_dump(include={"max_new_tokens", "repetition_penalty"}),
+        "capability": _without_folders(evaluation.capability.model_dump(mode="json"))
+        if laboratory.parameters.capability
+        else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_folders(value: Any) -> Any:
+    """Nested values with file names in place of paths: where a project lies is no part of a result."""
+    if isinstance(value, dict):
+        return {
+            key: Path(leaf).name if key == "path" and isinstance(leaf, str) else _without_folders(leaf)
+            for key, leaf in value.items()
+        }
+    return value
 
 
 @cache
