@@ -174,7 +174,7 @@ def place_labels(points: pd.DataFrame, *, width: float, height: float) -> list[s
     """
     centres = list(zip(_pixels(points, "x", width), _pixels(points, "y", height), strict=True))
     # Wider than a point: a label that ends at another point would seem to be of that one.
-    markers = [(x - 18, y - 9, x + 18, y + 9) for x, y in centres]
+    markers = [(x - 26, y - 9, x + 26, y + 9) for x, y in centres]
     choices = [
         {place: _box(place, x, y, CHARACTER * len(str(arm))) for place in PLACES}
         for arm, (x, y) in zip(points["arm"], centres, strict=True)
