@@ -1,4 +1,4 @@
-"""SQLite files that keep what a model has said, so that a run that was killed asks only for what is missing."""
+"""SQLite files that keep what models have said: a run that was killed asks only for what is missing."""
 
 import sqlite3
 import time
@@ -22,6 +22,8 @@ BATCH_SIZE = 64
 """Values after which a batch is written: a kill loses no more than these."""
 BATCH_S = 2.0
 """Seconds after which a smaller batch is written."""
+
+_NOT_WRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
 class StoreError(OracleError):
@@ -137,7 +139,9 @@ class SqliteStore(ABC, Generic[T]):
                 return f"What it has stays. Make room on the disk, or {other}, {again}"
             case sqlite3.SQLITE_IOERR:
                 return f"See to the disk, and to limits and quotas on the size of files, or {other}, {again}"
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            case (
+                sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH
+            ):
                 return f"Make the file and its folder writable, or {other}, {again}"
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return f"Another process has locked it for {_BUSY_S:.0f} s. Wait for that one, {again}"

@@ -6,7 +6,12 @@ from realignment.parameters.base import ModelParameters, Parameters, Share
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
-from realignment.parameters.evaluation import AttackParameters, EvaluationParameters
+from realignment.parameters.evaluation import (
+    AnswerServerParameters,
+    AttackParameters,
+    EvaluationParameters,
+    ServedModels,
+)
 from realignment.parameters.gate import GateParameters, GateRule, RuleCondition
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
@@ -32,6 +37,7 @@ from realignment.parameters.win_rate import SeverityWeights, WinRateParameters
 
 __all__ = [
     "AlignParameters",
+    "AnswerServerParameters",
     "AttackParameters",
     "AuditParameters",
     "BatchParameters",
@@ -63,6 +69,7 @@ __all__ = [
     "RayParameters",
     "ReviewParameters",
     "RuleCondition",
+    "ServedModels",
     "SeverityWeights",
     "Share",
     "StreamingParameters",

@@ -8,13 +8,19 @@ import numpy as np
 import pandas as pd
 
 from realignment.model.fetching import fetch_model
+from realignment.model.store import ModelReference
 from realignment.parameters import EvaluationParameters, JudgingParameters, ModelsParameters
 from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
 
 
-def fetch_models(models: ModelsParameters, parameters: ModelParameters) -> tuple[dict[str, Any], str]:
-    """Fetch both models into their folders: any source that `model.source` takes."""
+def fetch_models(
+    models: ModelsParameters, parameters: ModelParameters, evaluation: EvaluationParameters
+) -> tuple[dict[str, Any], str]:
+    """Fetch both models into their folders; where a server answers, only if their weights are measured."""
+    if evaluation.server is not None and not evaluation.capability.needs_weights:
+        name, _ = evaluation.server.describe_models()
+        return asdict(ModelReference(name, path="", sha256="")), ""
     folder = Path(parameters.folder)
     before, after = (fetch_model(source, folder=folder) for source in models.sources())
     return asdict(before), after.path
@@ -71,12 +77,13 @@ def write_report(
     evaluation_table: pd.DataFrame,
     evaluation_figure: Any,
     evaluation_judge: dict[str, Any],
+    evaluation: EvaluationParameters,
     parameters: dict[str, Any],
 ) -> str:
     """Write one self-contained page: who answers better under the policy, by whose verdict."""
     from realignment import reports
 
-    before, after = models.sources()
+    before, after = models.sources() if evaluation.server is None else evaluation.server.describe_models()
     page: str = reports.render_report(
         reports.RunResults(
             title=f"{policy.name} {policy.version}: two models compared",

@@ -42,7 +42,7 @@ def create_pipeline(**_: object) -> Pipeline:
             *_reuse_evaluation().nodes,
             Node(
                 nodes.fetch_models,
-                ["params:models", "params:model"],
+                ["params:models", "params:model", "params:evaluation"],
                 ["comparison_before", "comparison_after"],
                 name="fetch_models",
             ),
@@ -76,6 +76,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "comparison_evaluation_table",
                     "comparison_evaluation_figure",
                     "comparison_evaluation_judge",
+                    "params:evaluation",
                     "parameters",
                 ],
                 "comparison_report",
