@@ -55,11 +55,16 @@ def test_a_damaged_value_is_said_with_the_parameter_that_names_the_file(store):
 
 def test_batches_are_written_as_they_fill_and_the_rest_at_an_error():
     batches = []
-    with pytest.raises(RuntimeError), BatchWriter(batches.append) as writer:
-        for n in range(BATCH_SIZE + 3):
-            writer.add(key(n), n)
-        assert [len(batch) for batch in batches] == [BATCH_SIZE]
-        raise RuntimeError
+
+    def break_off():
+        with BatchWriter(batches.append) as writer:
+            for n in range(BATCH_SIZE + 3):
+                writer.add(key(n), n)
+            assert [len(batch) for batch in batches] == [BATCH_SIZE]
+            raise RuntimeError("the server broke off")
+
+    with pytest.raises(RuntimeError, match="broke off"):
+        break_off()
     assert [len(batch) for batch in batches] == [BATCH_SIZE, 3]
     assert list(batches[1].values()) == [BATCH_SIZE, BATCH_SIZE + 1, BATCH_SIZE + 2]
 
