@@ -99,10 +99,8 @@ def judge_attacks(
 
     if attack_answers.empty:
         return attack_answers
-    oracles, _ = judges.choose_judges(
-        labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
-    )
-    responses = success.judge_attacks(attack_answers, oracles, policy)
+    chosen = judges.build_judges(labelled_answers, policy, judging=judging, parameters=parameters, seed=seed)
+    responses = success.judge_attacks(attack_answers, chosen.oracles, policy)
     if parameters.attacks.rubric is not None:
         responses = rubric.add_scores(responses, policy, parameters.attacks.rubric)
     return responses
@@ -119,10 +117,9 @@ def judge_answers(
     """Judge every answer with every judge, and report how good each judge is and which one leads."""
     from realignment.evaluation import judges, measures
 
-    oracles, report = judges.choose_judges(
-        labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
-    )
-    responses = measures.judge_responses(answers, oracles, policy)
+    chosen = judges.build_judges(labelled_answers, policy, judging=judging, parameters=parameters, seed=seed)
+    report = judges.measure_judges(chosen, labelled_answers, policy, folds=parameters.folds, seed=seed)
+    responses = measures.judge_responses(answers, chosen.oracles, policy)
     names = report["judges"]
     report["headline"] = judges.pick_headlines(answers, report)
     report["unscored"] = measures.count_unscored(responses, names)
