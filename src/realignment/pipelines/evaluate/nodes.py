@@ -77,6 +77,7 @@ def write_report(
     evaluation_table: pd.DataFrame,
     evaluation_figure: Any,
     evaluation_judge: dict[str, Any],
+    win_rates: dict[str, Any],
     evaluation: EvaluationParameters,
     parameters: dict[str, Any],
 ) -> str:
@@ -92,6 +93,7 @@ def write_report(
             evaluation_table=evaluation_table,
             evaluation_figure=evaluation_figure,
             evaluation_judge=evaluation_judge,
+            win_rates=win_rates,
             parameters=parameters,
         )
     )

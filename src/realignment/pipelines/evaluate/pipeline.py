@@ -76,6 +76,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "comparison_evaluation_table",
                     "comparison_evaluation_figure",
                     "comparison_evaluation_judge",
+                    "comparison_win_rates",
                     "params:evaluation",
                     "parameters",
                 ],
