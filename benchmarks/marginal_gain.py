@@ -71,7 +71,10 @@ def sample_pairs(setup: TrainingSetup, conflicts: int, size: int) -> tuple[list[
     policy = read_policy(ROOT / "conf/base/policies/assistant-v2.yml")
     triaged = triage.triage(pairs, judging.judge_pairs(pairs, policy, RulesOracle()), min_confidence=0.5)
     decided = triaged[triaged["disposition"] != "REVIEW"]
-    parts = partition_pairs(decided, held_out_share=0.1, gold_size=size, composition="random", seed=SEED)
+    # `retained`: the gold batch of docs/results/marginal-gain.md.
+    parts = partition_pairs(
+        decided, held_out_share=0.1, gold_size=size, composition="random", seed=SEED, retained="all"
+    )
     candidates = parts.training[parts.training["disposition"].isin(CONFLICTS)]
     sample = candidates.sample(conflicts, random_state=SEED)
     limit = setup.training.max_response_tokens

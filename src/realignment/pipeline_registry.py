@@ -8,6 +8,7 @@ from kedro.pipeline import Pipeline
 from realignment.pipelines import (
     align,
     audit,
+    baselines,
     corrections,
     evaluate,
     evaluation,
@@ -25,6 +26,9 @@ from realignment.pipelines import (
     win_rate,
 )
 
+PREPARED = ("model", "judging", "triage", "corrections")
+"""Stages whose splits the pipeline `baselines` compares methods on."""
+
 STAGES = (model, judging, triage, corrections, gold, impact, training, evaluation, promotion)
 
 
@@ -35,6 +39,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     others = {
         "align": align.create_pipeline(),
         "audit": audit.create_pipeline(),
+        "baselines": sum((stages[name] for name in PREPARED), start=Pipeline([]))
+        + baselines.create_pipeline(),
         "evaluate": evaluate.create_pipeline(),
         "judge_stream": judge_stream.create_pipeline(),
         "infer_policy": infer_policy.create_pipeline(),

@@ -1,10 +1,12 @@
 """Kedro's settings of this project."""
 
 from pathlib import Path
+from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from kedro.utils import find_kedro_project
 
+from realignment import methods
 from realignment.hooks import LoggingHooks, MlflowHooks, ParameterGuard, StageTimer
 
 
@@ -38,8 +40,38 @@ def resolve_policy_file(name: str, data_root: str) -> str:
     return name if name.endswith((".yml", ".yaml")) else f"conf/base/policies/{name}.yml"
 
 
+class MethodConfigLoader(OmegaConfigLoader):
+    """Kedro's loader, which lays the recipe of the parameter `method` over the parameters of the files.
+
+    What the command line gives counts more than the recipe, the recipe more than the files.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        """Load a part of the configuration.
+
+        Args:
+            key: Kedro's name of it.
+
+        Returns:
+            As Kedro loads it; parameters with the recipe.
+
+        Raises:
+            MethodError: There is no such method, or it has nothing to train.
+        """
+        config = super().__getitem__(key)
+        if key != "parameters" or config.get("method", methods.DEFAULT) == methods.DEFAULT:
+            return config
+        recipe = methods.load_recipe(config["method"], Path(self.conf_source) / "base" / "methods")
+        if not recipe.trains:
+            raise methods.MethodError(
+                f"The method `{config['method']}` trains nothing. It can be compared with others "
+                "(`baselines.methods`), and not be run by itself."
+            )
+        return methods.apply_recipe(config, recipe, self.runtime_params or {})
+
+
 HOOKS = (LoggingHooks(), ParameterGuard(), StageTimer(), MlflowHooks())
-CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_CLASS = MethodConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -47,7 +47,7 @@ class Comparison:
     test: str
 
 
-def wilson_interval(successes: float, n: float) -> Interval:
+def wilson_interval(successes: float, n: float, *, quantile: float = Z) -> Interval:
     """Compute the score interval of a proportion, which has a width at 0 and at n, unlike the usual interval.
 
     Wilson 1927; recommended as method 3 by Newcombe 1998, Statistics in Medicine 17:857-872.
@@ -55,6 +55,7 @@ def wilson_interval(successes: float, n: float) -> Interval:
     Args:
         successes: Items that have the property, 0 to n; a fraction for weighted items.
         n: Items, > 0.
+        quantile: Standard errors on each side; another than the default is another level than 95 %.
 
     Returns:
         The interval of the proportion, within 0..1.
@@ -72,9 +73,9 @@ def wilson_interval(successes: float, n: float) -> Interval:
             f"Found {successes} successes of {n} items; expected 0 to n successes of at least 1 item."
         )
     share = successes / n
-    centre = share + Z**2 / (2 * n)
-    half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    scale = 1 + Z**2 / n
+    centre = share + quantile**2 / (2 * n)
+    half = quantile * math.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2))
+    scale = 1 + quantile**2 / n
     # At 0 and at n the formula gives the bound itself, up to rounding: keep the interval around the estimate.
     low = max(0.0, min(share, (centre - half) / scale))
     high = min(1.0, max(share, (centre + half) / scale))

@@ -1,5 +1,6 @@
-"""Held-out, gold and training parts: quotas, nothing lost, nothing shared, everything reproducible."""
+"""Held-out, gold and training parts: nothing lost, nothing shared, everything reproducible."""
 
+import logging
 from collections import Counter
 
 import numpy as np
@@ -9,20 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_pairs import make_pairs
 
-from realignment.gold.batch import compute_gold_quota, partition_pairs
+from realignment.gold.batch import partition_pairs
 from realignment.parameters import AuditParameters, GoldParameters
 from realignment.pipelines.gold import nodes
 from realignment.records import DataError, HealthError, NothingToDo
 from realignment.tracking.lineage import LineageError, build_manifest
 
 
-def triaged(invert=30, punish=30, retain=30, *, corrected=1.0, per_prompt=1, rules=("a",)):
-    """Triaged pairs; `corrected` is the share of PUNISH pairs with a correction, the first of them."""
+def triaged(invert=30, punish=30, retain=30, *, corrected=1.0, decided=1.0, per_prompt=1, rules=("a",)):
+    """Triaged pairs; `corrected` is the share of PUNISH pairs with a correction, the first of them.
+
+    `decided` is the share of RETAIN pairs whose rejected response violates; in the others both comply.
+    """
     kinds = ["INVERT"] * invert + ["PUNISH"] * punish + ["RETAIN"] * retain
     rows = []
     for number, kind in enumerate(kinds):
         row = {"disposition": kind, "rules_broken": "" if kind == "RETAIN" else rules[number % len(rules)]}
         row |= {"chosen_verdict": kind == "RETAIN", "rejected_verdict": kind == "INVERT"}
+        if kind == "RETAIN":
+            row["rejected_verdict"] = number - invert - punish >= decided * retain
         if kind == "PUNISH" and number - invert < corrected * punish:
             row["correction"] = f"better {number}"
         rows.append(row)
@@ -34,42 +40,14 @@ def triaged(invert=30, punish=30, retain=30, *, corrected=1.0, per_prompt=1, rul
     return make_pairs(*rows).assign(prompt=prompts)
 
 
-def parts_of(table, *, share=0.1, size=12, composition="random", seed=0):
-    return partition_pairs(table, held_out_share=share, gold_size=size, composition=composition, seed=seed)
+def parts_of(table, *, share=0.1, size=12, composition="random", seed=0, **options):
+    return partition_pairs(
+        table, held_out_share=share, gold_size=size, composition=composition, seed=seed, **options
+    )
 
 
 def ids(part):
     return set(part["pair_id"])
-
-
-def test_the_quota_is_thirds_and_punish_takes_the_remainder():
-    plenty = {"INVERT": 99, "PUNISH": 99, "RETAIN": 99}
-    assert compute_gold_quota(plenty, 36) == {"RETAIN": 12, "INVERT": 12, "PUNISH": 12}
-    assert compute_gold_quota(plenty, 64) == {"RETAIN": 21, "INVERT": 21, "PUNISH": 22}
-
-
-@pytest.mark.parametrize(
-    ("available", "quota"),
-    [
-        ({"INVERT": 99, "RETAIN": 99}, {"RETAIN": 4, "INVERT": 8, "PUNISH": 0}),
-        ({"INVERT": 5, "RETAIN": 99}, {"RETAIN": 7, "INVERT": 5, "PUNISH": 0}),
-        ({"PUNISH": 99, "RETAIN": 2}, {"RETAIN": 2, "INVERT": 0, "PUNISH": 10}),
-        ({"INVERT": 1, "PUNISH": 1, "RETAIN": 1}, {"RETAIN": 1, "INVERT": 1, "PUNISH": 1}),
-        ({}, {"RETAIN": 0, "INVERT": 0, "PUNISH": 0}),
-    ],
-)
-def test_what_one_disposition_lacks_the_others_give(available, quota):
-    assert compute_gold_quota(available, 12) == quota
-
-
-@settings(deadline=None)
-@given(
-    st.fixed_dictionaries({d: st.integers(0, 40) for d in ("INVERT", "PUNISH", "RETAIN")}), st.integers(3, 90)
-)
-def test_the_quota_is_full_wherever_the_pairs_suffice(available, size):
-    quota = compute_gold_quota(available, size)
-    assert sum(quota.values()) == min(size, sum(available.values()))
-    assert all(0 <= quota[d] <= available[d] for d in quota)
 
 
 def test_the_gold_batch_has_the_quota():
@@ -173,6 +151,61 @@ def test_a_punish_pair_without_correction_is_never_gold(seed):
     assert gold["preferred"].notna().all()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_retain_pair_whose_two_responses_comply_is_not_gold(seed):
+    gold = parts_of(triaged(decided=0.1), size=15, share=0, seed=seed).gold
+    assert Counter(gold["disposition"]) == {"INVERT": 7, "PUNISH": 5, "RETAIN": 3}
+    assert not gold.loc[gold["disposition"] == "RETAIN", "rejected_verdict"].any()
+
+
+def test_as_published_every_retain_pair_can_be_gold():
+    gold = parts_of(triaged(decided=0.1), size=15, share=0, retained="all").gold
+    assert Counter(gold["disposition"]) == {"INVERT": 5, "PUNISH": 5, "RETAIN": 5}
+    assert gold.loc[gold["disposition"] == "RETAIN", "rejected_verdict"].any()
+
+
+def test_a_gold_batch_without_retain_pairs_is_warned_of_and_is_no_error(caplog):
+    table = triaged(decided=0.0)
+    with caplog.at_level(logging.WARNING):
+        gold = parts_of(table, size=12).gold
+        assert Counter(gold["disposition"]) == {"INVERT": 8, "PUNISH": 4}
+        parts_of(table, size=12, retained="all")
+        parts_of(triaged(), size=12)
+    (message,) = caplog.messages
+    assert "no RETAIN pair" in message
+    assert "`gold.retained: all`" in message
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_as_published_a_punish_pair_without_correction_prefers_an_answer_to_another_prompt(seed):
+    table = triaged(20, 20, 20, corrected=0.4, per_prompt=2)
+    parts = parts_of(table, size=9, share=0.3, seed=seed, punished="random_compliant", retained="all")
+    everything = pd.concat([parts.gold, parts.training], ignore_index=True)
+    complying = everything[everything["disposition"] != "PUNISH"]
+    # Responses are numbered as pairs are, so each one tells its pair and its prompt.
+    prompts = {
+        row["chosen" if row["disposition"] == "RETAIN" else "rejected"]: row["prompt"]
+        for row in complying.to_dict("records")
+    }
+    for row in parts.gold[parts.gold["disposition"] == "PUNISH"].to_dict("records"):
+        assert row["dispreferred"] == row["chosen"]
+        if isinstance(row["correction"], str):
+            assert row["preferred"] == row["correction"]
+        else:
+            assert prompts[row["preferred"]] != row["prompt"]
+    held_out = set(parts.held_out["chosen"]) | set(parts.held_out["rejected"])
+    assert held_out.isdisjoint(parts.gold["preferred"])
+
+
+def test_the_random_compliant_answer_is_decided_by_the_seed():
+    table = triaged(corrected=0.0)
+    first, again, other = (parts_of(table, seed=seed, punished="random_compliant").gold for seed in (5, 5, 6))
+    pd.testing.assert_frame_equal(first, again)
+    drawn = [set(gold.loc[gold["disposition"] == "PUNISH", "preferred"]) for gold in (first, other)]
+    assert drawn[0] != drawn[1]
+    assert Counter(first["disposition"]) == {"INVERT": 4, "PUNISH": 4, "RETAIN": 4}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_policy_targeted_draws_conflicts_evenly_over_the_broken_rules(seed):
     table = triaged(60, 60, 60, rules=("common",) * 8 + ("rare", "seldom"))
@@ -198,10 +231,16 @@ def test_a_gold_batch_that_leaves_too_little_to_train_on_is_refused(size):
 
 def test_a_gold_batch_that_cannot_be_filled_is_refused():
     table = triaged(5, 40, 5, corrected=0)
-    with pytest.raises(
-        DataError, match=r"10 gold pairs can be drawn \(one a prompt, a PUNISH pair only with"
-    ):
-        parts_of(table, share=0, size=12)
+    conditions = {
+        "one a prompt, a PUNISH pair only with a verified correction, a RETAIN pair only where its rejected "
+        "response violates": {},
+        "one a prompt, a PUNISH pair only with a verified correction": {"retained": "all"},
+    }
+    for condition, options in conditions.items():
+        with pytest.raises(DataError, match=rf"10 gold pairs can be drawn \({condition}\)"):
+            parts_of(table, share=0, size=12, **options)
+    with pytest.raises(DataError, match=r"can be drawn \(one a prompt\)"):
+        parts_of(table, share=0, size=60, retained="all", punished="random_compliant")
 
 
 def test_a_large_gold_batch_that_leaves_half_of_the_conflicts_passes():
@@ -218,6 +257,14 @@ def run_node(table, manifest=None, oracle_report=None, audit_report=None, **para
     return nodes.draw_gold_batch(
         *splits.values(), manifest, triaged, *measured, GoldParameters(**parameters), 0
     )
+
+
+def test_the_node_draws_as_its_parameters_say():
+    table = triaged(corrected=0.0, decided=0.0)
+    _, ours, *_ = run_node(table, size=12)
+    _, published, *_ = run_node(table, size=12, retained="all", punished="random_compliant")
+    assert Counter(ours["disposition"]) == {"INVERT": 12}
+    assert Counter(published["disposition"]) == {"INVERT": 4, "PUNISH": 4, "RETAIN": 4}
 
 
 def test_too_many_misrouted_pairs_by_the_labels_stop_the_run_before_anything_is_drawn():

@@ -416,7 +416,8 @@ def test_a_pair_like_a_gold_pair_has_positive_impact():
     assert scores.sum() > 0
 
 
-GROUPS = ["INVERT", "PUNISH", "INVERT", "INVERT", "PUNISH", "INVERT"]
+CORRECT, SUPPRESS = Treatment.CORRECT, Treatment.SUPPRESS
+GROUPS = [PREFER, SUPPRESS, PREFER, PREFER, SUPPRESS, PREFER]
 SCORES = torch.tensor([3.0, 200.0, -1.0, 5.0, -40.0, 1.0], dtype=torch.float64)
 
 
@@ -427,11 +428,22 @@ def test_weights_match_the_formula(normalize):
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_mean_one_weights_have_mean_one_in_each_disposition_whatever_its_scale():
+def test_mean_one_weights_have_mean_one_in_each_treatment_whatever_its_scale():
     weights = impact_weights(SCORES, GROUPS, normalize="mean_one")
     assert weights.tolist() == pytest.approx([4 / 3, 2.0, 0.0, 20 / 9, 0.0, 4 / 9])
-    larger = torch.where(torch.tensor([g == "PUNISH" for g in GROUPS]), SCORES * 280, SCORES)
+    larger = torch.where(torch.tensor([g == SUPPRESS for g in GROUPS]), SCORES * 280, SCORES)
     torch.testing.assert_close(impact_weights(larger, GROUPS, normalize="mean_one"), weights)
+
+
+def test_corrected_and_suppressed_pairs_of_one_disposition_are_normalised_apart():
+    """Of one size in scores they are not: |score| 0.25 against 0.02 in the audit of the sample."""
+    scores = torch.tensor([0.25, 0.75, 0.01, 0.03])
+    weights = impact_weights(scores, [CORRECT, CORRECT, SUPPRESS, SUPPRESS], normalize="mean_one")
+    assert weights.tolist() == pytest.approx([0.5, 1.5, 0.5, 1.5])
+
+
+def test_clamped_weights_are_one_where_the_score_is_positive():
+    assert impact_weights(SCORES, GROUPS, normalize="clamped").tolist() == [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]
 
 
 def test_l1_weights_add_up_to_one_over_both_dispositions():
@@ -444,14 +456,14 @@ def test_uniform_weights_are_one_whatever_the_scores():
 
 def test_winsorizing_caps_the_largest_weights_of_a_disposition_and_keeps_the_mean():
     scores = torch.tensor([1.0] * 9 + [1000.0])
-    weights = impact_weights(scores, ["INVERT"] * 10, normalize="mean_one", winsorize=0.8)
+    weights = impact_weights(scores, [PREFER] * 10, normalize="mean_one", winsorize=0.8)
     assert weights.tolist() == pytest.approx([1.0] * 10)
-    assert impact_weights(scores, ["INVERT"] * 10, normalize="mean_one")[-1] > 9
+    assert impact_weights(scores, [PREFER] * 10, normalize="mean_one")[-1] > 9
 
 
 def test_winsorizing_does_not_take_the_last_weights_where_nearly_all_are_zero():
     scores = torch.tensor([-1.0] * 8 + [1.0, 3.0])
-    weights = impact_weights(scores, ["INVERT"] * 10, normalize="mean_one", winsorize=0.5)
+    weights = impact_weights(scores, [PREFER] * 10, normalize="mean_one", winsorize=0.5)
     assert weights.tolist() == pytest.approx([0.0] * 8 + [2.5, 7.5])
 
 
@@ -476,14 +488,24 @@ def test_weighing_does_not_change_the_scores_it_is_given():
     ("scores", "message"),
     [
         ([1.0, float("nan"), float("inf")], "2 of 3 impact scores are not finite.*float32"),
-        ([-1.0, -2.0, 3.0], "67% of 3 impact scores are negative and 1 positive.*limit: 50%.*gold.size"),
-        ([0.0, 0.0], "0% of 2 impact scores are negative and 0 positive"),
+        (
+            [-1.0, -2.0, 3.0],
+            "67% of 3 impact scores of `prefer` .* negative and 1 .*limit: 50%.*gold.size",
+        ),
+        ([0.0, 0.0], "0% of 2 impact scores of `prefer` pairs are negative and 0 positive"),
     ],
 )
 def test_scores_that_cannot_be_trusted_stop_the_run_and_say_what_to_change(scores, message):
     with pytest.raises(HealthError, match=message):
-        check_scores(torch.tensor(scores), max_negative_share=0.5)
+        check_scores(torch.tensor(scores), [PREFER] * len(scores), max_negative_share=0.5)
+
+
+def test_good_scores_of_one_treatment_do_not_hide_that_all_of_another_are_negative():
+    scores, treatments = torch.tensor([-1.0] * 40 + [1.0] * 60), [PREFER] * 40 + [SUPPRESS] * 60
+    with pytest.raises(HealthError, match="100% of 40 impact scores of `prefer` pairs are negative"):
+        check_scores(scores, treatments, max_negative_share=0.5)
+    check_scores(scores, treatments, max_negative_share=1.0)
 
 
 def test_scores_within_the_limit_pass():
-    check_scores(torch.tensor([-1.0, 1.0, 0.0, 2.0]), max_negative_share=0.25)
+    check_scores(torch.tensor([-1.0, 1.0, 0.0, 2.0]), [PREFER] * 4, max_negative_share=0.25)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_decoders import tiny_examples, tiny_model, with_lora
 
-from realignment.impact.scoring import compute_gold_gradient, score_conflicts
+from realignment.impact.scoring import compute_gold_gradient, score_conflicts, score_references
 from realignment.impact.weights import attach_weights, report_weights
 from realignment.likelihood.packing import Layout
 from realignment.objective.hybrid import Objective, Treatment
@@ -66,13 +66,29 @@ def test_length_normalised_scores_are_per_response_token(model, direction):
 
 
 def test_weighing_gives_each_example_its_weight_and_its_reference():
+    conflicts = [CONFLICTS[0], CONFLICTS[3], CONFLICTS[2]]
     scored = [(2.0, (-1.0, -2.0)), (6.0, (-3.0, -4.0)), (-1.0, (-5.0, -6.0, -7.0))]
-    weighted = attach_weights(
-        CONFLICTS[:3], scored, ["INVERT", "INVERT", "PUNISH"], normalize="mean_one", winsorize=None
-    )
+    weighted = attach_weights(conflicts, scored, normalize="mean_one", winsorize=None)
     assert [example.weight for example in weighted] == pytest.approx([0.5, 1.5, 0.0])
     assert [example.reference for example in weighted] == [reference for _, reference in scored]
-    assert [example.tokens for example in weighted] == [example.tokens for example in CONFLICTS[:3]]
+    assert [example.tokens for example in weighted] == [example.tokens for example in conflicts]
+
+
+def test_references_without_scores_are_those_of_the_pass_that_scores(model, direction):
+    references = score_references(model, CONFLICTS, layout=Layout(0), token_budget=60)
+    for reference, (_, expected) in zip(references, score(model, direction), strict=True):
+        assert reference == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 0.2, 0.4])
+def test_the_robust_losss_scores_are_those_of_labels_without_errors(model, direction, error_rate):
+    """1/(1 − 2ε) is in the robust loss already: in the scores too, it would count twice."""
+    conflicts = tiny_examples([PREFER] * 3, seed=4)
+    options = {"token_budget": 60, "length_normalize": False, **COMMON}
+    robust = Objective(beta=0.3, invert="robust", error_rate=error_rate)
+    scores = [s for s, _ in score_conflicts(model, conflicts, direction, robust, **options)]
+    expected = naive.impact_scores(model, conflicts, Objective(beta=0.3), direction)
+    assert scores == pytest.approx(expected.tolist())
 
 
 def test_the_report_counts_signs_and_says_how_many_pairs_carry_the_weight():

@@ -4,11 +4,15 @@ import pandas as pd
 import pytest
 from tiny_decoders import tiny_tokenizer
 
+from realignment.likelihood.tokenization import PromptTooLongError
 from realignment.objective.examples import (
-    RESPONSES,
+    TRACE,
+    PairKind,
+    Plan,
     build_examples,
     build_gold_examples,
-    choose_treatment,
+    classify_pair,
+    plan_trace,
     tokenize_columns,
 )
 from realignment.objective.hybrid import Treatment
@@ -31,7 +35,8 @@ PAIRS = pd.DataFrame(
 
 def build(pairs=PAIRS, **options):
     options = {"use_corrections": True, "affirm": False, "max_response_tokens": 20} | options
-    return build_examples(pairs, TOKENIZER, **options)
+    plans = plan_trace(use_corrections=options.pop("use_corrections"), affirm=options.pop("affirm"))
+    return build_examples(pairs, TOKENIZER, plans, **options)
 
 
 def texts(example):
@@ -39,20 +44,51 @@ def texts(example):
 
 
 @pytest.mark.parametrize(
-    ("disposition", "has_correction", "affirmed", "treatment"),
+    ("pair", "kind"),
     [
-        ("INVERT", False, False, Treatment.PREFER),
-        ("INVERT", True, True, Treatment.PREFER),
-        ("PUNISH", True, False, Treatment.CORRECT),
-        ("PUNISH", False, True, Treatment.SUPPRESS),
-        ("RETAIN", True, False, Treatment.KEEP),
-        ("RETAIN", False, True, Treatment.AFFIRM),
+        ({"disposition": "INVERT", "correction": None}, PairKind.INVERT),
+        ({"disposition": "INVERT", "correction": "better"}, PairKind.INVERT),
+        ({"disposition": "PUNISH", "correction": "better"}, PairKind.PUNISH_CORRECTED),
+        ({"disposition": "PUNISH", "correction": None}, PairKind.PUNISH),
+        ({"disposition": "PUNISH", "correction": float("nan")}, PairKind.PUNISH),
+        ({"disposition": "RETAIN", "rejected_verdict": True}, PairKind.RETAIN),
+        ({"disposition": "RETAIN", "rejected_verdict": False}, PairKind.RETAIN_DECIDED),
+        ({"disposition": "RETAIN", "rejected_verdict": None}, PairKind.RETAIN),
+        ({"disposition": "RETAIN"}, PairKind.RETAIN),
     ],
 )
-def test_the_disposition_a_correction_and_a_preference_that_holds_decide_the_treatment(
-    disposition, has_correction, affirmed, treatment
-):
-    assert choose_treatment(disposition, has_correction=has_correction, affirmed=affirmed) is treatment
+def test_the_disposition_a_correction_and_a_preference_that_holds_decide_the_kind(pair, kind):
+    assert classify_pair(pair) is kind
+
+
+def test_a_method_can_make_of_each_kind_what_it_likes_and_leave_kinds_out():
+    plans = {
+        **TRACE,
+        PairKind.INVERT: Plan(Treatment.IMITATE, ("rejected",)),
+        PairKind.PUNISH: None,
+        PairKind.PUNISH_CORRECTED: Plan(Treatment.SUPPRESS, ("chosen",)),
+    }
+    examples = build_examples(PAIRS, TOKENIZER, plans, max_response_tokens=20)
+    assert [(e.pair_id, e.treatment, *texts(e)) for e in examples] == [
+        ("a", Treatment.IMITATE, "good<|end|>"),
+        ("b", Treatment.SUPPRESS, "bad<|end|>"),
+        ("c", Treatment.KEEP, "fine<|end|>"),
+    ]
+    assert [e.columns for e in examples] == [("rejected",), ("chosen",), ("chosen",)]
+
+
+def test_a_plan_that_needs_a_response_which_a_pair_lacks_is_refused():
+    plans = {**TRACE, PairKind.PUNISH: Plan(Treatment.IMITATE, ("correction",))}
+    with pytest.raises(DataError, match="the correction of pair d, and it has none"):
+        build_examples(PAIRS, TOKENIZER, plans, max_response_tokens=20)
+
+
+def test_prompt_and_response_together_can_be_limited_too():
+    examples = build(max_tokens=40)
+    assert {e.tokens.width for e in examples if len(e.tokens.prompt) < 30} <= set(range(41))
+    shortest = min(len(e.tokens.prompt) for e in examples)
+    with pytest.raises(PromptTooLongError, match=r"leaves no room .* Drop the pair"):
+        build(max_tokens=shortest)
 
 
 def test_the_audited_error_rate_goes_with_its_pair_and_is_the_objectives_where_nothing_was_audited():
@@ -68,7 +104,7 @@ def test_audited_error_rates_that_are_not_there_are_refused():
 
 def test_a_pair_in_review_is_never_trained_on():
     with pytest.raises(ValueError, match="review"):
-        choose_treatment("REVIEW")
+        classify_pair({"disposition": "REVIEW"})
 
 
 def test_an_inverted_pair_prefers_the_rejected_response():
@@ -128,12 +164,6 @@ def test_responses_are_cut_and_the_messages_of_the_data_are_the_prompt():
     examples = build(max_response_tokens=3)
     assert max(len(response) for e in examples for response in e.tokens.responses) == 3
     assert TOKENIZER.decode(examples[2].tokens.prompt) == "<|system|>S<|end|><|assistant|>"
-
-
-def test_every_treatment_names_as_many_columns_as_it_has_responses():
-    assert {t: len(columns) for t, columns in RESPONSES.items()} == dict(
-        zip(Treatment, (2, 3, 2, 1, 2), strict=True)
-    )
 
 
 def test_gold_pairs_are_preferred_over_dispreferred():

@@ -55,15 +55,23 @@ def pair_loss(logprobs, reference, lengths, treatment, objective):
     if treatment != Treatment.SUPPRESS:
         extra = -objective.anchor_weight * logprobs[0] / lengths[0]
     if treatment in (Treatment.PREFER, Treatment.AFFIRM):
-        return preference(lr, lengths, objective) + extra
+        return objective.preference_weight * preference(lr, lengths, objective) + extra
     if treatment == Treatment.CORRECT:
-        return -log_sigmoid(beta * (lr[0] - lr[1])) - log_sigmoid(beta * (lr[0] - lr[2])) + extra
+        value = -log_sigmoid(beta * (lr[0] - lr[1])) - log_sigmoid(beta * (lr[0] - lr[2]))
+        return objective.preference_weight * value + extra
     if treatment == Treatment.SUPPRESS:
-        if objective.suppress == "apo_down":
-            return torch.sigmoid(beta * lr[1]) + 1 - torch.sigmoid(beta * (lr[1] - lr[0]))
-        scale = 2 / beta if objective.suppress == "npo" else 1.0
-        return -scale * (log_sigmoid(-beta * lr[0]) + log_sigmoid(-beta * lr[1]))
+        return objective.preference_weight * suppression(logprobs, lr, lengths, objective)
     return logprobs[0] * 0 + extra
+
+
+def suppression(logprobs, lr, lengths, objective):
+    beta = objective.beta
+    if objective.suppress == "apo_down":
+        return torch.sigmoid(beta * lr[1]) + 1 - torch.sigmoid(beta * (lr[1] - lr[0]))
+    if objective.suppress == "ascent":
+        return sum(value / length for value, length in zip(logprobs, lengths, strict=True))
+    scale = 2 / beta if objective.suppress == "npo" else 1.0
+    return -scale * sum(log_sigmoid(-beta * value) for value in lr)
 
 
 def preference(lr, lengths, objective):
@@ -90,6 +98,7 @@ TERMS = {
     Treatment.SUPPRESS: "punish_loss",
     Treatment.KEEP: "retain_loss",
     Treatment.AFFIRM: "retain_loss",
+    Treatment.IMITATE: "invert_loss",
 }
 
 

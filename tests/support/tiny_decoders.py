@@ -166,7 +166,8 @@ def tiny_pairs(counts, *, seed=0, longest=7):
     return [TokenizedPair(draw(2, 6), tuple([*draw(0, longest - 1), 1] for _ in range(n))) for n in counts]
 
 
-RESPONSES = dict(zip(Treatment, (2, 3, 2, 1, 2), strict=True))
+RESPONSES = dict(zip(Treatment, (2, 3, 2, 1, 2, 1), strict=True))
+COLUMNS = {2: ("chosen", "rejected"), 3: ("correction", "chosen", "rejected"), 1: ("chosen",)}
 
 
 def tiny_examples(treatments, *, seed=0, weights=None):
@@ -174,7 +175,7 @@ def tiny_examples(treatments, *, seed=0, weights=None):
     pairs = tiny_pairs([RESPONSES[t] for t in treatments], seed=seed)
     weights = weights or [1.0] * len(pairs)
     return [
-        Example(f"pair-{i}", tokens, treatment, weight)
+        Example(f"pair-{i}", tokens, treatment, weight, columns=COLUMNS[RESPONSES[treatment]])
         for i, (tokens, treatment, weight) in enumerate(zip(pairs, treatments, weights, strict=True))
     ]
 

@@ -11,7 +11,7 @@ from realignment.parameters import LoraParameters, TrainingParameters
 from realignment.training.run import training_arguments
 from realignment.training.trainer import RealignTrainer
 
-PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM = Treatment
+PREFER, CORRECT, SUPPRESS, KEEP, AFFIRM, IMITATE = Treatment
 MIXED = [PREFER, KEEP, CORRECT, AFFIRM, SUPPRESS, PREFER, KEEP, AFFIRM, CORRECT, PREFER]
 WEIGHTS = [1.5, 1.0, 0.25, 0.5, 2.0, 0.0, 1.0, 1.5, 1.75, 0.5]
 OBJECTIVE = Objective(beta=0.3, punish_weight=0.5, kl_weight=0.7, retain_weight=0.6, anchor_weight=0.1)

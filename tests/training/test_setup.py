@@ -27,6 +27,7 @@ TRAINING = TrainingParameters(
     trainer={"save_total_limit": 9},
 )  # fmt: skip
 UNIFORM = ImpactParameters(normalize="uniform", token_budget=64)
+SCORED = ImpactParameters(max_negative_share=1.0, token_budget=64)  # whatever the scores' signs
 MEAN_ONE = ImpactParameters(token_budget=64)
 KINDS = {
     "invert": ("INVERT", None),
@@ -128,9 +129,10 @@ FIELDS = [(i, name) for i, settings in enumerate(SETTINGS) for name in type(sett
 def another(settings, name):
     """The settings with another value of one field: the first of these that the field accepts."""
     value = getattr(settings, name)
-    words = ["cuda", "float16", "ipo", "apo_down", "states", "jvp", "kfac", "nf4", "other"]
+    words = ["cuda", "float16", "ipo", "apo_down", "states", "jvp", "kfac", "nf4", "sum", "other"]
     numbers = [value + 1, value / 2, 0.25] if isinstance(value, int | float) else []
-    for candidate in [not value, *numbers, *words, {"weight_decay": 0.1}, None]:
+    mappings = [{"weight_decay": 0.1}, {"invert": None}]
+    for candidate in [not value, *numbers, *words, *mappings, 32, None]:
         try:
             changed = type(settings).model_validate(settings.model_dump() | {name: candidate})
         except ValidationError:
@@ -275,8 +277,15 @@ def test_what_online_weights_would_ignore_is_refused_by_both_stages(opened, opti
         opened(training=training).online_weights(GOLD, impact)
     with pytest.raises(OnlineWeightsError, match=message):
         weigh_conflicts(PAIRS, GOLD, {}, {}, PARAMETERS, LOSS, training, impact, 0)
-    check_options(impact, TRAINING)
-    check_options(MEAN_ONE, training)
+    check_options(impact, TRAINING, LOSS)
+    check_options(MEAN_ONE, training, LOSS)
+
+
+def test_online_weights_of_the_robust_loss_are_refused(opened):
+    """Their scores come from the gradient that is trained, which counts the errors already."""
+    training = TRAINING.model_copy(update={"fresh_weights_every": 2})
+    with pytest.raises(OnlineWeightsError, match=r"would count twice.*fresh_weights_every: null"):
+        check_options(MEAN_ONE, training, LOSS.model_copy(update={"invert": "robust"}))
 
 
 def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_weights(reference, tmp_path):
@@ -284,7 +293,7 @@ def test_a_lora_on_four_bit_weights_is_scored_trained_and_merged_into_the_whole_
     parameters = PARAMETERS.model_copy(update={"quantize": "nf4"})
     setup = load_training_setup(reference, parameters, TRAINING, LOSS, seed=0)
     assert type(setup.model.get_base_model().model.layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"
-    weights = setup.compute_weights(CONFLICTS, GOLD, UNIFORM)
+    weights = setup.compute_weights(CONFLICTS, GOLD, SCORED)
     assert weights["score"].abs().min() > 0
     folder, history = setup.train(
         setup.build_weighted_examples(PAIRS, weights), work_folder=tmp_path, key=KEY
@@ -310,7 +319,7 @@ CHECKPOINTED = TRAINING.model_copy(update={"trainer": TRAINING.trainer | {"activ
 )
 @pytest.mark.parametrize("lora", [TRAINING.lora, None], ids=["LoRA", "all"])
 def test_scores_are_the_same_with_activations_computed_again(opened, options, lora):
-    impact, tables = UNIFORM.model_copy(update=options), []
+    impact, tables = SCORED.model_copy(update=options), []
     for training in (TRAINING, CHECKPOINTED):
         tables.append(
             opened(training=training.model_copy(update={"lora": lora})).compute_weights(
@@ -327,7 +336,7 @@ def test_asked_for_in_the_configuration_layers_are_computed_again_in_scores_and_
         setup, calls[name] = opened(training=training.model_copy(update={"fresh_weights_every": 1})), []
         layer = setup.model.get_base_model().model.layers[0]
         layer.input_layernorm.register_forward_hook(lambda *_, seen=calls[name]: seen.append(1))
-        setup.compute_weights(CONFLICTS, GOLD, UNIFORM)
+        setup.compute_weights(CONFLICTS, GOLD, SCORED)
         online_weights = setup.online_weights(GOLD, MEAN_ONE)
         before = len(calls[name])
         online_weights.renew_gold_gradient(setup.model, 0)

@@ -472,12 +472,12 @@ def test_without_an_adapter_every_parameter_is_trained():
     assert all(p.requires_grad for p in model.parameters())
 
 
-def trl_batch(model, reference, folder, beta):
+def trl_batch(model, reference, folder, beta, *, loss="sigmoid", pairs=3):
     """TRL's trainer, and one batch of its own making."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    pairs = {
+    columns = {
         "prompt": ["How? ", "Why so? ", "When will it be? "],
         "chosen": ["Thus.", "Because it is.", "Now"],
         "rejected": ["I will not say.", "No", "Never, not even then"],
@@ -485,12 +485,13 @@ def trl_batch(model, reference, folder, beta):
     config = DPOConfig(
         str(folder), beta=beta, max_length=None, per_device_train_batch_size=3, gradient_checkpointing=False,
         bf16=False, use_cpu=True, report_to=[], dataloader_pin_memory=False, disable_dropout=False,
+        loss_type=loss, label_smoothing=0.2 if loss == "robust" else 0.0,
     )  # fmt: skip
     trainer = DPOTrainer(
         model,
         reference,
         args=config,
-        train_dataset=Dataset.from_dict(pairs),
+        train_dataset=Dataset.from_dict({name: column[:pairs] for name, column in columns.items()}),
         processing_class=tiny_tokenizer(template=None),
     )
     return trainer, next(iter(trainer.get_train_dataloader()))
@@ -512,18 +513,43 @@ def to_examples(batch, reference):
     return [replace(e, tokens=t, reference=r) for e, t, r in zip(examples, pairs, references, strict=True)]
 
 
-def test_with_preferences_alone_loss_and_gradients_equal_those_of_trls_dpo_trainer(tmp_path):
+def turned_round(example):
+    """The same responses in the other order: the treatment SUPPRESS takes the worse one first."""
+    responses = example.tokens.responses[::-1]
+    tokens = TokenizedPair(example.tokens.prompt, responses)
+    return replace(example, tokens=tokens, treatment=SUPPRESS, reference=example.reference[::-1])
+
+
+def imitated(example):
+    """The preferred response alone, as fine-tuning has it."""
+    tokens = TokenizedPair(example.tokens.prompt, example.tokens.responses[:1])
+    return replace(example, tokens=tokens, treatment=Treatment.IMITATE, reference=example.reference[:1])
+
+
+PARITY = {
+    "sigmoid": (Objective(beta=0.3), lambda example: example, 3),
+    "ipo": (Objective(beta=0.3, invert="ipo"), lambda example: example, 3),
+    "robust": (Objective(beta=0.3, invert="robust", error_rate=0.2), lambda example: example, 3),
+    "apo_down": (Objective(beta=0.3, suppress="apo_down"), turned_round, 3),
+    # TRL takes the mean over the tokens of a batch, ours that of each answer: the same for one answer.
+    "sft": (Objective(beta=0.3, anchor_weight=1.0, preference_weight=0.0), imitated, 1),
+}
+
+
+@pytest.mark.parametrize("loss", PARITY)
+def test_with_preferences_alone_loss_and_gradients_equal_those_of_trls_dpo_trainer(tmp_path, loss):
+    objective, convert, pairs = PARITY[loss]
     torch.manual_seed(0)
     reference = LlamaForCausalLM(LlamaConfig(**SIZES | {"vocab_size": 261}))
     model = move(copy.deepcopy(reference), scale=0.02)
-    trainer, batch = trl_batch(model, copy.deepcopy(reference), tmp_path / "trl", beta=0.3)
+    trainer, batch = trl_batch(
+        model, copy.deepcopy(reference), tmp_path / "trl", beta=0.3, loss=loss, pairs=pairs
+    )
     theirs = trainer.compute_loss(model, batch)
     theirs_gradient = naive.gradient(model, theirs)
-    examples = to_examples(batch, reference)
-    assert len({len(e.tokens) for e in examples}) == 3
-    ours_trainer = open_trainer(
-        model, tmp_path / "ours", objective=Objective(beta=0.3), reference_model=reference
-    )
+    examples = [convert(example) for example in to_examples(batch, reference)]
+    assert len({len(e.tokens) for e in examples}) == pairs
+    ours_trainer = open_trainer(model, tmp_path / "ours", objective=objective, reference_model=reference)
     ours = ours_trainer.compute_loss(model, Collator(Layout(0))(examples))
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-5)
     for name, gradient in naive.gradient(model, ours).items():

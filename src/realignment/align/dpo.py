@@ -24,7 +24,7 @@ def align(
     """Train with TRL's `DPOTrainer` (Rafailov et al. 2023, arXiv:2305.18290) and save the merged model.
 
     Args:
-        pairs: Cleaned pairs; chosen is preferred, as it was annotated under the old policy.
+        pairs: Cleaned pairs to train on; chosen is preferred, as it was annotated under the old policy.
         path: Folder of the base model.
         model_parameters: Precision and device of the base model.
         parameters: β, learning rate, epochs, adapter.

@@ -54,18 +54,37 @@ def compare_models(
     Raises:
         DataError: See `prepare_tasks` and `read_documents`; a task reports no metric that counts.
     """
-    tasks = prepare_tasks(parameters)
-    documents = [] if parameters.text is None else read_documents(parameters.text)
-    scores: dict[str, pd.DataFrame] = {}
-    for side, path in models.items() if tasks or documents else ():
-        model, tokenizer = load_configured_model(path, model_parameters)
-        parts = [_score_task(model, tokenizer, name, task, parameters) for name, task in tasks.items()]
-        if documents:
-            parts.append(score_documents(model, tokenizer, documents, parameters))
-        scores[side] = pd.concat(parts, ignore_index=True)
-    if not scores:
+    scores = {side: score_model(path, model_parameters, parameters) for side, path in models.items()}
+    if all(part.empty for part in scores.values()):
         return pd.DataFrame(columns=list(COLUMNS))
     return _join_sides(scores)
+
+
+def score_model(
+    path: str, model_parameters: ModelParameters, parameters: CapabilityParameters
+) -> pd.DataFrame:
+    """Score one model on every question, and on every document of the text.
+
+    Args:
+        path: Folder of the model; without a task or a text it is not loaded.
+        model_parameters: How it is loaded.
+        parameters: Questions, tasks, text, batch size and limit.
+
+    Returns:
+        task, metric, question, score, bytes, tokens; see `compare_models`.
+
+    Raises:
+        DataError: See `compare_models`.
+    """
+    tasks = prepare_tasks(parameters)
+    documents = [] if parameters.text is None else read_documents(parameters.text)
+    if not tasks and not documents:
+        return pd.DataFrame(columns=["task", "metric", "question", "score", "bytes", "tokens"])
+    model, tokenizer = load_configured_model(path, model_parameters)
+    parts = [_score_task(model, tokenizer, name, task, parameters) for name, task in tasks.items()]
+    if documents:
+        parts.append(score_documents(model, tokenizer, documents, parameters))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _join_sides(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

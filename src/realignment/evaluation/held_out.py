@@ -7,10 +7,7 @@ import numpy as np
 import pandas as pd
 
 from realignment.evaluation.measures import metric_row
-from realignment.evaluation.teacher_forced import preference_order, score_pairs
-from realignment.likelihood.layout_probe import choose_layout
-from realignment.model.loading import load_configured_model
-from realignment.objective.examples import tokenize_columns
+from realignment.evaluation.teacher_forced import preference_order, score_responses
 from realignment.parameters import EvaluationParameters
 from realignment.parameters.base import ModelParameters
 from realignment.records import Disposition
@@ -37,37 +34,27 @@ def score_held_out(
         pair_id, prompt, disposition, response, role ("preferred", "dispreferred", "retained", ""), tokens,
         logprob, reference_logprob (nats, summed), kl (nats per token).
     """
-    reference, tokenizer = load_configured_model(paths[0], model_parameters)
-    model, _ = load_configured_model(paths[1], model_parameters)
     has_correction = pairs["correction"].notna().tolist()
-    # Names of the responses of each pair; their positions are the slots of `score_pairs`.
     columns = [
         ("chosen", "rejected", "correction") if has else ("chosen", "rejected") for has in has_correction
     ]
-    tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)
-    layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
-    budget = parameters.token_budget
-    scores = score_pairs(
-        model, reference, tokens, layout=layout, token_budget=budget, progress="Held-out pairs"
+    scores = score_responses(
+        pairs,
+        columns,
+        paths,
+        model_parameters,
+        max_response_tokens=max_response_tokens,
+        token_budget=parameters.token_budget,
+        progress="Held-out pairs",
     )
-    pair_ids = pairs["pair_id"].tolist()
-    prompts = pairs["prompt"].tolist()
     dispositions = pairs["disposition"].tolist()
-    responses = [columns[pair][slot] for pair, slot in zip(scores["pair"], scores["slot"], strict=True)]
     roles = [
         _role(dispositions[pair], has_correction[pair], response)
-        for pair, response in zip(scores["pair"], responses, strict=True)
+        for pair, response in zip(scores["pair"], scores["response"], strict=True)
     ]
-    return pd.DataFrame(
-        {
-            "pair_id": [pair_ids[pair] for pair in scores["pair"]],
-            "prompt": [prompts[pair] for pair in scores["pair"]],
-            "disposition": [dispositions[pair] for pair in scores["pair"]],
-            "response": responses,
-            "role": roles,
-            **{name: scores[name] for name in ("tokens", "logprob", "reference_logprob", "kl")},
-        }
-    )
+    scores = scores.assign(disposition=[dispositions[pair] for pair in scores["pair"]], role=roles)
+    names = ["pair_id", "prompt", "disposition", "response", "role"]
+    return scores[[*names, "tokens", "logprob", "reference_logprob", "kl"]]
 
 
 def _role(disposition: str, has_correction: bool, response: str) -> str:
@@ -97,7 +84,7 @@ def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterato
         Rows of the evaluation table (`evaluation.measures.metric_row`).
     """
     clusters = scores.get("prompt", scores["pair_id"])
-    margins = _margins(scores)
+    margins = preference_margins(scores)
     if len(margins):
         prompt_by_pair = dict(zip(scores["pair_id"], clusters, strict=True))
         prompts = [prompt_by_pair[pair] for pair in margins.index]
@@ -119,8 +106,15 @@ def tabulate_held_out(scores: pd.DataFrame, rng: np.random.Generator) -> Iterato
         yield metric_row("kl_drift", "retained", comparison, unit="nats/token")
 
 
-def _margins(scores: pd.DataFrame) -> pd.DataFrame:
-    """Preferred minus the chosen response that it replaces, in nats per token, before and after, by pair."""
+def preference_margins(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much the preferred response is likelier than the chosen one that it replaces.
+
+    Args:
+        scores: From `score_held_out`.
+
+    Returns:
+        By pair_id: `before` and `after`, in nats per token.
+    """
     # Sums over tokens would favour the shorter response whatever it says.
     per_token = scores.assign(
         before=scores["reference_logprob"] / scores["tokens"], after=scores["logprob"] / scores["tokens"]

@@ -10,11 +10,63 @@ from tqdm import tqdm
 
 from realignment.likelihood.backbone import output_head
 from realignment.likelihood.divergence import ReferenceStates
+from realignment.likelihood.layout_probe import choose_layout
 from realignment.likelihood.log_probs import response_hidden_states, sum_per_response
 from realignment.likelihood.packing import Layout, Rows
 from realignment.likelihood.tiled import token_likelihoods
 from realignment.likelihood.tokenization import TokenizedPair
+from realignment.model.loading import load_configured_model
+from realignment.objective.examples import tokenize_columns
+from realignment.parameters.base import ModelParameters
 from realignment.records import Disposition
+
+
+def score_responses(
+    pairs: pd.DataFrame,
+    columns: Sequence[Sequence[str]],
+    paths: tuple[str, str],
+    model_parameters: ModelParameters,
+    *,
+    max_response_tokens: int,
+    token_budget: int,
+    progress: str | None,
+) -> pd.DataFrame:
+    """Load two models, and score responses of every pair under both.
+
+    Args:
+        pairs: Cleaned pairs.
+        columns: Names of the columns of each pair's responses.
+        paths: Folders of the reference and of the other model, with the same tokenizer.
+        model_parameters: How the models are loaded.
+        max_response_tokens: Length at which responses are truncated.
+        token_budget: Tokens of a batch.
+        progress: Label of the progress bar; None: no bar.
+
+    Returns:
+        One row per response, in order: pair (position), pair_id, prompt, response (name of the column),
+        tokens, logprob, reference_logprob (nats, summed), kl (nats per token).
+    """
+    reference, tokenizer = load_configured_model(paths[0], model_parameters)
+    model, _ = load_configured_model(paths[1], model_parameters)
+    tokens = tokenize_columns(pairs, tokenizer, columns, max_response_tokens=max_response_tokens)
+    layout = choose_layout(model, pad_id=int(tokenizer.pad_token_id))
+    scores = score_pairs(
+        model, reference, tokens, layout=layout, token_budget=token_budget, progress=progress
+    )
+    pair_ids = pairs["pair_id"].tolist()
+    prompts = pairs["prompt"].tolist()
+    return pd.DataFrame(
+        {
+            "pair": scores["pair"],
+            "pair_id": [pair_ids[pair] for pair in scores["pair"]],
+            "prompt": [prompts[pair] for pair in scores["pair"]],
+            # The position of a response is its slot in `score_pairs`.
+            "response": [
+                columns[pair][slot] for pair, slot in zip(scores["pair"], scores["slot"], strict=True)
+            ],
+            **{name: scores[name] for name in ("tokens", "logprob", "reference_logprob", "kl")},
+        }
+    )
 
 
 @torch.inference_mode()

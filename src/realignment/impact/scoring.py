@@ -1,7 +1,8 @@
 """Impact weights of a whole data set: gold gradient, curvature, every conflict's score, and the table."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,8 +22,10 @@ from realignment.impact.scores import (
     normalize_by_length,
 )
 from realignment.impact.weights import attach_weights, check_scores, tabulate_weights
+from realignment.likelihood.backbone import scoring_mode
+from realignment.likelihood.log_probs import response_log_probabilities
 from realignment.likelihood.packing import Layout, Rows
-from realignment.objective.hybrid import Example, Objective, Treatment, error_rates, pair_losses
+from realignment.objective.hybrid import Example, Objective, Treatment, pair_losses
 from realignment.parameters import ImpactParameters
 
 logger = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ logger = logging.getLogger(__name__)
 def compute_weights(
     model: Any,
     conflicts: Sequence[Example],
-    dispositions: Sequence[str],
+    dispositions: Mapping[str, str],
     gold: Sequence[Example],
     objective: Objective,
     parameters: ImpactParameters,
@@ -44,7 +47,7 @@ def compute_weights(
     Args:
         model: At θ_ref; its trainable parameters are θ.
         conflicts: INVERT and PUNISH examples.
-        dispositions: Disposition of each conflict.
+        dispositions: pair_id → disposition.
         gold: The gold batch.
         objective: The loss that is trained.
         parameters: Parameters of the stage `impact`.
@@ -58,6 +61,12 @@ def compute_weights(
         HealthError: The scores cannot be trusted; see `impact.weights.check_scores`.
     """
     budget = parameters.token_budget
+    if parameters.normalize == "uniform":
+        # No score is needed, so no backward: log π_ref of every response is all.
+        references = score_references(model, conflicts, layout=layout, token_budget=budget)
+        scored = [(math.nan, reference) for reference in references]
+        weighted = attach_weights(conflicts, scored, normalize="uniform", winsorize=None)
+        return tabulate_weights(weighted, [math.nan] * len(weighted), dispositions)
     direction = compute_gold_gradient(model, gold, objective, layout=layout, token_budget=budget)
     logger.info("Gold gradient over %d pairs, norm %.3g", len(gold), gradient_norm(direction))
     if parameters.curvature != "identity":
@@ -84,13 +93,41 @@ def compute_weights(
         engine=parameters.engine,
     )
     scores = [score for score, _ in scored]
-    # Uniform weights do not depend on the scores, whatever their health.
-    if parameters.normalize != "uniform":
-        check_scores(torch.tensor(scores), max_negative_share=parameters.max_negative_share)
+    treatments = [e.treatment for e in conflicts]
+    check_scores(torch.tensor(scores), treatments, max_negative_share=parameters.max_negative_share)
     weighted = attach_weights(
-        conflicts, scored, dispositions, normalize=parameters.normalize, winsorize=parameters.winsorize
+        conflicts, scored, normalize=parameters.normalize, winsorize=parameters.winsorize
     )
     return tabulate_weights(weighted, scores, dispositions)
+
+
+def score_references(
+    model: Any, examples: Sequence[Example], *, layout: Layout, token_budget: int
+) -> list[tuple[float, ...]]:
+    """Compute log π_ref of every response, without a score.
+
+    Args:
+        model: At θ_ref.
+        examples: N of them.
+        layout: How the model's pairs are packed.
+        token_budget: Tokens of a batch.
+
+    Returns:
+        In nats, one tuple an example, in the given order.
+    """
+    references: dict[int, tuple[float, ...]] = {}
+    batches = layout.pack_batches([e.tokens for e in examples], budget=token_budget, device=model.device)
+    with (
+        torch.inference_mode(),
+        scoring_mode(model),
+        tqdm(total=len(examples), desc="Reference log-probabilities", unit="pair") as bar,
+    ):
+        for members, rows in batches:
+            logprobs = response_log_probabilities(model, rows).cpu()
+            parts = logprobs.split([len(examples[i].tokens.responses) for i in members])
+            references.update((i, tuple(part.tolist())) for i, part in zip(members, parts, strict=True))
+            bar.update(len(members))
+    return [references[i] for i in range(len(examples))]
 
 
 def compute_gold_gradient(
@@ -168,7 +205,8 @@ def score_conflicts(
         model: At θ_ref, from `model.adapters.make_trainable`.
         conflicts: INVERT and PUNISH examples.
         direction: The gold gradient.
-        objective: The loss whose gradient is scored: the one that is trained.
+        objective: The loss whose gradient is scored: the one that is trained, as labels without errors would
+            have it.
         layout: How the model's pairs are packed.
         token_budget: Tokens of a batch.
         length_normalize: Whether a score is divided by its pair's response tokens.
@@ -197,11 +235,11 @@ def score_conflicts(
 
 def _losses_at_reference(examples: Sequence[Example], objective: Objective) -> RowLosses:
     """Row losses at θ_ref: the policy is the reference, so its own log-probabilities are the reference's."""
+    error_free = objective.without_label_errors()
 
     def losses(logprobs: Tensor, rows: Rows) -> Tensor:
         treatments = torch.tensor([int(e.treatment) for e in examples], device=logprobs.device)
-        rates = error_rates(examples).to(logprobs)
-        return pair_losses(logprobs, logprobs.detach(), rows, treatments, objective, rates)
+        return pair_losses(logprobs, logprobs.detach(), rows, treatments, error_free)
 
     return losses
 

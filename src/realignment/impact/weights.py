@@ -1,7 +1,7 @@
 """Alignment impact weights (method.md, section 5): how much training on a conflict serves the gold batch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -9,37 +9,42 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from realignment.objective.examples import RESPONSES
-from realignment.objective.hybrid import Example
+from realignment.objective.hybrid import Example, Treatment
 from realignment.records import DataError, HealthError
+
+Normalization = Literal["mean_one", "l1", "clamped", "uniform"]
 
 
 def impact_weights(
     scores: Tensor,
-    groups: list[str],
+    groups: Sequence[int],
     *,
-    normalize: Literal["mean_one", "l1", "uniform"],
+    normalize: Normalization,
     winsorize: float | None = None,
 ) -> Tensor:
     """Turn scores into weights w̃: negative impact gets weight zero, then the scale is set.
 
     Args:
         scores: s_i, shape (N,).
-        groups: Disposition of each pair, length N.
-        normalize: ``mean_one``: w̃ = w N_d / Σ_d w in each disposition d, so that α_KL means what it says.
-            ``l1``: w̃ = w / Σ w over all (the paper's). ``uniform``: 1 for every pair.
-        winsorize: Quantile in (0, 1] that caps the largest weights of a disposition, where it is above zero;
+        groups: `Treatment` of each pair, length N. Scores of different losses are on different scales, so
+            they are normalised apart: corrected and suppressed PUNISH pairs too.
+        normalize: ``mean_one``: w̃ = w N_g / Σ_g w in each group g, so that α_KL means what it says.
+            ``l1``: w̃ = w / Σ w over all (the paper's). ``clamped``: 1 where s > 0, else 0. ``uniform``: 1 for
+            every pair.
+        winsorize: Quantile in (0, 1] that caps the largest weights of a group, where it is above zero;
             None: no cap.
 
     Returns:
-        Weights ≥ 0, shape (N,). A disposition whose scores are all ≤ 0 has weight zero throughout.
+        Weights ≥ 0, shape (N,). A group whose scores are all ≤ 0 has weight zero throughout.
     """
     if normalize == "uniform":
         return torch.ones_like(scores)
+    if normalize == "clamped":
+        return (scores > 0).to(scores.dtype)
     weights = scores.clamp(min=0)
     tiny = torch.finfo(weights.dtype).tiny
-    # One mask (N,) a disposition.
-    masks = [torch.tensor([group == name for group in groups]) for name in sorted(set(groups))]
+    kinds = torch.tensor(list(map(int, groups)))
+    masks = [kinds == kind for kind in kinds.unique()]  # one mask (N,) a group
     for mask in masks:
         cap = 0.0 if winsorize is None else float(torch.quantile(weights[mask], winsorize))
         # Where nearly all weights are zero, so is the quantile: a cap would take the last ones.
@@ -53,37 +58,44 @@ def impact_weights(
     return weights
 
 
-def check_scores(scores: Tensor, *, max_negative_share: float) -> None:
-    """Stop the run where the gold batch opposes the tasks (method.md, section 10).
+def check_scores(scores: Tensor, treatments: Sequence[Treatment], *, max_negative_share: float) -> None:
+    """Stop the run where the gold batch opposes a task (method.md, section 10).
+
+    Each treatment is checked by itself: many good scores of one would hide that all of another are negative.
 
     Args:
         scores: Shape (N,).
-        max_negative_share: Largest share of negative scores, in 0..1.
+        treatments: Of each pair.
+        max_negative_share: Largest share of negative scores of a treatment, in 0..1; 1 lets all pass.
 
     Raises:
-        HealthError: A score is not finite, none is positive, or too many are negative.
+        HealthError: A score is not finite, or a treatment has no positive or too many negative scores.
     """
     if not torch.isfinite(scores).all():
         raise HealthError(
             f"{int((~torch.isfinite(scores)).sum())} of {len(scores)} impact scores are not finite: the "
             "model overflows on these pairs. Use float32 (`model.dtype`) or drop them."
         )
-    negative = float((scores < 0).float().mean())
-    if not (scores > 0).any() or negative > max_negative_share:
+    kinds = torch.tensor(list(map(int, treatments)))
+    for kind in kinds.unique().tolist():
+        members = scores[kinds == kind]
+        negative = float((members < 0).float().mean())
+        is_useful = bool((members > 0).any()) or max_negative_share == 1
+        if is_useful and negative <= max_negative_share:
+            continue
         raise HealthError(
-            f"{negative:.0%} of {len(scores)} impact scores are negative and {int((scores > 0).sum())} "
-            f"positive (limit: {max_negative_share:.0%} negative): the gold batch opposes the tasks. Check "
-            "the gold batch and the oracle's judgments, enlarge `gold.size`, or set `impact.normalize: "
-            "uniform`."
+            f"{negative:.0%} of {len(members)} impact scores of `{Treatment(kind).name.lower()}` pairs are "
+            f"negative and {int((members > 0).sum())} positive (limit: {max_negative_share:.0%} negative): "
+            "the gold batch opposes this task. Check the gold batch and the oracle's judgments, enlarge "
+            "`gold.size`, or set `impact.normalize: uniform`."
         )
 
 
 def attach_weights(
     conflicts: Sequence[Example],
     scored: Sequence[tuple[float, tuple[float, ...]]],
-    dispositions: Sequence[str],
     *,
-    normalize: Literal["mean_one", "l1", "uniform"],
+    normalize: Normalization,
     winsorize: float | None,
 ) -> list[Example]:
     """Return the conflicts with their weights and reference log-probabilities.
@@ -91,7 +103,6 @@ def attach_weights(
     Args:
         conflicts: N examples.
         scored: Score and log π_ref of each, from `impact.scoring.score_conflicts`.
-        dispositions: Disposition of each.
         normalize: See `impact_weights`.
         winsorize: See `impact_weights`.
 
@@ -99,7 +110,8 @@ def attach_weights(
         Copies of the examples, in order.
     """
     scores = torch.tensor([score for score, _ in scored])
-    weights = impact_weights(scores, list(dispositions), normalize=normalize, winsorize=winsorize)
+    treatments = [example.treatment for example in conflicts]
+    weights = impact_weights(scores, treatments, normalize=normalize, winsorize=winsorize)
     return [
         replace(example, weight=float(weight), reference=reference)
         for example, weight, (_, reference) in zip(conflicts, weights, scored, strict=True)
@@ -107,29 +119,29 @@ def attach_weights(
 
 
 def tabulate_weights(
-    weighted: Sequence[Example], scores: Sequence[float], dispositions: Sequence[str]
+    weighted: Sequence[Example], scores: Sequence[float], dispositions: Mapping[str, str]
 ) -> pd.DataFrame:
     """Return the table `impact_weights`: one row a conflict.
 
     Args:
         weighted: Conflicts with weights and reference log-probabilities, from `attach_weights`.
-        scores: Score of each.
-        dispositions: Disposition of each.
+        scores: Score of each; NaN where none was computed.
+        dispositions: pair_id → disposition.
 
     Returns:
         Columns pair_id, disposition, treatment, score, weight, and reference_chosen, reference_rejected,
         reference_correction: log π_ref in nats, NaN where the treatment has no such response.
     """
     rows = []
-    for example, score, disposition in zip(weighted, scores, dispositions, strict=True):
+    for example, score in zip(weighted, scores, strict=True):
         row: dict[str, Any] = {
             "pair_id": example.pair_id,
-            "disposition": disposition,
+            "disposition": dispositions[example.pair_id],
             "treatment": example.treatment.name.lower(),
             "score": score,
             "weight": example.weight,
         }
-        for column, reference in zip(RESPONSES[example.treatment], example.reference, strict=True):
+        for column, reference in zip(example.columns, example.reference, strict=True):
             row[f"reference_{column}"] = reference
         rows.append(row)
     names = ["pair_id", "disposition", "treatment", "score", "weight"]
@@ -161,7 +173,7 @@ def join_weights(examples: Sequence[Example], weights: pd.DataFrame) -> list[Exa
             if example.treatment.is_conflict:
                 missing_ids.append(example.pair_id)
             continue
-        reference = tuple(float(row[f"reference_{column}"]) for column in RESPONSES[example.treatment])
+        reference = tuple(float(row[f"reference_{column}"]) for column in example.columns)
         # NaN: the weight is that of another treatment of this pair.
         if any(map(math.isnan, reference)):
             incomplete_ids.append(example.pair_id)
@@ -170,7 +182,8 @@ def join_weights(examples: Sequence[Example], weights: pd.DataFrame) -> list[Exa
     if unusable_ids:
         raise DataError(
             f"{len(unusable_ids)} conflicts have no impact weight for how they are to be trained (first: "
-            f"{unusable_ids[0]}). Run `--pipelines impact` again with the same `loss.use_corrections`."
+            f"{unusable_ids[0]}). Run `--pipelines impact` again with the same `loss.use_corrections` and "
+            "`loss.plans`."
         )
     return weighted
 
@@ -182,8 +195,8 @@ def report_weights(weights: pd.DataFrame) -> dict[str, Any]:
         weights: Columns disposition, score, weight.
 
     Returns:
-        Disposition → n, positive, negative, zero, mean_score, median_score, max_weight,
-        effective_sample_size.
+        Disposition → n, positive, negative, zero, mean_score, median_score (of scores: zero and NaN where
+        weights are uniform and none was computed), max_weight, effective_sample_size.
     """
     report = {}
     for disposition, part in weights.groupby("disposition"):

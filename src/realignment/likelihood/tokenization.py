@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from realignment.records import RealignmentError
+
+
+class PromptTooLongError(RealignmentError):
+    """A prompt alone has as many tokens as prompt and response may have together."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPair:
@@ -43,6 +49,7 @@ def tokenize_pair(
     responses: Sequence[str],
     *,
     max_response_tokens: int,
+    max_tokens: int | None = None,
 ) -> TokenizedPair:
     """Tokenise prompt and responses separately, so that the prompt is exactly what generation sees.
 
@@ -51,15 +58,28 @@ def tokenize_pair(
         chat: Messages before the response.
         responses: Texts, without any template.
         max_response_tokens: Longer responses are cut, and then end without an end-of-turn token.
+        max_tokens: The same limit for prompt and response together; None: no such limit.
 
     Returns:
         The prompt with its generation prompt, and each response with the end-of-turn token.
+
+    Raises:
+        PromptTooLongError: The prompt leaves no token of `max_tokens` to its responses.
     """
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     prompt = encode(prompt_text(tokenizer, chat))
+    limit = max_response_tokens
+    if max_tokens is not None:
+        limit = min(limit, max_tokens - len(prompt))
+        if limit < 1:
+            raise PromptTooLongError(
+                f"A prompt of {len(prompt)} tokens leaves no room for a response in the {max_tokens} of "
+                f"`training.max_tokens` (it begins {chat[-1]['content'][:40]!r}). Drop the pair, or set "
+                "`training.max_tokens` higher or to null."
+            )
     end_of_turn = tokenizer.eos_token_id
-    completions = ([*encode(text.strip()), end_of_turn][:max_response_tokens] for text in responses)
+    completions = ([*encode(text.strip()), end_of_turn][:limit] for text in responses)
     return TokenizedPair(prompt, tuple(completions))

@@ -138,6 +138,26 @@ def apo_down_loss(preferred: Tensor, dispreferred: Tensor, *, beta: float) -> Te
     return torch.sigmoid(beta * preferred) + 1 - torch.sigmoid(beta * (preferred - dispreferred))
 
 
+def ascent_loss(logprob: Tensor, length: Tensor) -> Tensor:
+    """Suppress a response by gradient ascent on its likelihood: the forgetting half of GradDiff.
+
+    log π_θ(y|x) / |y|, Liu et al. 2022, arXiv:2203.12817; as in TOFU, Maini et al. 2024, arXiv:2401.06121,
+    section 4.1.
+
+    Args:
+        logprob: log π_θ(y|x) in nats, summed over tokens, shape (B,).
+        length: Response tokens, shape (B,).
+
+    Returns:
+        Loss per response in nats per token, shape (B,), ≤ 0 and not bounded below.
+
+    Example:
+        >>> ascent_loss(torch.tensor([-30.0]), torch.tensor([20]))  # 30 nats over 20 tokens
+        tensor([-1.5000])
+    """
+    return logprob / length
+
+
 def anchor_loss(logprob: Tensor, length: Tensor) -> Tensor:
     """Keep the preferred answer likely, so that a growing margin cannot mean that every answer sinks.
 

@@ -3,6 +3,7 @@
 from realignment.parameters.align import AlignParameters
 from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
+from realignment.parameters.baselines import BaselinesParameters, SetParameters
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
@@ -40,6 +41,7 @@ __all__ = [
     "AnswerServerParameters",
     "AttackParameters",
     "AuditParameters",
+    "BaselinesParameters",
     "BatchParameters",
     "CapabilityFile",
     "CapabilityParameters",
@@ -70,6 +72,7 @@ __all__ = [
     "ReviewParameters",
     "RuleCondition",
     "ServedModels",
+    "SetParameters",
     "SeverityWeights",
     "Share",
     "StreamingParameters",

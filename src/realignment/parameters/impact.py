@@ -10,16 +10,20 @@ from realignment.parameters.base import Parameters, Share
 class ImpactParameters(Parameters):
     """Impact scores → weights (method.md, section 5)."""
 
-    normalize: Literal["mean_one", "l1", "uniform"] = Field(
-        "mean_one", description="mean_one: per disposition; l1: the paper's; uniform: all weights are 1"
+    normalize: Literal["mean_one", "l1", "clamped", "uniform"] = Field(
+        "mean_one",
+        description="mean_one: per treatment; l1: the paper's; clamped: 0 for negative scores, else 1; "
+        "uniform: all weights are 1, and no score is computed",
     )
     winsorize: float | None = Field(
-        None, gt=0, le=1, description="Quantile that caps a disposition's largest weights; null: no cap"
+        None, gt=0, le=1, description="Quantile that caps a treatment's largest weights; null: no cap"
     )
     length_normalize: bool = Field(
         False, description="Divide each score by the number of its pair's response tokens"
     )
-    max_negative_share: Share = Field(0.5, description="A larger share of negative scores stops the run")
+    max_negative_share: Share = Field(
+        0.5, description="A larger share of negative scores of a treatment stops the run"
+    )
     engine: Literal["ghost", "jvp", "finite_difference"] = Field(
         "ghost",
         description="ghost: one backward pass per batch, exact; jvp: forward mode, exact, stores no "

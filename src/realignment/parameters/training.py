@@ -2,9 +2,33 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from realignment.parameters.base import Parameters, Share
+
+PairKindName = Literal["invert", "punish_corrected", "punish", "retain_decided", "retain"]
+"""See `objective.examples.PairKind`."""
+
+RESPONSES_OF_TREATMENT = {"prefer": 2, "correct": 3, "suppress": None, "keep": 1, "affirm": 2, "imitate": 1}
+"""Treatments (`objective.hybrid.Treatment`) and their numbers of responses; None: one or more."""
+
+
+def _check_plan(plan: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    if len(plan) != 1:
+        raise ValueError(f"expected one treatment, found {', '.join(plan) or 'none'}")
+    ((treatment, columns),) = plan.items()
+    if treatment not in RESPONSES_OF_TREATMENT:
+        raise ValueError(f"there is no treatment `{treatment}`; known: {', '.join(RESPONSES_OF_TREATMENT)}")
+    expected = RESPONSES_OF_TREATMENT[treatment]
+    if not columns or (expected is not None and len(columns) != expected):
+        raise ValueError(f"`{treatment}` takes {expected or 'one or more'} responses, found {len(columns)}")
+    return plan
+
+
+PlanParameters = Annotated[
+    dict[str, tuple[Literal["chosen", "rejected", "correction"], ...]], AfterValidator(_check_plan)
+]
+"""A treatment, and the columns of its responses in its order: {prefer: [rejected, chosen]}."""
 
 
 class LossParameters(Parameters):
@@ -12,11 +36,16 @@ class LossParameters(Parameters):
 
     beta: float = Field(0.3, gt=0, description="β, inverse temperature of every preference term")
     invert: Literal["dpo", "ipo", "robust"] = Field("dpo", description="Loss of INVERT pairs")
-    punish: Literal["npo", "npo_paper", "apo_down"] = Field(
-        "npo", description="Loss of PUNISH pairs without a correction; npo_paper drops the factor 2/β"
+    punish: Literal["npo", "npo_paper", "apo_down", "ascent"] = Field(
+        "npo",
+        description="Loss of responses to suppress (PUNISH pairs without a correction); npo_paper drops the "
+        "factor 2/β, ascent is gradient ascent on the likelihood",
     )
     use_corrections: bool = Field(
         True, description="PUNISH pairs with a verified correction prefer it; false: `punish` for all"
+    )
+    preference_weight: float = Field(
+        1.0, ge=0, description="Weight of preference, correction and suppression terms; 0: the anchor alone"
     )
     punish_weight: float = Field(1.0, ge=0, description="λ_II, weight of the PUNISH pairs")
     kl_weight: float = Field(0.1, ge=0, description="α_KL, weight of the KL divergence on retained pairs")
@@ -28,10 +57,20 @@ class LossParameters(Parameters):
     anchor_weight: float = Field(
         0.0, ge=0, description="Weight of −log π(y⁺)/|y⁺| where a pair has a compliant answer; TRACE has 0"
     )
-    error_rate: Annotated[float, Field(ge=0, lt=0.5)] | Literal["audited"] = Field(
+    error_rate: Annotated[float, Field(ge=0, le=0.4)] | Literal["audited"] = Field(
         0.0,
-        description="ε of the robust loss: one value for all pairs, or audited: a value for each pair, "
-        "measured by the audit",
+        description="ε of the robust loss: one value for all pairs, at most 0.4 (near 1/2 a verdict says "
+        "nothing, and 1/(1 − 2ε) explodes), or audited: a value for each pair, measured by the audit",
+    )
+    reduction: Literal["disposition_mean", "mean", "sum"] = Field(
+        "disposition_mean",
+        description="disposition_mean: each disposition's mean counts by its weight; mean: over all pairs of "
+        "a batch; sum: as in the code that the paper released",
+    )
+    plans: dict[PairKindName, PlanParameters | None] = Field(
+        {},
+        description="What becomes of a kind of pair, where a method departs from TRACE: {treatment: "
+        "[columns of its responses]}; null leaves the kind out of training",
     )
 
 
@@ -53,7 +92,13 @@ class TrainingParameters(Parameters):
     max_response_tokens: int = Field(
         256, ge=2, description="Tokens after which a response is cut, end-of-turn included"
     )
-    learning_rate: float = Field(1e-4, gt=0, description="Learning rate at the peak of the cosine schedule")
+    max_tokens: int | None = Field(
+        None, ge=2, description="Tokens of prompt and response together, after which a response is cut"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        1e-4,
+        description="Learning rate at the peak of the cosine schedule; auto: by the model's width",
+    )
     epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is allowed")
     batch_size: int = Field(12, ge=1, description="Pairs over which the loss is a mean")
     token_budget: int | None = Field(

@@ -69,23 +69,10 @@ def render_report(results: RunResults) -> str:
         The page.
     """
     counts = (results.triage_report or {}).get("counts") or results.summary.get("splits") or {}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("realignment.reports", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "number": formats.number,
-        "share": formats.share,
-        "name": formats.name_of,
-    }
-    page = environment.get_template("report.html.j2").render(
+    template = make_environment("realignment.reports").get_template("report.html.j2")
+    page = template.render(
         run=results,
-        formats=formats,
         colours={str(d): colour for d, colour in DISPOSITION_COLOURS.items()},
-        font=FONT,
         splits=sections.split_counts(counts),
         diff=sections.records(results.policy_diff),
         refused=sections.count_rejection_reasons(results.rejected_rows),
@@ -100,11 +87,38 @@ def render_report(results: RunResults) -> str:
         judge_note=(results.evaluation_judge or {}).get("note"),
         answers=sections.answer_lines(results.responses),
         parameters=yaml.safe_dump(sections.to_plain(results.parameters), sort_keys=False, allow_unicode=True),
-        themes={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},
-        plotly_js=get_plotlyjs(),
-        figure_json=_figure_json,
     )
     return page.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def make_environment(package: str) -> jinja2.Environment:
+    """Make what renders templates of a package; they share styles, scripts and charts with this package's.
+
+    Args:
+        package: The package whose folder has the templates.
+
+    Returns:
+        The environment. It escapes all text; a name that is not there is an error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([
+            jinja2.PackageLoader(package, "."),
+            jinja2.PackageLoader("realignment.reports", "."),
+        ]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"number": formats.number, "share": formats.share, "name": formats.name_of}
+    environment.globals |= {
+        "formats": formats,
+        "font": FONT,
+        "themes": {"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},
+        "plotly_js": get_plotlyjs(),
+        "figure_json": _figure_json,
+    }
+    return environment
 
 
 def _describe(results: RunResults) -> list[str]:

@@ -31,12 +31,16 @@ class Collator:
         cached_reference: The reference of retained pairs on disk; None: the trainer computes it.
         fixed_weights: The examples' weights are those they are trained with: a conflict whose weight is zero
             counts in the means alone, and no part has it.
+        mix: Shares of INVERT, PUNISH and RETAIN pairs in the data. The means of a batch are over the numbers
+            that are expected in it: over its own, a disposition that small batches often lack would count
+            less than λ says. None: the batch's own numbers.
     """
 
     layout: Layout
     token_budget: int | None = None
     cached_reference: CachedReference | None = None
     fixed_weights: bool = True
+    mix: tuple[float, ...] | None = None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, list[Part]]:
         """Collate a batch.
@@ -46,10 +50,13 @@ class Collator:
 
         Returns:
             The parts, one at least; nested dicts of tensors, so that any accelerator can move them. `counts`
-            are the batch's pairs by disposition (3,), and `shares` is 1 / parts for each that the batch has:
-            the part's share in terms that are means over the whole batch.
+            are the pairs of each disposition that the means are over (3,), and `shares` is 1 / parts for each
+            that there is: the part's share in terms that are means over the whole batch.
         """
-        counts = count_dispositions(torch.tensor([int(example.treatment) for example in examples]))
+        if self.mix is None:
+            counts = count_dispositions(torch.tensor([int(example.treatment) for example in examples]))
+        else:
+            counts = len(examples) * torch.tensor(self.mix)
         # Where nothing is trained, one pair is: without a gradient an optimizer would not even coast.
         trained = [e for e in examples if self._is_trained(e)] or examples[:1]
         groups = self._divide([e for e in trained if e.treatment.is_conflict])

@@ -21,6 +21,7 @@ class Figures:
         terms: dict[str, Tensor],
         logratios: Tensor,
         first: Tensor,
+        owner: Tensor,
         treatments: Tensor,
         shares: Tensor,
     ) -> None:
@@ -30,19 +31,21 @@ class Figures:
             terms: Terms of the hybrid loss, scalars.
             logratios: log π_θ − log π_ref of each response in nats, shape (R,).
             first: Index of each pair's first response, shape (P,).
+            owner: Index of each response's pair, shape (R,).
             treatments: `Treatment` of each pair, shape (P,).
             shares: The part's share in a mean over the batch's pairs of each disposition, shape (3,).
         """
         # Indices of the first responses by treatment. They are the preferred ones, but in SUPPRESS.
         prefer = first[treatments == Treatment.PREFER]
         correct = first[treatments == Treatment.CORRECT]
-        suppress = first[treatments == Treatment.SUPPRESS]
+        imitate = first[treatments == Treatment.IMITATE]
         affirm = first[treatments == Treatment.AFFIRM]
         retained = first[is_retained(treatments)]
-        dispreferred = torch.cat([prefer + 1, correct + 1, correct + 2, suppress, suppress + 1, affirm + 1])
+        suppressed = (treatments[owner] == Treatment.SUPPRESS).nonzero()[:, 0]  # all of a pair's responses
+        dispreferred = torch.cat([prefer + 1, correct + 1, correct + 2, suppressed, affirm + 1])
         values = {
             "margin": logratios[prefer] - logratios[prefer + 1],
-            "logratio_preferred": logratios[torch.cat([prefer, correct])],
+            "logratio_preferred": logratios[torch.cat([prefer, correct, imitate])],
             "logratio_dispreferred": logratios[dispreferred],
             "logratio_retained": logratios[retained],
         }

@@ -20,10 +20,9 @@ from realignment.objective.hybrid import (
     Example,
     Objective,
     Treatment,
-    disposition_indices,
     pair_losses,
 )
-from realignment.parameters import ImpactParameters, TrainingParameters
+from realignment.parameters import ImpactParameters, LossParameters, TrainingParameters
 from realignment.records import RealignmentError
 
 STATE_FILE = "fresh_weights.pt"
@@ -37,21 +36,30 @@ class OnlineWeightsError(RealignmentError):
     """Options of the impact weights that online weights do not have."""
 
 
-def check_options(impact: ImpactParameters, training: TrainingParameters) -> None:
-    """Refuse options of the stage `impact` that online weights, where they are on, would ignore.
+def check_options(impact: ImpactParameters, training: TrainingParameters, loss: LossParameters) -> None:
+    """Refuse options that online weights, where they are on, would ignore or take wrongly.
 
     They have the curvature `identity` and mean one. Another curvature would take another pass over
     `curvature_pairs` conflicts for every new gold gradient, which is more than the steps between two of them.
+    And they are taken from the gradient that is trained, which is not the one of labels without errors where
+    the loss is robust.
 
     Args:
         impact: Options of the static weights.
         training: `fresh_weights_every` says whether weights are online.
+        loss: Options of the loss.
 
     Raises:
-        OnlineWeightsError: Another curvature or normalisation.
+        OnlineWeightsError: Another curvature or normalisation, or the robust loss.
     """
     if training.fresh_weights_every is None:
         return
+    if loss.invert == "robust":
+        raise OnlineWeightsError(
+            f"`training.fresh_weights_every: {training.fresh_weights_every}` takes its scores from the "
+            "gradient of `loss.invert: robust`, which counts the oracle's errors already, so that they would "
+            "count twice. Set `training.fresh_weights_every: null`, or another `loss.invert`."
+        )
     options = {"curvature": (impact.curvature, "identity"), "normalize": (impact.normalize, "mean_one")}
     ignored = {name: values for name, values in options.items() if values[0] != values[1]}
     if ignored:
@@ -69,7 +77,7 @@ class OnlineWeights:
     """w̃ of a batch's conflicts at the present θ.
 
     s_i = ⟨g_J, ∇_θ ℓ_i⟩ of the batch (TRACE, arXiv:2511.02623, Algorithm 1) at θ instead of θ_ref; g_J is
-    computed anew every `every` steps. Clamped at zero and divided by the running mean of its disposition
+    computed anew every `every` steps. Clamped at zero and divided by the running mean of its treatment
     (bias-corrected), so that weights have mean one over some fifty batches, as ``mean_one`` weights have over
     the data.
 
@@ -81,8 +89,8 @@ class OnlineWeights:
         length_normalize: Whether a score is divided by its pair's response tokens.
         direction: g_J by parameter name; empty before the first step.
         renewed_at: The step in which it was computed.
-        sums: Decayed sums of clamped scores of INVERT and PUNISH pairs, shape (2,).
-        counts: Decayed counts of the same pairs, shape (2,).
+        sums: Decayed sums of clamped scores by treatment, shape (T,).
+        counts: Decayed counts of the same pairs, shape (T,).
     """
 
     gold: Sequence[Rows]
@@ -92,8 +100,8 @@ class OnlineWeights:
     length_normalize: bool
     direction: Gradient = field(default_factory=dict)
     renewed_at: int = -1
-    sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
-    counts: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    sums: Tensor = field(default_factory=lambda: torch.zeros(len(Treatment), dtype=torch.float64))
+    counts: Tensor = field(default_factory=lambda: torch.zeros(len(Treatment), dtype=torch.float64))
 
     @classmethod
     def at_reference(
@@ -182,17 +190,16 @@ class OnlineWeights:
             w̃, shape (P,); one for RETAIN pairs, which have no impact weight.
         """
         weights = torch.ones_like(scores)
-        dispositions = disposition_indices(treatments)
-        # Index 0 is INVERT, 1 PUNISH: scores of the two are of different scales.
-        for index in range(2):
-            mask = dispositions == index
+        # Scores of different losses are on different scales, so each treatment has a mean of its own.
+        for treatment in (kind for kind in Treatment if kind.is_conflict):
+            mask = treatments == treatment
             clamped = scores[mask].clamp(min=0)
             if not len(clamped):
                 continue
-            self.sums[index] = DECAY * self.sums[index] + float(clamped.double().sum())
-            self.counts[index] = DECAY * self.counts[index] + len(clamped)
+            self.sums[treatment] = DECAY * self.sums[treatment] + float(clamped.double().sum())
+            self.counts[treatment] = DECAY * self.counts[treatment] + len(clamped)
             # Both decay alike, so early on the mean is that of the few batches so far.
-            mean = float(self.sums[index] / self.counts[index])
+            mean = float(self.sums[treatment] / self.counts[treatment])
             weights[mask] = clamped / mean if mean > 0 else clamped
         return weights
 

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from realignment.likelihood.head import Head
 from realignment.likelihood.packing import Layout
-from realignment.objective.hybrid import Example, Objective
+from realignment.objective.examples import PairKind, Plan, Plans, plan_trace
+from realignment.objective.hybrid import Example, Objective, Treatment, count_dispositions
 from realignment.objective.order import epoch_order
 from realignment.parameters import LossParameters, TrainingParameters
 from realignment.records import RealignmentError
@@ -24,6 +26,14 @@ HISTORY_COLUMNS = (
     "step", "epoch", "loss", "invert_loss", "punish_loss", "retain_loss", "retain_kl", "learning_rate",
     "grad_norm", "margin", "logratio_preferred", "logratio_dispreferred", "logratio_retained",
 )  # fmt: skip
+
+
+MEASURED_LEARNING_RATE = 1e-3
+MEASURED_WIDTH = 576
+"""Of SmolLM2-135M, for which the learning rate was chosen on the sample's development prompts."""
+
+WIDTH_EXPONENT = 0.781
+LORA_FACTOR = 10
 
 
 class TrainingError(RealignmentError):
@@ -41,12 +51,46 @@ def build_objective(loss: LossParameters) -> Objective:
         retain_weight=loss.retain_weight,
         anchor_weight=loss.anchor_weight,
         error_rate=0.0 if loss.error_rate == "audited" else loss.error_rate,
+        preference_weight=loss.preference_weight,
+        reduction=loss.reduction,
     )
+
+
+def build_plans(loss: LossParameters) -> Plans:
+    """Return what becomes of every kind of pair: TRACE's plans, changed where the parameters say so."""
+    plans = dict(plan_trace(use_corrections=loss.use_corrections, affirm=loss.retain_weight > 0))
+    for name, plan in loss.plans.items():
+        if plan is None:
+            plans[PairKind(name)] = None
+            continue
+        ((treatment, columns),) = plan.items()
+        plans[PairKind(name)] = Plan(Treatment[treatment.upper()], tuple(columns))
+    return plans
 
 
 def count_steps(examples: int, epochs: float, batch_size: int, accumulation_steps: int) -> int:
     """Return the number of optimizer steps of a run on one device."""
     return math.ceil(max(1, round(epochs * examples)) / (batch_size * accumulation_steps))
+
+
+def choose_learning_rate(settings: TrainingParameters, width: int) -> float:
+    """Return the learning rate that is configured, or for ``auto`` one by the model's width.
+
+    1e-3 · (576 / width)^0.781 for an adapter, a tenth of it where every parameter is trained: the scaling
+    with width and the factor of ten are those of Schulman et al. 2025, "LoRA Without Regret" (as in
+    tinker-cookbook's `hyperparam_utils`, for Llama), through our own measurement at width 576.
+
+    Args:
+        settings: Ours.
+        width: Size of the model's hidden states.
+
+    Returns:
+        The learning rate at the schedule's peak.
+    """
+    if settings.learning_rate != "auto":
+        return settings.learning_rate
+    rate = MEASURED_LEARNING_RATE * math.pow(MEASURED_WIDTH / width, WIDTH_EXPONENT)
+    return rate if settings.lora is not None else rate / LORA_FACTOR
 
 
 def training_arguments(
@@ -183,7 +227,9 @@ def train(
     arguments.activation_checkpointing = arguments.gradient_checkpointing = False
     order = epoch_order([int(e.treatment) for e in examples], epochs=epochs, seed=arguments.seed)
     cache, reference_head = cached_reference or (None, None)
-    collator = Collator(layout, token_budget, cache, fixed_weights=online_weights is None)
+    treatments = torch.tensor([int(e.treatment) for e in examples])
+    mix = tuple((count_dispositions(treatments) / len(examples)).tolist())
+    collator = Collator(layout, token_budget, cache, fixed_weights=online_weights is None, mix=mix)
     trainer = RealignTrainer(
         model=model,
         args=arguments,

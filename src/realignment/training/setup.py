@@ -1,6 +1,7 @@
 """A model with its tokenizer and the settings of a run: what the stages `impact` and `training` work with."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +29,15 @@ from realignment.training.run import (
     HISTORY_COLUMNS,
     TrainingError,
     build_objective,
+    build_plans,
     checkpoint_activations,
+    choose_learning_rate,
     count_steps,
     train,
     training_arguments,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,10 @@ class TrainingSetup:
         return examples.build_examples(
             pairs,
             self.tokenizer,
-            use_corrections=self.loss.use_corrections,
-            affirm=self.loss.retain_weight > 0,
+            build_plans(self.loss),
             audited=self.loss.invert == "robust" and self.loss.error_rate == "audited",
             max_response_tokens=self.training.max_response_tokens,
+            max_tokens=self.training.max_tokens,
         )
 
     def build_weighted_examples(self, pairs: pd.DataFrame, weights: pd.DataFrame) -> list[Example]:
@@ -98,7 +103,7 @@ class TrainingSetup:
         return compute_weights(
             self.model,
             self.build_examples(conflicts),
-            list(conflicts["disposition"]),
+            dict(zip(conflicts["pair_id"], conflicts["disposition"], strict=True)),
             self._build_gold_examples(gold),
             self.objective,
             parameters,
@@ -107,8 +112,13 @@ class TrainingSetup:
         )
 
     def _build_gold_examples(self, gold: pd.DataFrame) -> list[Example]:
-        limit = self.training.max_response_tokens
-        return examples.build_gold_examples(gold, self.tokenizer, max_response_tokens=limit)
+        settings = self.training
+        return examples.build_gold_examples(
+            gold,
+            self.tokenizer,
+            max_response_tokens=settings.max_response_tokens,
+            max_tokens=settings.max_tokens,
+        )
 
     def online_weights(self, gold: pd.DataFrame, impact: ImpactParameters) -> OnlineWeights | None:
         """Prepare weights at the present θ in every step.
@@ -126,7 +136,7 @@ class TrainingSetup:
         every = self.training.fresh_weights_every
         if every is None:
             return None
-        check_options(impact, self.training)
+        check_options(impact, self.training, self.loss)
         return OnlineWeights.at_reference(
             self.model,
             self._build_gold_examples(gold),
@@ -244,4 +254,8 @@ def load_training_setup(
     trainable = make_trainable(model, parameters.lora, seed=seed)
     checkpoint_activations(trainable, parameters)
     objective = build_objective(loss)
+    learning_rate = choose_learning_rate(parameters, model.config.get_text_config().hidden_size)
+    if learning_rate != parameters.learning_rate:
+        logger.info("Learning rate by the model's width: %.3g", learning_rate)
+    parameters = parameters.model_copy(update={"learning_rate": learning_rate})
     return TrainingSetup(str(path), trainable, tokenizer, layout, objective, loss, parameters, seed)

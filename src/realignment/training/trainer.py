@@ -153,7 +153,8 @@ class RealignTrainer(Trainer):
                 "Lower `training.learning_rate`, or use float32 (`model.dtype`)."
             )
         logratios = logprobs - forward_pass.reference
-        self._figures.record(terms, logratios, forward_pass.rows.first, treatments, part["shares"])
+        rows = forward_pass.rows
+        self._figures.record(terms, logratios, rows.first, rows.pair, treatments, part["shares"])
         return total
 
     def _online_weights_step(self, model: nn.Module, part: Part, online_weights: OnlineWeights) -> Tensor:

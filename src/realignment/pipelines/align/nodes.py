@@ -3,12 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from realignment.parameters import AlignParameters
+from realignment.parameters import AlignParameters, EvaluationParameters
 from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
 from realignment.tracking import registry
+
+
+def hold_out_old_pairs(
+    pairs: pd.DataFrame, parameters: AlignParameters, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep all pairs of some prompts from the training."""
+    from realignment.align.held_out import hold_out_prompts
+
+    return hold_out_prompts(pairs, share=parameters.held_out_share, seed=seed)
 
 
 def align_model(
@@ -25,6 +35,37 @@ def align_model(
     return align(
         pairs, base_model["path"], model_parameters, parameters, seed=seed, work_folder=Path(work_folder)
     )
+
+
+def score_old_labels(
+    held_out_pairs: pd.DataFrame,
+    base_model: dict[str, Any],
+    aligned_model: str,
+    model_parameters: ModelParameters,
+    parameters: AlignParameters,
+    evaluation: EvaluationParameters,
+) -> pd.DataFrame:
+    """Score both responses of every held-out pair under the base and the aligned model."""
+    from realignment.evaluation.teacher_forced import score_responses
+
+    return score_responses(
+        held_out_pairs,
+        [("chosen", "rejected")] * len(held_out_pairs),
+        (base_model["path"], aligned_model),
+        model_parameters,
+        max_response_tokens=parameters.max_length,
+        token_budget=evaluation.token_budget,
+        progress="Held-out old labels",
+    ).drop(columns="pair")
+
+
+def tabulate_alignment(scores: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Tabulate the preference of the old labels before and after, and log whether it was learnt."""
+    from realignment.evaluation.old_labels import log_verdict, tabulate_old_labels
+
+    table = tabulate_old_labels(scores, np.random.default_rng(seed))
+    log_verdict(table)
+    return table
 
 
 def register_aligned_model(

@@ -48,6 +48,8 @@ def draw_gold_batch(
         held_out_share=parameters.held_out_share,
         gold_size=parameters.size,
         composition=parameters.composition,
+        retained=parameters.retained,
+        punished=parameters.punished,
         seed=seed,
     )
     outputs = {"held_out_pairs": parts.held_out, "gold_batch": parts.gold, "training_pairs": parts.training}

@@ -31,7 +31,7 @@ def weigh_conflicts(
     from realignment.training.online_weights import check_options
     from realignment.training.setup import load_training_setup
 
-    check_options(parameters, training)
+    check_options(parameters, training, loss)
     lineage.check_tables(gold_manifest, {"training_pairs": training_pairs, "gold_batch": gold_batch})
     conflicts = training_pairs[training_pairs["disposition"].isin(CONFLICTS)].reset_index(drop=True)
     start = perf_counter()

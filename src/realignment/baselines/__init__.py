@@ -1,0 +1,1 @@
+"""Methods × seeds × sets in cells, and their comparison."""

@@ -1,0 +1,58 @@
+"""Parameters of `baselines`: which methods are compared, on how much, and how often."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from realignment.parameters.base import Parameters
+
+
+class SetParameters(Parameters):
+    """What of the triaged pairs each method trains on, and what it is measured on."""
+
+    name: str = Field("sample", min_length=1, description="Name of the set in tables and figures")
+    training_pairs: int | None = Field(
+        160, ge=8, description="Pairs that a training draws, by disposition as they are; null: all"
+    )
+    held_out_share: float = Field(
+        0.3, gt=0, lt=1, description="Share of the prompts that no method trains on, whatever the seed"
+    )
+    split: Literal["development", "test"] = Field(
+        "development",
+        description="Half of the held-out prompts that is measured on, and the split of the evaluation "
+        "prompts; test is for published tables",
+    )
+    split_seed: int = Field(0, description="Seed of the held-out prompts")
+    held_out_pairs: int | None = Field(80, ge=1, description="Held-out pairs that are scored; null: all")
+    prompts: Literal["file", "held_out", "none"] = Field(
+        "file",
+        description="Prompts that are answered: those of `evaluation_prompts`, or of the held-out pairs",
+    )
+    prompts_limit: int | None = Field(60, ge=1, description="Prompts that are answered; null: all")
+
+
+class BaselinesParameters(Parameters):
+    """The comparison: every method with every seed is a cell."""
+
+    set: SetParameters = SetParameters()
+    methods: tuple[str, ...] = Field(min_length=1, description="Files of conf/base/methods")
+    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="One training of each method a seed")
+    variants: dict[str, dict[str, Any]] = Field(
+        {},
+        description="Name → changes of loss, impact, gold and training, over those of the method; each is "
+        "trained with every method. Empty: the methods as they are",
+    )
+    reference_method: str = Field("oracle-dpo", description="The method that the others are held against")
+    overrides: dict[str, Any] = Field(
+        {}, description="Changes of loss, impact, gold and training for all methods, under the methods' own"
+    )
+    isolate: bool = Field(
+        True, description="Each cell in a process of its own: one that dies is a failed cell, not a lost run"
+    )
+    keep_cells_of_other_code: bool = Field(
+        False,
+        description="Keep finished cells although the method's code has changed since; else do them anew",
+    )
+    capability: bool = Field(True, description="Also measure `evaluation.capability`")
+    methods_folder: str = Field(min_length=1, description="Folder of the recipes")
+    cells_folder: str = Field(min_length=1, description="Folder of the finished cells")

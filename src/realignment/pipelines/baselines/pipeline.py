@@ -1,0 +1,39 @@
+"""Triaged pairs → every method with every seed → one comparison."""
+
+from kedro.pipeline import Node, Pipeline
+
+from realignment.pipelines.baselines import nodes
+from realignment.pipelines.gold.pipeline import CORRECTED
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """The splits → baseline_items, baseline_cells."""
+    sections = ["loss", "impact", "gold", "training"]
+    return Pipeline(
+        [
+            Node(
+                nodes.run_cells,
+                [
+                    *CORRECTED,
+                    "corrections_manifest",
+                    "evaluation_prompts",
+                    "labelled_answers",
+                    "policy",
+                    "reference_model",
+                    "params:model",
+                    "params:judging",
+                    "params:evaluation",
+                    *(f"params:{section}" for section in sections),
+                    "params:method",
+                    "params:baselines",
+                    "params:work_folder",
+                    "params:seed",
+                ],
+                ["baseline_items", "baseline_cells"],
+                name="run_cells",
+                tags=["gpu"],
+            ),
+        ],
+        namespace="baselines",
+        prefix_datasets_with_namespace=False,
+    )
