@@ -17,7 +17,7 @@ import pandas as pd
 
 import realignment
 from realignment.baselines.cells import Cell, Laboratory, Settings, empty_items, run_cell
-from realignment.methods import load_recipe
+from realignment.methods import load_recipe, merge
 from realignment.parameters import BaselinesParameters
 from realignment.records import RealignmentError
 from realignment.table_files import compute_digest
@@ -49,7 +49,9 @@ def list_cells(parameters: BaselinesParameters) -> list[Cell]:
     recipes = {name: load_recipe(name, folder) for name in parameters.methods}
     variants = parameters.variants or {"": {}}
     return [
-        Cell(parameters.set.name, method, name, seed, recipe, changes)
+        Cell(
+            parameters.set.name, method, name, seed, recipe, merge(parameters.tuned.get(method, {}), changes)
+        )
         for place, seed in enumerate(parameters.seeds)
         for method, recipe in recipes.items()
         for rank, (name, changes) in enumerate(variants.items())
@@ -74,7 +76,8 @@ def run_cells(
         report: Called with the record of every cell, finished before or now.
 
     Returns:
-        A record of each cell: what it is, its digest, and the result of `cells.run_cell`.
+        A record of each finished cell: what it is, its digest, and the result of `cells.run_cell`. With
+        `only_finished` cells that are not finished are left out instead of run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -84,6 +87,9 @@ def run_cells(
         record = _read(path) if path.is_file() else None
         if record is not None and _is_current(record, laboratory.parameters):
             logger.info("%d of %d: %s was finished before", number, len(cells), cell.label)
+        elif laboratory.parameters.only_finished:
+            logger.info("%d of %d: %s is not finished", number, len(cells), cell.label)
+            continue
         else:
             logger.info("%d of %d: %s", number, len(cells), cell.label)
             result = _run_apart(laboratory, cell, settings)
@@ -188,10 +194,25 @@ def _item_tables(records: Sequence[dict[str, Any]]) -> Iterator[pd.DataFrame]:
             yield pd.DataFrame(record["items"]).assign(**names)[list(empty_items())]
 
 
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """Read every finished cell of a folder, of whatever set.
+
+    Args:
+        folder: As of `run_cells`.
+
+    Returns:
+        The records, by set and seed.
+    """
+    records = [_read(path) for path in sorted(folder.glob("*.json.gz"))]
+    return sorted(records, key=lambda record: (record["set"], record["seed"]))
+
+
 def tabulate_cells(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return one row per cell: what it is, its status and reason, and what it cost."""
     columns = [
         "set", "method", "variant", "seed", "status", "reason", "steps", "tokens", "seconds",
         "seconds_training", "peak_mib", "digest",
     ]  # fmt: skip
-    return pd.DataFrame(records).reindex(columns=columns)
+    table = pd.DataFrame(records).reindex(columns=columns)
+    # A method that trains nothing has no steps and no tokens of training.
+    return table.fillna({"steps": 0, "tokens": 0}).astype({"steps": "int64", "tokens": "int64"})

@@ -23,6 +23,8 @@ class EntryLogging(BaseModel):
     """Artifact folder that receives the file as it was saved."""
     history: bool = False
     """Log the columns of a table as metrics, its column `step` as their step."""
+    children: bool = False
+    """Log each cell of a comparison's table as a child run (`tracking.children.log_children`)."""
 
 
 def read_entry_logging(name: str, dataset: AbstractDataset[Any, Any]) -> EntryLogging | None:

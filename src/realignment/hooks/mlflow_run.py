@@ -172,6 +172,8 @@ class MlflowHooks:
             self._tracker.log_metrics(name, data)
         if entry.history:
             self._tracker.log_history(name, data)
+        if entry.children:
+            self._tracker.log_children(data)
         if entry.artifact is not None:
             self._tracker.log_artifact(path, entry.artifact)
 

@@ -3,7 +3,7 @@
 from realignment.parameters.align import AlignParameters
 from realignment.parameters.audit import AuditParameters
 from realignment.parameters.base import ModelParameters, Parameters, Share
-from realignment.parameters.baselines import BaselinesParameters, SetParameters
+from realignment.parameters.baselines import BaselinesParameters, QuestionParameters, SetParameters
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
@@ -68,6 +68,7 @@ __all__ = [
     "PrinciplesParameters",
     "PromotionParameters",
     "QualityParameters",
+    "QuestionParameters",
     "RayParameters",
     "ReviewParameters",
     "RuleCondition",

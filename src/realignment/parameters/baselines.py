@@ -31,6 +31,15 @@ class SetParameters(Parameters):
     prompts_limit: int | None = Field(60, ge=1, description="Prompts that are answered; null: all")
 
 
+class QuestionParameters(Parameters):
+    """A question that a difference of two methods answers, asked before the figures are known."""
+
+    text: str = Field(min_length=1, description="As it is printed")
+    first: str = Field(min_length=1, description="The method that is expected to be better")
+    second: str = Field(min_length=1, description="The method that it is compared with")
+    metric: str = Field("", description="What decides; empty: the headline of the set")
+
+
 class BaselinesParameters(Parameters):
     """The comparison: every method with every seed is a cell."""
 
@@ -42,9 +51,21 @@ class BaselinesParameters(Parameters):
         description="Name → changes of loss, impact, gold and training, over those of the method; each is "
         "trained with every method. Empty: the methods as they are",
     )
+    tuned: dict[str, dict[str, Any]] = Field(
+        {},
+        description="Method → changes that were chosen for it on the development split, such as its learning "
+        "rate; under a variant's",
+    )
     reference_method: str = Field("oracle-dpo", description="The method that the others are held against")
     overrides: dict[str, Any] = Field(
         {}, description="Changes of loss, impact, gold and training for all methods, under the methods' own"
+    )
+    questions: tuple[QuestionParameters, ...] = Field(
+        (), description="Each is answered in one sentence; those of methods without a cell are left out"
+    )
+    only_finished: bool = Field(
+        False,
+        description="Train nothing: compare the cells that are finished, and name those that are missing",
     )
     isolate: bool = Field(
         True, description="Each cell in a process of its own: one that dies is a failed cell, not a lost run"

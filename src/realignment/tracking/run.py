@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from realignment.records import RealignmentError
+from realignment.tracking.children import log_children
 from realignment.tracking.values import (
     divide,
     flatten,
@@ -156,6 +157,10 @@ class Tracker:
                 if is_finite_number(value):
                     values.append((f"{name}/{column}", float(value), int(step)))
         self._log_metrics(values)
+
+    def log_children(self, table: pd.DataFrame) -> None:
+        """Log each cell of a comparison's table as a child run; see `tracking.children.log_children`."""
+        self.attempt("child runs", lambda: log_children(self._client, self.run_id, table))
 
     def _log_metrics(self, values: Sequence[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric

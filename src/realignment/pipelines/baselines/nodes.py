@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from realignment.parameters import BaselinesParameters, EvaluationParameters, JudgingParameters
 from realignment.parameters.base import ModelParameters
@@ -34,7 +35,7 @@ def run_cells(
     parameters: BaselinesParameters,
     work_folder: str,
     seed: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Train and measure every method with every seed; finished cells are kept and not repeated."""
     from realignment import methods
     from realignment.baselines import running
@@ -52,6 +53,8 @@ def run_cells(
     triaged = pd.concat(splits.values(), ignore_index=True)
     comparison = build_set(triaged, evaluation_prompts, parameters.set, evaluation)
     chosen = judges.build_judges(labelled_answers, policy, judging=judging, parameters=evaluation, seed=seed)
+    report = judges.measure_judges(chosen, labelled_answers, policy, folds=evaluation.folds, seed=seed)
+    report["headline"] = judges.pick_headlines(comparison.prompts, report)
     laboratory = Laboratory(
         comparison,
         policy,
@@ -68,4 +71,24 @@ def run_cells(
         (cell, Settings.of(cell, sections, parameters.overrides)) for cell in running.list_cells(parameters)
     ]
     records = running.run_cells(laboratory, cells, Path(parameters.cells_folder))
-    return running.tabulate_items(records), running.tabulate_cells(records)
+    return running.tabulate_items(records), running.tabulate_cells(records), report
+
+
+def compare_methods(
+    baseline_items: pd.DataFrame,
+    baseline_cells: pd.DataFrame,
+    baseline_judges: dict[str, Any],
+    parameters: BaselinesParameters,
+) -> tuple[pd.DataFrame, str, str, go.Figure]:
+    """Tabulate, draw and write up what the cells show."""
+    from realignment.baselines import figures, html_page, page, reporting, running, tables
+
+    items = baseline_items.fillna({"judge": "", "variant": ""})
+    cells = baseline_cells.fillna({"variant": "", "reason": ""})
+    leading = {metric: headline["judge"] for metric, headline in baseline_judges["headline"].items()}
+    planned = running.list_cells(parameters)
+    comparison = reporting.compare_cells(items, cells, planned, leading, parameters)
+    table = tables.methods_table(items, cells)
+    text = page.render_markdown(comparison)
+    figure = figures.draw_tradeoffs(comparison, parameters.set.name)
+    return table, text, html_page.render_html(comparison), figure

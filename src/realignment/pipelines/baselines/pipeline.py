@@ -5,9 +5,11 @@ from kedro.pipeline import Node, Pipeline
 from realignment.pipelines.baselines import nodes
 from realignment.pipelines.gold.pipeline import CORRECTED
 
+CELLS = ["baseline_items", "baseline_cells", "baseline_judges"]
+
 
 def create_pipeline(**_: object) -> Pipeline:
-    """The splits → baseline_items, baseline_cells."""
+    """The splits → baseline_items, baseline_cells → baseline_table, baseline_report."""
     sections = ["loss", "impact", "gold", "training"]
     return Pipeline(
         [
@@ -29,9 +31,15 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:work_folder",
                     "params:seed",
                 ],
-                ["baseline_items", "baseline_cells"],
+                CELLS,
                 name="run_cells",
                 tags=["gpu"],
+            ),
+            Node(
+                nodes.compare_methods,
+                [*CELLS, "params:baselines"],
+                ["baseline_table", "baseline_page", "baseline_report", "baseline_figure"],
+                name="compare_methods",
             ),
         ],
         namespace="baselines",
