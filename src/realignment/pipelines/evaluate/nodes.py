@@ -44,6 +44,25 @@ def collect_prompts(
     return answers.collect_prompts(prompts, no_pairs, judged=judged)
 
 
+def collect_attacks(
+    attacks: list[Any],
+    behaviours: pd.DataFrame,
+    evaluation_prompts: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Wrap every behaviour in every attack; without training there are no pairs to keep them apart from."""
+    from realignment.evaluation import judges
+    from realignment.evaluation.attacks.behaviours import collect_attack_prompts
+
+    judged = judges.can_judge(labelled_answers, policy, judging, parameters)
+    return collect_attack_prompts(
+        attacks, policy, behaviours, evaluation_prompts, None, parameters, judged=judged
+    )
+
+
 def tabulate(
     responses: pd.DataFrame,
     evaluation_judge: dict[str, Any],

@@ -65,12 +65,15 @@ def collect_attacks(
     attacks: list[Any],
     behaviours: pd.DataFrame,
     evaluation_prompts: pd.DataFrame,
+    training_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
+    held_out_pairs: pd.DataFrame,
     labelled_answers: pd.DataFrame,
     policy: Policy,
     judging: JudgingParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Wrap every behaviour in every attack; what cannot be used stops the run before its long work."""
+    """Wrap every behaviour, none of them in the pairs, in every attack."""
     from realignment.evaluation import judges
     from realignment.evaluation.attacks.behaviours import collect_attack_prompts
 
@@ -79,8 +82,8 @@ def collect_attacks(
         policy,
         behaviours,
         evaluation_prompts,
-        parameters.attacks,
-        split=parameters.split,
+        pd.concat([training_pairs, gold_batch, held_out_pairs], ignore_index=True),
+        parameters,
         judged=judges.can_judge(labelled_answers, policy, judging, parameters),
     )
 
