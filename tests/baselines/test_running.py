@@ -105,6 +105,26 @@ def test_all_methods_come_with_the_first_seed_before_any_with_the_second(laborat
     assert betas == [0.1, 0.2]
 
 
+def test_a_grid_is_every_combination_of_its_values(laboratory):
+    grid = {"loss.kl_weight": [0.1, 1.0], "loss.beta": [0.1], "gold.size": [3, 6]}
+    planned = list_cells(laboratory(("uniform",), seeds=[1], grid=grid).parameters)
+    assert [cell.variant for cell in planned] == [
+        "kl_weight=0.1, beta=0.1, size=3", "kl_weight=0.1, beta=0.1, size=6",
+        "kl_weight=1.0, beta=0.1, size=3", "kl_weight=1.0, beta=0.1, size=6",
+    ]  # fmt: skip
+    settings = Settings.of(planned[1], SECTIONS, {})
+    assert (settings.loss.kl_weight, settings.loss.beta, settings.gold.size) == (0.1, 0.1, 6)
+
+
+def test_what_was_tuned_is_for_its_method_alone_and_under_a_variants(laboratory):
+    tuned = {"uniform": {"training": {"learning_rate": 0.5}, "loss": {"beta": 0.7}}}
+    variants = {"a": {"loss": {"beta": 0.1}}}
+    planned = list_cells(laboratory(seeds=[1], tuned=tuned, variants=variants).parameters)
+    first, second = (Settings.of(cell, SECTIONS, {}) for cell in planned)
+    assert (first.training.learning_rate, first.loss.beta) == (0.5, 0.1)
+    assert second.training.learning_rate == SECTIONS["training"]["learning_rate"]
+
+
 def test_overrides_are_for_all_methods_and_count_less_than_the_methods_own(laboratory):
     (cell,) = list_cells(laboratory(("uniform",), seeds=[1]).parameters)
     settings = Settings.of(cell, SECTIONS, {"training": {"epochs": 3}, "impact": {"normalize": "l1"}})
@@ -175,6 +195,17 @@ def test_another_parameter_is_another_cell_and_other_code_makes_it_run_anew(
     assert not called
     run(setting, tmp_path / "cells")
     assert called == [1]
+
+
+def test_where_the_project_lies_is_no_part_of_a_cells_digest(laboratory):
+    digests = set()
+    for folder in ("/one/place", "/another"):
+        questions = {"path": f"{folder}/questions.jsonl", "metric": "acc", "shots": 2}
+        evaluation = EVALUATION.model_copy(update={"capability": CapabilityParameters(questions=questions)})
+        setting = replace(laboratory(("uniform",), seeds=[1], capability=True), evaluation=evaluation)
+        (cell,) = list_cells(setting.parameters)
+        digests.add(running.digest_cell(setting, cell, Settings.of(cell, SECTIONS, {})))
+    assert len(digests) == 1
 
 
 def test_a_method_that_cannot_be_trained_is_a_failed_cell_and_the_others_go_on(laboratory, tmp_path):

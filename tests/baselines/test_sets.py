@@ -1,12 +1,14 @@
 """What methods are compared on: nothing is shared between development, test and training."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up_pairs import make_pairs
 
-from realignment.baselines.sets import build_set, draw_training_parts
+from realignment.baselines.sets import build_set, draw_training_parts, turn_verdicts
 from realignment.parameters import EvaluationParameters, GoldParameters, SetParameters
 from realignment.records import DataError
+from realignment.triage import decide_disposition
 
 EVALUATION = EvaluationParameters(capability={"questions": None})
 GOLD = GoldParameters(size=6)
@@ -92,6 +94,20 @@ def test_the_prompts_are_those_of_held_out_pairs_those_of_the_file_or_none():
     )
     parameters = SetParameters(split="test", prompts="file")
     assert build_set(triaged(), file, parameters, EVALUATION).prompts["prompt_id"].tolist() == ["b"]
+
+
+def test_an_oracle_that_errs_turns_that_share_of_the_verdicts_and_measures_by_the_true_ones():
+    pairs = triaged(3000).assign(chosen_verdict=lambda t: t["disposition"] == "RETAIN")
+    turned = turn_verdicts(pairs, share=0.2, rng=np.random.default_rng(0))
+    for column in ("chosen_verdict", "rejected_verdict"):
+        share = (turned[column].astype(bool) != pairs[column].astype(bool)).mean()
+        assert share == pytest.approx(0.2, abs=0.03)
+    for row in turned.to_dict("records"):
+        assert row["disposition"] == decide_disposition(row["chosen_verdict"], row["rejected_verdict"])
+    noisy, clean = (set_of("test", label_noise=noise)[0] for noise in (0.3, 0.0))
+    pd.testing.assert_frame_equal(noisy.held_out, clean.held_out)
+    unchanged = turn_verdicts(pairs, share=0.0, rng=np.random.default_rng(0))
+    assert unchanged["disposition"].tolist() == pairs["disposition"].tolist()
 
 
 def test_too_small_a_share_is_refused():

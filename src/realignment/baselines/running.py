@@ -2,11 +2,12 @@
 
 import gzip
 import hashlib
+import itertools
 import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -47,7 +48,7 @@ def list_cells(parameters: BaselinesParameters) -> list[Cell]:
     """
     folder = Path(parameters.methods_folder)
     recipes = {name: load_recipe(name, folder) for name in parameters.methods}
-    variants = parameters.variants or {"": {}}
+    variants = {**parameters.variants, **_combine(parameters.grid)} or {"": {}}
     return [
         Cell(
             parameters.set.name, method, name, seed, recipe, merge(parameters.tuned.get(method, {}), changes)
@@ -57,6 +58,24 @@ def list_cells(parameters: BaselinesParameters) -> list[Cell]:
         for rank, (name, changes) in enumerate(variants.items())
         if recipe.trains or (place == 0 and rank == 0)
     ]
+
+
+def _combine(grid: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """Every combination of the grid's values: its name, and the changes by section."""
+    combinations = itertools.product(*grid.values()) if grid else ()
+    variants = {}
+    for values in combinations:
+        chosen = dict(zip(grid, values, strict=True))
+        name = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items())
+        changes: dict[str, Any] = {}
+        for key, value in chosen.items():
+            changes = merge(changes, _nest(key.split("."), value))
+        variants[name] = changes
+    return variants
+
+
+def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
+    return {path[0]: value if len(path) == 1 else _nest(path[1:], value)}
 
 
 def run_cells(
@@ -116,7 +135,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
 
 def digest_cell(laboratory: Laboratory, cell: Cell, settings: Settings) -> str:
     """Digest all that a cell's result depends on but the code: data, model, policy, judges, parameters."""
-    comparison = laboratory.comparison
+    comparison, evaluation = laboratory.comparison, laboratory.evaluation
     tables = (comparison.pool, comparison.held_out, comparison.prompts)
     facts = {
         **describe_cell(cell),
@@ -128,10 +147,22 @@ def digest_cell(laboratory: Laboratory, cell: Cell, settings: Settings) -> str:
         "judges": [judge.name for judge in laboratory.judges],
         "model": laboratory.model.model_dump(mode="json", exclude={"folder"}),
         "sizes": laboratory.parameters.set.model_dump(mode="json"),
-        "capability": laboratory.parameters.capability,
-        "evaluation": laboratory.evaluation.model_dump(mode="json"),
+        "answers": evaluation.model_dump(include={"max_new_tokens", "repetition_penalty"}),
+        "capability": _without_folders(evaluation.capability.model_dump(mode="json"))
+        if laboratory.parameters.capability
+        else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_folders(value: Any) -> Any:
+    """Nested values with file names in place of paths: where a project lies is no part of a result."""
+    if isinstance(value, dict):
+        return {
+            key: Path(leaf).name if key == "path" and isinstance(leaf, str) else _without_folders(leaf)
+            for key, leaf in value.items()
+        }
+    return value
 
 
 @cache

@@ -10,6 +10,7 @@ from realignment.evaluation import answers
 from realignment.gold.batch import partition_pairs
 from realignment.parameters import EvaluationParameters, GoldParameters, SetParameters
 from realignment.records import DataError, Disposition
+from realignment.triage import decide_disposition
 
 SPLITS = ("development", "test")
 
@@ -104,6 +105,8 @@ def draw_training_parts(
         Gold batch and training pairs.
     """
     drawn = _limit(comparison.pool, parameters.training_pairs, by="disposition", seed=seed)
+    if parameters.label_noise:
+        drawn = turn_verdicts(drawn, share=parameters.label_noise, rng=np.random.default_rng(seed))
     parts = partition_pairs(
         drawn,
         held_out_share=0.0,
@@ -114,6 +117,27 @@ def draw_training_parts(
         seed=seed,
     )
     return parts.gold, parts.training
+
+
+def turn_verdicts(triaged: pd.DataFrame, *, share: float, rng: np.random.Generator) -> pd.DataFrame:
+    """Turn verdicts round at random, and triage the pairs anew: an oracle that errs on this share.
+
+    Args:
+        triaged: Pairs with both verdicts.
+        share: Of the verdicts, each chosen or rejected response's by itself.
+        rng: Of the draw.
+
+    Returns:
+        The pairs with other verdicts and dispositions. Corrections stay: they were verified.
+    """
+    verdicts = triaged[["chosen_verdict", "rejected_verdict"]].to_numpy(bool)
+    turned = verdicts ^ (rng.random(verdicts.shape) < share)
+    chosen, rejected = turned[:, 0].tolist(), turned[:, 1].tolist()
+    return triaged.assign(
+        chosen_verdict=pd.array(chosen, dtype="boolean"),
+        rejected_verdict=pd.array(rejected, dtype="boolean"),
+        disposition=[str(decide_disposition(a, b)) for a, b in zip(chosen, rejected, strict=True)],
+    )
 
 
 def _take_half(held_out: pd.DataFrame, parameters: SetParameters) -> pd.DataFrame:

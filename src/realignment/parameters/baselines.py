@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from realignment.parameters.base import Parameters
+from realignment.parameters.base import Parameters, Share
 
 
 class SetParameters(Parameters):
@@ -21,6 +21,11 @@ class SetParameters(Parameters):
         "development",
         description="Half of the held-out prompts that is measured on, and the split of the evaluation "
         "prompts; test is for published tables",
+    )
+    label_noise: Share = Field(
+        0.0,
+        description="Share of the verdicts on training and gold pairs that are turned round: what an oracle "
+        "that errs costs. What is measured keeps its true verdicts",
     )
     split_seed: int = Field(0, description="Seed of the held-out prompts")
     held_out_pairs: int | None = Field(80, ge=1, description="Held-out pairs that are scored; null: all")
@@ -50,6 +55,10 @@ class BaselinesParameters(Parameters):
         {},
         description="Name → changes of loss, impact, gold and training, over those of the method; each is "
         "trained with every method. Empty: the methods as they are",
+    )
+    grid: dict[str, tuple[Any, ...]] = Field(
+        {},
+        description="A study: name such as loss.kl_weight → values; every combination of them is a variant",
     )
     tuned: dict[str, dict[str, Any]] = Field(
         {},

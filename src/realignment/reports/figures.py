@@ -143,7 +143,9 @@ def draw_impact_weights(weights: pd.DataFrame) -> go.Figure:
                 row=row,
                 col=col,
             )
-            figure.update_xaxes(title_text=f"{disposition}: {label}", row=row, col=col)
+            # Uniform weights are taken without a score.
+            text = f"{disposition}: {label}" if rows[column].notna().any() else f"{disposition}: no scores"
+            figure.update_xaxes(title_text=text, row=row, col=col)
             figure.add_vline(x=col - 1, row=row, col=col)  # score 0, weight 1: a pair of no special impact
         figure.update_yaxes(title_text="pairs", row=row, col=1)
     figure.update_layout(showlegend=False, bargap=0.06)
