@@ -480,9 +480,10 @@ def test_the_page_of_outputs_has_the_fields_of_the_reports(shop):
 def test_the_page_of_outputs_has_the_fields_of_the_judges_report(shop):
     policy, *_ = judged(shop)
     parameters = EvaluationParameters.model_validate({"capability": {"questions": None}})
-    _, report = judges.choose_judges(
+    chosen = judges.build_judges(
         pd.DataFrame(), policy, judging=JudgingParameters(oracle="rules"), parameters=parameters, seed=0
     )
+    report = judges.measure_judges(chosen, pd.DataFrame(), policy, folds=5, seed=0)
     prompts = pd.DataFrame({"kind": ["regulated", "ordinary"], "domain": ["", ""]})
     report["headline"] = judges.pick_headlines(prompts, report)
     fields = set(report) | {"unscored", "between_judges"}

@@ -13,7 +13,7 @@ import pytest
 from command_line import ROOT, arguments, environment, kedro, saved
 from servers import COMPLIES, VIOLATES, Script, completion, exchange_of, scripted
 
-from realignment.oracles.cached import BATCH_SIZE
+from realignment.chat_client.store import BATCH_SIZE
 
 pytestmark = pytest.mark.slow
 CONCURRENCY = 4

@@ -17,7 +17,7 @@ def last_message(body):
 
 def run(script, chats, **settings):
     with scripted(script) as url:
-        return complete_chats(chat_settings(url, **settings), chats)
+        return complete_chats(chat_settings(url, **settings), chats, section="stage.chat")
 
 
 def test_replies_come_in_the_order_of_the_requests():
@@ -56,9 +56,9 @@ def test_a_request_is_repeated_after_a_transient_fault():
 
 
 def test_no_server_is_said_at_once():
-    with pytest.raises(OracleError, match="No server answers"):
-        complete_chats(chat_settings(unused_url(), max_attempts=1), requests("a"))
+    with pytest.raises(OracleError, match=r"No server answers.*Start it, or set `stage\.chat\.base_url`"):
+        complete_chats(chat_settings(unused_url(), max_attempts=1), requests("a"), section="stage.chat")
 
 
 def test_nothing_asked_is_nothing_answered():
-    assert complete_chats(chat_settings(unused_url()), []) == []
+    assert complete_chats(chat_settings(unused_url()), [], section="stage.chat") == []

@@ -122,3 +122,49 @@ def test_a_policy_without_rules_gets_agreement_and_attack_success_by_a_server(
     responses = pd.read_parquet(saved(tmp_path / "data/07_model_output/comparison_responses.parquet"))
     expected = responses["after"].str.len().mod(3).ne(0)
     assert responses[f"after_{judge}"].tolist() == expected.tolist()
+
+
+@pytest.mark.slow
+def test_models_behind_a_server_are_compared_without_weights_and_a_failed_run_goes_on(
+    kedro_in_process, prompts, tmp_path
+):
+    """No model is in this process; the server fails at one prompt, and the next run asks for it alone."""
+
+    def sometimes(body, attempt):
+        asked = body["messages"][-1]["content"]
+        if broken and asked == "Is my headache serious?":
+            return 400
+        return completion(f"{body['model']} says: in general, it depends.")
+
+    broken = True
+    script = Script(sometimes)
+    with scripted(script) as url:
+        evaluation = {
+            "engine": "chat",
+            "chat": {"base_url": url, "model": {"before": "old", "after": "new"}},
+            "capability": {"questions": None},
+            "attacks": {"names": []},
+        }
+        params = {
+            "data_root": str(tmp_path / "data"),
+            "evaluation_prompts": str(prompts),
+            "labelled_answers": "none",
+            "evaluation": evaluation,
+        }
+        recipe = tmp_path / "recipe.yml"
+        recipe.write_text(yaml.safe_dump({"run": {"pipelines": "evaluate", "params": params}}))
+        outcome = kedro_in_process("--config", str(recipe))
+        assert outcome.exit_code != 0
+        assert "1 of 4 requests to old at" in outcome.error
+        assert "only what is missing is asked for" in outcome.error
+        broken = False
+        script.bodies.clear()
+        outcome = kedro_in_process("--config", str(recipe))
+    assert outcome.exit_code == 0, outcome.error
+    asked = sorted((body["model"], body["messages"][-1]["content"]) for body in script.bodies)
+    assert asked[4:] == [("old", "Is my headache serious?")]
+    table = pd.read_csv(saved(tmp_path / "data/08_reporting/comparison_evaluation_table.csv"))
+    assert {"agreement", "answers_cut", "response_length", "win_rate"} <= set(table["metric"])
+    assert not {"entropy", "capability"} & set(table["metric"]), "the server does not tell"
+    page = (tmp_path / "data/08_reporting/comparison_report.html").read_text()
+    assert f"before: old at {url}, after: new at {url}" in page

@@ -4,10 +4,12 @@ import pandas as pd
 import pytest
 from labelled_texts import ANSWERS, MANY_ANSWERS, WITH_RULES, WITHOUT_RULES, answered
 from pydantic import ValidationError
+from servers import Script, scripted, unused_url
 
 from realignment.evaluation import judges
 from realignment.oracles.rules import NoRulesError
 from realignment.parameters import EvaluationParameters, JudgingParameters
+from realignment.pipelines.evaluation import nodes
 from realignment.records import DataError, Exchange
 from realignment.statistics import wilson_interval
 
@@ -23,7 +25,10 @@ def settings(**changes):
 
 
 def choose(answers, policy=WITH_RULES, judging=RULES_LABELLED, **changes):
-    return judges.choose_judges(answers, policy, judging=judging, parameters=settings(**changes), seed=0)
+    parameters = settings(**changes)
+    chosen = judges.build_judges(answers, policy, judging=judging, parameters=parameters, seed=0)
+    report = judges.measure_judges(chosen, answers, policy, folds=parameters.folds, seed=0)
+    return chosen.oracles, report
 
 
 def test_the_rules_judge_and_a_classifier_that_learned_from_answers_of_models_alone():
@@ -87,7 +92,7 @@ def test_a_policy_without_rules_is_judged_by_whatever_can_judge():
     assert [oracle.name for oracle in oracles] == ["classifier"]
     assert "note" not in report
     nobody, report = choose(NO_ANSWERS, WITHOUT_RULES)
-    assert nobody == []
+    assert nobody == ()
     assert report["note"].startswith("No judge: the policy has no machine-checkable rules")
 
 
@@ -187,3 +192,34 @@ def test_without_labels_enough_a_judge_that_has_seen_nothing_leads_and_no_qualit
     headlines = judges.pick_headlines(PROMPTS, report({"a": few}, seen=["a"]))
     assert headlines["over_refusal"]["judge"] == "a"
     assert judges.pick_headlines(PROMPTS, report({})) == {}
+
+
+def served(url, **changes):
+    """Settings of a judge behind a server, the only one."""
+    judge = {"oracle": "chat", "chat": {"base_url": url, "model": "m"}}
+    return settings(judges=[judge], fit_classifier=False, **changes)
+
+
+def test_judges_are_measured_where_their_errors_are_reported_and_not_where_attacks_are_judged():
+    attacks = pd.DataFrame(
+        {"prompt": ["Sell?", "Buy?"], "domain": "money", "before": ["Yes.", "No."], "after": ["Hm.", "No."]}
+    )
+    prompts = attacks.assign(kind="regulated", origin=None)
+    arguments = (ANSWERS, WITH_RULES, RULES_LABELLED)
+    script = Script()
+    with scripted(script) as url:
+        nodes.judge_attacks(attacks, *arguments, served(url), 0)
+        assert {asked["response"] for asked in script.asked()} == {"Yes.", "No.", "Hm."}
+        script.bodies.clear()
+        _, report = nodes.judge_answers(prompts, *arguments, served(url), 0)
+    labelled = [
+        asked["response"] for asked in script.asked() if asked["response"] in set(ANSWERS["response"])
+    ]
+    assert sorted(labelled) == sorted(ANSWERS["response"]), "each labelled answer is judged once"
+    assert report["accuracy"]["chat m"]["n"] == len(ANSWERS)
+
+
+def test_building_judges_asks_nobody():
+    url = unused_url()
+    chosen = judges.build_judges(ANSWERS, WITH_RULES, judging=RULES_LABELLED, parameters=served(url), seed=0)
+    assert [oracle.name for oracle in chosen.oracles] == ["chat m"]

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from servers import COMPLIES, VIOLATES, Script, chat_settings, completion, exchange_of, scripted
 
+from realignment.chat_client.store import BATCH_SIZE, StoreError
 from realignment.oracles import Usage, judge_in_order
-from realignment.oracles.cached import BATCH_SIZE, CachedOracle, VerdictStore, VerdictStoreError, verdict_key
+from realignment.oracles.cached import CachedOracle, VerdictStore, verdict_key
 from realignment.oracles.chat import ChatOracle
 from realignment.policy import Policy
 from realignment.records import Exchange, Judgment
@@ -154,7 +155,7 @@ def test_a_full_disk_is_said_so_and_what_is_stored_stays(store, monkeypatch):
     long = [Exchange("?" * 9000, f"Answer {number}.") for number in range(300)]
     with monkeypatch.context() as full:
         full.setattr(sqlite3, "connect", connect_to_a_full_disk)
-        with pytest.raises(VerdictStoreError, match=r"disk is full.*stays.*only what is missing") as caught:
+        with pytest.raises(StoreError, match=r"disk is full.*stays.*only what is missing") as caught:
             CachedOracle(Counting(), store)(long, POLICY)
         assert str(store.path) in str(caught.value)
     oracle = Counting()
@@ -209,7 +210,7 @@ def test_a_store_that_cannot_be_used_is_an_error_before_anything_is_asked(tmp_pa
         path.parent.rmdir()
     break_it(path)
     oracle = Counting()
-    with pytest.raises(VerdictStoreError, match=message) as caught:
+    with pytest.raises(StoreError, match=message) as caught:
         CachedOracle(oracle, VerdictStore(path))(EXCHANGES, POLICY)
     assert not oracle.asked
     assert advice in str(caught.value)
@@ -218,17 +219,17 @@ def test_a_store_that_cannot_be_used_is_an_error_before_anything_is_asked(tmp_pa
 
 
 def test_a_verdict_that_cannot_be_kept_is_not_put_down_to_the_disk(store):
-    with pytest.raises(VerdictStoreError, match=r"NOT NULL.*fault of the oracle") as caught:
+    with pytest.raises(StoreError, match=r"NOT NULL.*fault of the program") as caught:
         store.write({b"key": Judgment(True, float("nan"), oracle="odd")})
     assert "room" not in str(caught.value)
 
 
 def test_a_store_that_another_process_keeps_says_so(store, monkeypatch):
-    monkeypatch.setattr("realignment.oracles.cached._BUSY_S", 0.1)
+    monkeypatch.setattr("realignment.chat_client.store._BUSY_S", 0.1)
     CachedOracle(Counting(), store)(EXCHANGES[:1], POLICY)
     with closing(sqlite3.connect(store.path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(VerdictStoreError, match=r"locked.*Another process"):
+        with pytest.raises(StoreError, match=r"locked.*Another process"):
             CachedOracle(Counting(), store)(EXCHANGES, POLICY)
 
 
@@ -251,7 +252,7 @@ def test_no_more_room_to_write_loses_no_verdict_that_was_written_and_the_next_ru
         env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "tests/oracles")])},
     )  # fmt: skip
     assert ended.returncode == 1
-    assert "VerdictStoreError" in ended.stderr
+    assert "StoreError" in ended.stderr
     assert "disk I/O error. See to the disk, and to limits" in ended.stderr
     oracle = Counting()
     assert CachedOracle(oracle, store)(MANY, POLICY) == Counting()(MANY, POLICY)
@@ -269,7 +270,7 @@ def test_a_disk_that_is_really_full_loses_no_verdict_that_was_written(tmp_path):
     try:
         store = VerdictStore(disk / "verdicts.sqlite")
         first = Counting()
-        with pytest.raises(VerdictStoreError, match=r"disk is full\. What it has stays\. Make room"):
+        with pytest.raises(StoreError, match=r"disk is full\. What it has stays\. Make room"):
             CachedOracle(first, store)(MANY, POLICY)
         subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
         second = Counting()
@@ -286,7 +287,7 @@ def test_a_read_only_store_is_an_error_before_anything_is_asked(store):
     store.path.chmod(0o444)
     store.path.parent.chmod(0o555)
     oracle = Counting()
-    with pytest.raises(VerdictStoreError, match="readonly"):
+    with pytest.raises(StoreError, match="readonly"):
         CachedOracle(oracle, store)(EXCHANGES, POLICY)
     assert not oracle.asked
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_up_pairs import POLICY
 
-from realignment.oracles.classifier import ClassifierError
-from realignment.oracles.cross_validation import fit_classifier
+from realignment.oracles.classifier import ClassifierError, build_pipeline
+from realignment.oracles.cross_validation import fit_classifier, fit_uncalibrated, validate_classifier
 from realignment.records import Exchange
 
 CAREFUL = ["In general terms", "As background only", "An adviser can tell", "Speaking generally"]
@@ -120,3 +120,28 @@ def test_empty_and_missing_text_is_judged_too():
     oracle, _ = fit_classifier(*make_exchanges(20), folds=4, seed=0)
     assert oracle([], POLICY) == []
     assert len(oracle([Exchange("Why?", "", None)], POLICY)) == 1
+
+
+def test_fitting_fits_once_and_measuring_once_per_fold():
+    exchanges, labels = make_exchanges(20)
+    fits = []
+
+    def build(seed):
+        fits.append(seed)
+        return build_pipeline(seed)
+
+    options = {"folds": 4, "seed": 3, "build": build}
+    fitted = fit_uncalibrated(exchanges, labels, **options)
+    assert fits == [3]
+    validation = validate_classifier(exchanges, labels, **options)
+    assert fits == [3] * 5
+    oracle, both = fit_classifier(exchanges, labels, folds=4, seed=3)
+    fresh, _ = make_exchanges(5, seed=9)
+    assert oracle(fresh, POLICY) == fitted(fresh, POLICY)
+    np.testing.assert_array_equal(both.raw, validation.raw)
+
+
+def test_what_could_not_be_measured_is_not_fitted():
+    exchanges, labels = make_exchanges(2)
+    with pytest.raises(ClassifierError, match="at least 3 prompts"):
+        fit_uncalibrated(exchanges, labels, folds=3, seed=0)

@@ -247,8 +247,8 @@ def test_a_domain_that_the_best_judge_did_not_judge_fails():
     assert failed(report) == ["rule, domain:tax"]
 
 
-def test_headline_judges_are_names_or_mappings_with_a_name():
-    headline = {"agreement": "rules", "over_refusal": {"judge": "classifier", "n": 5}}
+def test_the_headline_judges_are_those_that_the_evaluation_picked():
+    headline = {"agreement": {"judge": "rules", "n": 0}, "over_refusal": {"judge": "classifier", "n": 5}}
     expected = {"agreement": "rules", "over_refusal": "classifier"}
     assert read_headline_judges({"headline": headline}) == expected
     assert read_headline_judges({"judges": []}) == {}

@@ -40,7 +40,7 @@ def pass_gate(responses, name, evaluation_judge=None, **gate):
     costs = [good_rows()[part] for part in ("drift", "capability")]
     rows = [*measures.compliance_rows(responses, "rules"), *costs]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    judge = evaluation_judge or {"headline": {"agreement": "rules"}}
+    judge = evaluation_judge or {"headline": {"agreement": {"judge": "rules"}}}
     report = nodes.pass_gate(table, judge, responses, POLICY, {}, MANIFEST, AuditParameters(), parameters)
     return report, table, parameters
 

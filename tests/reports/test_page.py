@@ -12,6 +12,7 @@ import pytest
 from made_up_run import (
     DESTINATIONS,
     TRIAGE,
+    attack_success,
     audit_report,
     corrections_report,
     evaluation,
@@ -21,12 +22,14 @@ from made_up_run import (
     summary,
     triaged,
     weights,
+    win_rates,
 )
 
 from realignment.pipelines.promotion.pipeline import REPORTED
 from realignment.reports import (
     RunResults,
     draw_agreement,
+    draw_attacks,
     draw_correction_leakage,
     draw_impact_weights,
     draw_training_curves,
@@ -155,7 +158,7 @@ def test_characters_that_no_file_can_hold_do_not_stop_the_report():
 
 def test_figures_reach_the_page_unchanged(page):
     shown = data_scripts(page)
-    assert len(shown) == 6
+    assert len(shown) == 7
     assert shown[0]["data"][0]["link"]["value"] == list(
         draw_triage_flow(triaged(), DESTINATIONS).data[0].link.value
     )
@@ -253,7 +256,7 @@ def test_an_audit_of_other_splits_and_none_are_told_apart_and_show_no_figure(cha
     assert ("of other splits than those of this run" in shown) == bool(changes)
     assert ("The oracle was not audited" in shown) != bool(changes)
     assert "2.8" not in shown
-    assert len(data_scripts(page)) == 5
+    assert len(data_scripts(page)) == 6
 
 
 def test_corrections_are_shown_by_writer_with_what_passed_and_why_others_did_not(page):
@@ -276,7 +279,7 @@ def test_without_a_machine_nothing_is_compared_and_no_empty_figure_is_drawn():
     del report["writers"]["model"]
     page = render_report(results(corrections_report=report, correction_leakage=leakage().head(0)))
     assert "there is nothing to compare" in part(page, "corrections")
-    assert len(data_scripts(page)) == 5
+    assert len(data_scripts(page)) == 6
 
 
 def test_a_machine_whose_candidates_all_fail_has_no_manner_and_leaves_no_empty_panel():
@@ -286,6 +289,30 @@ def test_a_machine_whose_candidates_all_fail_has_no_manner_and_leaves_no_empty_p
     assert [trace.showlegend for trace in figure.data] == [True]
     both = draw_correction_leakage(leakage())
     assert [trace.showlegend for trace in both.data] == [True, False]
+
+
+def test_attack_success_of_every_judge_reaches_the_page_and_stays_away_without_attacks(page):
+    assert data_scripts(page)[-1]["data"] == json.loads(draw_attacks(attack_success()).to_json())["data"]
+    without = render_report(results(evaluation_table=evaluation()))
+    assert "No attack was run" in part(without, "attacks")
+    assert len(data_scripts(without)) == 6
+
+
+def test_the_win_rate_matrix_has_each_model_against_each_other_one_with_interval_and_counts(page):
+    shown = " ".join(part(page, "win-rates").split())
+    figures = win_rates()["groups"]["regulated"]["win_rates"]["after"]["before"]
+    assert "(judge: chat &lt;m&gt;)" in shown
+    counts = f"{figures['wins']} wins, {figures['ties']} ties, {figures['losses']} losses"
+    bounds = " to ".join(f"{100 * figures[end]:.1f} %" for end in ("low", "high"))
+    assert f"after {100 * figures['win_rate']:.1f} % {bounds} {counts} –" in shown
+    assert "The answer shown first won" in shown
+    assert "comparisons had another winner in the other order" in shown
+
+
+def test_without_comparisons_the_page_says_why():
+    report = win_rates() | {"comparisons": 0, "groups": {}, "note": "Nobody is to compare the answers."}
+    assert "Nobody is to compare the answers." in part(render_report(results(win_rates=report)), "win-rates")
+    assert "Answers were not compared." in part(render_report(results(win_rates=None)), "win-rates")
 
 
 def test_a_failed_gate_says_why():

@@ -1,10 +1,12 @@
 """The results of a run that never was, with numbers as a real one has them, for tests of what shows them."""
 
 from dataclasses import asdict
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from realignment.evaluation.win_rates.figures import report_win_rates
 from realignment.reports import (
     RunResults,
     draw_agreement,
@@ -86,6 +88,51 @@ def evaluation():
     ):
         rows.append({"metric": metric, "group": "overall", "judge": "", "unit": unit, **asdict(found)})
     return pd.DataFrame(rows)
+
+
+ATTACKS = {"none": (0.85, 0.3), "fictional-nesting": (0.7, 0.35), "refusal-suppression": (0.9, 0.4)}
+
+
+def attack_success():
+    """Attack success by attack, over all attacks and by rule, by two judges."""
+    rng = np.random.default_rng(5)
+    groups = {f"attack:{name}": (16, *shares) for name, shares in ATTACKS.items()}
+    groups |= {
+        "overall": (32, 0.8, 0.38),
+        "rule:no-directive": (32, 0.6, 0.25),
+        "rule:no-<b>": (10, 0.2, 0.2),
+    }
+    rows = []
+    for judge in ("rules", "classifier"):
+        for group, (n, before, after) in groups.items():
+            found = compare_proportions(rng.random(n) < before, rng.random(n) < after)
+            row = {"metric": "attack_success", "group": group, "judge": judge, "unit": "share"}
+            rows.append(row | asdict(found))
+    return pd.DataFrame(rows)
+
+
+def comparisons(models=("before", "after")):
+    """Blind comparisons of every two models, in which the last one is better; both orders."""
+    rng = np.random.default_rng(6)
+    rows = []
+    for first, second in combinations(models, 2):
+        for number in range(30):
+            forward, backward = (rng.choice(["first", "second", "tie"], p=[0.2, 0.6, 0.2]) for _ in "ab")
+            rows.append(
+                {
+                    "prompt": f"Question {number}?", "kind": "regulated" if number < 20 else "ordinary",
+                    "first_model": first, "second_model": second, "forward": forward, "backward": backward,
+                    "score": {"first": 1.0, "second": 0.0}.get(forward, 0.5) if forward == backward else 0.5,
+                    "reason": "",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def win_rates(models=("before", "after")):
+    table = comparisons(models)
+    positions = pd.DataFrame({"prompt": table["prompt"], "shown_first": table["forward"] == "first"})
+    return report_win_rates(table, judge="chat <m>", positions=positions, resamples=200, seed=0)
 
 
 def responses():
@@ -289,7 +336,7 @@ def results(**changes):
         "impact_report": {"INVERT": split_report, "PUNISH": split_report | {"n": 42}, "warnings": []},
         "impact_figure": draw_impact_weights(weights()),
         "training_figure": draw_training_curves(history()),
-        "evaluation_table": evaluation(),
+        "evaluation_table": pd.concat([evaluation(), attack_success()], ignore_index=True),
         "evaluation_figure": draw_agreement(evaluation()),
         "evaluation_judge": {
             "judges": ["rules", "classifier"],
@@ -310,6 +357,7 @@ def results(**changes):
                 "agreement": {"judge": "classifier", "sensitivity": 0.95, "specificity": 0.77, "n": 81}
             },
         },
+        "win_rates": win_rates(),
         "responses": responses(),
         "parameters": {"training": {"beta": 0.3, "learning_rate": 1e-4}, "policy": "advice"},
         "manifests": [

@@ -37,12 +37,13 @@ class Reply:
     fault: str = ""
 
 
-def complete_chats(settings: ChatParameters, requests: Sequence[Request]) -> list[Reply]:
+def complete_chats(settings: ChatParameters, requests: Sequence[Request], *, section: str) -> list[Reply]:
     """Send all requests, and return one reply per request, in order.
 
     Args:
         settings: Server, model and limits.
         requests: The chats.
+        section: The parameters that the settings are from, for messages.
 
     Returns:
         Replies; that of a request which fails `max_attempts` times has a fault and no text.
@@ -51,7 +52,7 @@ def complete_chats(settings: ChatParameters, requests: Sequence[Request]) -> lis
         OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
     """
     bodies = [{"messages": request.messages} | request.body for request in requests]
-    answers = dict(ChatServer(settings).complete(bodies))
+    answers = dict(ChatServer(settings, section=section).complete(bodies))
     return [_read(answers[position]) for position in range(len(requests))]
 
 

@@ -59,7 +59,7 @@ def build_request_body(body: Body, settings: ChatParameters) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _read_key(variable: str, url: str) -> str:
+def _read_key(variable: str, url: str, section: str) -> str:
     """Return the key in an environment variable, without the line end of the file that it was read from.
 
     Raises:
@@ -69,7 +69,7 @@ def _read_key(variable: str, url: str) -> str:
     if not key:
         raise OracleError(
             f"The environment variable {variable} holds no key for {url}. Set it, or "
-            "`judging.chat.api_key_variable: null` for a server that needs none."
+            f"`{section}.api_key_variable: null` for a server that needs none."
         )
     if not key.isprintable():
         raise OracleError(
@@ -86,10 +86,12 @@ class ChatServer:
     Attributes:
         settings: Address, model, key and limits.
         usage: Requests, tokens and cost so far.
+        section: The parameters that the settings are from, for messages.
     """
 
     settings: ChatParameters
     usage: Usage = field(default_factory=Usage, compare=False)
+    section: str = "judging.chat"
 
     def complete(self, bodies: Iterable[Body]) -> Generator[tuple[int, Answer], None, None]:
         """Send all requests; closing the generator early cancels those that are pending.
@@ -114,7 +116,7 @@ class ChatServer:
         """
         numbered = iter(enumerate(bodies))
         rate_limiter = RateLimiter(self.settings.requests_per_minute)
-        failures = FailureCounter()
+        failures = FailureCounter(self.section)
         async with self._connect() as session:
 
             async def work() -> None:
@@ -131,7 +133,7 @@ class ChatServer:
         settings = self.settings
         headers = {"Content-Type": "application/json"}
         if settings.api_key_variable is not None:
-            key = _read_key(settings.api_key_variable, settings.base_url)
+            key = _read_key(settings.api_key_variable, settings.base_url, self.section)
             headers["Authorization"] = f"Bearer {key}"
         return aiohttp.ClientSession(
             headers=headers,
@@ -162,7 +164,7 @@ class ChatServer:
         try:
             completion = await with_retries(send, max_attempts=settings.max_attempts)
         except (StatusError, ClientError, TimeoutError, MalformedReplyError) as error:
-            fatal = fatal_error(error, settings.base_url, settings.model)
+            fatal = fatal_error(error, settings.base_url, settings.model, self.section)
             if fatal is not None:
                 raise fatal from error
             failure = Failure(describe_error(error))

@@ -126,7 +126,13 @@ class RateLimiter:
 class FailureCounter:
     """Counts failed requests in a row, to end a run whose server only fails instead of retrying for hours."""
 
-    def __init__(self) -> None:
+    def __init__(self, section: str) -> None:
+        """Start at 0.
+
+        Args:
+            section: The parameters of the server, for the message.
+        """
+        self._section = section
         self._failures = 0
 
     def reset(self) -> None:
@@ -146,8 +152,8 @@ class FailureCounter:
         if self._failures >= _MAX_FAILURES:
             raise OracleError(
                 f"The last {_MAX_FAILURES} requests have all failed, those that may be repeated "
-                f"`judging.chat.max_attempts` times; the last one: {reason}. See to the "
-                "server, or to `judging.chat`, and run again: only what is missing is requested."
+                f"`{self._section}.max_attempts` times; the last one: {reason}. See to the "
+                f"server, or to `{self._section}`, and run again: only what is missing is requested."
             )
 
 
@@ -206,13 +212,14 @@ def _compute_wait(state: RetryCallState) -> float:
     return max(backoff(state), min(retry_after, _LONGEST_RETRY_AFTER_S))
 
 
-def fatal_error(error: Exception, url: str, model: str) -> OracleError | None:
+def fatal_error(error: Exception, url: str, model: str, section: str) -> OracleError | None:
     """Return the error that ends the run, if the server or the account as a whole is at fault.
 
     Args:
         error: Error of a request after all retries.
         url: Address of the server, for the message.
         model: Name of the model, for the message.
+        section: The parameters of the server, for the message.
 
     Returns:
         An error with what to do; None where only this request failed.
@@ -222,17 +229,17 @@ def fatal_error(error: Exception, url: str, model: str) -> OracleError | None:
     again = "Then run again: only what is missing is requested."
     if isinstance(error, ClientConnectorError):
         return OracleError(
-            f"No server answers at {url} ({error}). Start it, or set `judging.chat.base_url`. {again}"
+            f"No server answers at {url} ({error}). Start it, or set `{section}.base_url`. {again}"
         )
     if not isinstance(error, StatusError):
         return None
     # What the server says to a wrong key is left out, for it may repeat the key.
     problem = {
         401: "refuses the key, or wants one (401): give the right one in the environment variable that "
-        "`judging.chat.api_key_variable` names",
-        403: f"does not let this key use {model} (403): take another key or `judging.chat.model`",
-        404: f"knows no model {model!r}, or no such path ({error}): see `judging.chat.model` and "
-        "`judging.chat.base_url`",
+        f"`{section}.api_key_variable` names",
+        403: f"does not let this key use {model} (403): take another key or `{section}.model`",
+        404: f"knows no model {model!r}, or no such path ({error}): see `{section}.model` and "
+        f"`{section}.base_url`",
     }.get(error.status)
     if error.code == "insufficient_quota":
         problem = "says that the account's quota is used up: raise it"

@@ -117,7 +117,7 @@ class ChatWriter:
         requests = [
             Request(chat, options | {"seed": self.seed + number}) for number, chat in enumerate(chats)
         ]
-        replies = complete_chats(self.settings, requests)
+        replies = complete_chats(self.settings, requests, section="corrections.chat")
         faults = [reply.fault for reply in replies if reply.fault]
         if faults:
             logger.warning("%d of %d corrections were not written: %s", len(faults), len(chats), faults[0])

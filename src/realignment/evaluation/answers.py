@@ -1,10 +1,12 @@
 """The evaluation prompts, and the answers of both models side by side."""
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from realignment.evaluation.chat_answers import ServedAnswer, find_served_model
 from realignment.evaluation.contamination import check_contamination
 from realignment.likelihood.tokenization import chat_messages
 from realignment.model import generation
@@ -128,12 +130,18 @@ def generate_answers(
         prompts: From `collect_prompts`.
         models: Column name → folder of the model.
         model_parameters: How the models are loaded.
-        parameters: Length limit, batch size and repetition penalty of the generation; samples, temperature.
+        parameters: Engine, length limit, samples and temperature; of `engine: local`, batch size and
+            repetition penalty; of `engine: chat`, the server, which knows the models by names of its own.
         seed: Of the draws; a sample depends on it, its prompt and its number alone.
 
     Returns:
         The prompts, one row per sample, with its number `sample` (from 0), and per model its texts,
-        `<model>_cut` (whether the answer has no end within the limit) and `<model>_entropy` (nats per token).
+        `<model>_cut` (whether the answer has no end within the limit) and `<model>_entropy` (nats per token),
+        null where a server does not tell.
+
+    Raises:
+        OracleError: The server is not there, refuses the key or the model, or answers nothing at all.
+        AnswerError: A server has not answered some prompts; the answers that came are kept.
     """
     table = prompts.loc[prompts.index.repeat(parameters.samples)].reset_index(drop=True)
     table["sample"] = table.groupby("prompt_id").cumcount().astype("int64")
@@ -141,30 +149,58 @@ def generate_answers(
         chat_messages(prompt, messages)
         for prompt, messages in zip(table["prompt"], table["messages"], strict=True)
     ]
-    sampling = Sampling(parameters.temperature, 1.0, seed) if parameters.temperature > 0 else None
+    streams = _streams(table)
     for side, path in models.items():
-        answers: list[Answer] = []
-        if chats:  # without prompts no model is loaded
-            model, tokenizer = load_configured_model(path, model_parameters)
-            answers = generation.generate_answers(
-                model,
-                tokenizer,
-                chats,
-                max_new_tokens=parameters.max_new_tokens,
-                batch_size=parameters.batch_size,
-                repetition_penalty=parameters.repetition_penalty,
-                sampling=sampling,
-                streams=_streams(table),
-                progress=f"Answers {side}",
-            )
+        answers: Sequence[Answer | ServedAnswer] = []
+        if chats and parameters.server is not None:
+            model = find_served_model(parameters, side, path)
+            answers = model.answer(chats, _add_seed(streams, seed), progress=f"Answers {side}")
+        elif chats:  # without prompts no model is loaded
+            answers = _answer_here(chats, streams, path, model_parameters, parameters, side=side, seed=seed)
         texts = [answer.text for answer in answers]
+        cut = [None if answer.complete is None else not answer.complete for answer in answers]
+        entropies = [answer.entropy if isinstance(answer, Answer) else math.nan for answer in answers]
         table[side] = pd.Series(texts, index=table.index, dtype=object)
-        table[f"{side}_cut"] = pd.array([not answer.complete for answer in answers], dtype="boolean")
-        table[f"{side}_entropy"] = pd.array([answer.entropy for answer in answers], dtype="float64")
+        table[f"{side}_cut"] = pd.array(cut, dtype="boolean")
+        table[f"{side}_entropy"] = pd.array(entropies, dtype="float64")
     return table
+
+
+def _answer_here(
+    chats: Sequence[list[dict[str, str]]],
+    streams: Sequence[int],
+    path: str,
+    model_parameters: ModelParameters,
+    parameters: EvaluationParameters,
+    *,
+    side: str,
+    seed: int,
+) -> list[Answer]:
+    """Answers of a model in this process."""
+    model, tokenizer = load_configured_model(path, model_parameters)
+    return generation.generate_answers(
+        model,
+        tokenizer,
+        chats,
+        max_new_tokens=parameters.max_new_tokens,
+        batch_size=parameters.batch_size,
+        repetition_penalty=parameters.repetition_penalty,
+        sampling=Sampling(parameters.temperature, 1.0, seed) if parameters.temperature > 0 else None,
+        streams=streams,
+        progress=f"Answers {side}",
+    )
 
 
 def _streams(table: pd.DataFrame) -> list[int]:
     """Numbers of the streams of random draws: of the prompt and the sample, whatever else is in the table."""
     names = table["prompt_id"].astype(str) + "\n" + table["sample"].astype(str)
-    return [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big") for name in names]
+    return [_hash(name) for name in names]
+
+
+def _add_seed(streams: Sequence[int], seed: int) -> list[int]:
+    """Numbers of the streams under a seed, for a server that knows one number alone."""
+    return [_hash(f"{seed}\n{stream}") for stream in streams]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")

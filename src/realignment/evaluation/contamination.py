@@ -94,6 +94,8 @@ def check_contamination(
     sources: Sequence[str],
     *,
     max_similarity: float = MAX_SIMILARITY,
+    kind: str = "evaluation prompts",
+    origin: str = "`evaluation_prompts`",
 ) -> None:
     """Refuse to evaluate on prompts that the model was, or may have been, trained on.
 
@@ -103,6 +105,8 @@ def check_contamination(
         source_ids: Ids of the pairs that are trained on, in the gold batch or held out.
         sources: The prompts of those pairs.
         max_similarity: See `find_leaks`.
+        kind: What the prompts are called, for the message.
+        origin: Where they can be removed from, for the message.
 
     Raises:
         DataError: With the first offending prompts and the pairs that they are close to.
@@ -116,8 +120,8 @@ def check_contamination(
         ]
         more = f", and {len(leaks) - len(worst)} more" if len(leaks) > len(worst) else ""
         raise DataError(
-            f"{len(leaks)} of {len(prompts)} evaluation prompts are in the pairs or nearly so (limit: "
+            f"{len(leaks)} of {len(prompts)} {kind} are in the pairs or nearly so (limit: "
             f"similarity {max_similarity:g}): {'; '.join(listed)}{more}. A figure on them would measure "
-            "memory. Remove them from `evaluation_prompts` or from the pairs, or set "
+            f"memory. Remove them from {origin} or from the pairs, or set "
             "`evaluation.max_prompt_similarity: 1` to refuse exact copies only."
         )

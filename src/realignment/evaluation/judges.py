@@ -1,7 +1,7 @@
 """Choose who judges the answers, measure them on labelled answers of models, pick the headline's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from realignment.evaluation.labelled import labelled_answers
 from realignment.evaluation.measures import HEADLINE_KINDS
 from realignment.oracles import Oracle
 from realignment.oracles.classifier import ClassifierError
-from realignment.oracles.cross_validation import fit_classifier, split_by_prompt
+from realignment.oracles.cross_validation import fit_uncalibrated, split_by_prompt, validate_classifier
 from realignment.oracles.factory import build_oracle
 from realignment.oracles.rules import RulesOracle
 from realignment.parameters import EvaluationParameters, JudgingParameters
@@ -49,7 +49,7 @@ def can_judge(
         parameters: Names the judges.
 
     Returns:
-        True where `choose_judges` finds a judge.
+        True where `build_judges` finds a judge.
 
     Raises:
         NoRulesError: `rules` are named as a judge, and the policy has none that a machine can check.
@@ -69,18 +69,39 @@ def can_judge(
     return True
 
 
-def choose_judges(
+@dataclass(frozen=True)
+class Judges:
+    """The judges of the answers.
+
+    Attributes:
+        named: Oracles of the parameters, or the policy's rules.
+        fitted: The classifier that learned from the labelled answers; None: there is none.
+        seen: Judge → what it has seen of the training data, where its reader must know.
+        note: Why there is no judge, or no fitted classifier; empty where there is nothing to say.
+    """
+
+    named: tuple[Oracle, ...]
+    fitted: Oracle | None
+    seen: Mapping[str, str]
+    note: str = ""
+
+    @property
+    def oracles(self) -> tuple[Oracle, ...]:
+        """All judges, the fitted classifier last."""
+        return self.named if self.fitted is None else (*self.named, self.fitted)
+
+
+def build_judges(
     answers: pd.DataFrame,
     policy: Policy,
     *,
     judging: JudgingParameters,
     parameters: EvaluationParameters,
     seed: int,
-) -> tuple[list[Oracle], dict[str, Any]]:
-    """Build the judges of the answers, and report what each has seen and how often it is right.
+) -> Judges:
+    """Build the judges of the answers; what each has seen is known, how often it is right is not yet.
 
-    A judge is measured on labelled answers *of models* under this policy: what people wrote does not show
-    how a small model gets it wrong. The fitted classifier learns from these answers alone. Labels of the
+    The fitted classifier learns from labelled answers *of models* under this policy alone. Labels of the
     pairs made the splits, and the model was trained to imitate the pairs' texts, so that a judge that learns
     from them is not independent.
 
@@ -89,47 +110,66 @@ def choose_judges(
         policy: The policy to judge by.
         judging: The oracle that labelled the pairs; its verdict store keeps the verdicts of judges too.
         parameters: `judges` (null: the rules, where the policy has any), `fit_classifier` and `folds`.
-        seed: Seed of the classifier's folds.
+        seed: Seed of the classifier.
 
     Returns:
-        Judges, and the report: `judges` (names); `seen`, what a judge has seen that its reader must know;
-        `accuracy` on the labelled answers, of the fitted classifier by cross-validation; `quality`, the
-        counts of `error_correction.JudgeQuality` by judge and domain; and `note`, why there is no judge or
-        no fitted classifier.
+        The judges.
 
     Raises:
         DataError: Two judges have the same name.
     """
-    exchanges, labels = labelled_answers(answers, policy)
-    oracles: list[Oracle] = []
+    named: list[Oracle] = []
     seen: dict[str, str] = {}
     for settings in _list_judges(policy, judging, parameters):
         oracle = build_oracle(settings)
-        oracles.append(oracle)
+        named.append(oracle)
         if flag := _describe_seen(settings, judging):
             seen[oracle.name] = flag
-    verdicts = {
-        oracle.name: [judgment.complies for judgment in oracle(exchanges, policy)] for oracle in oracles
-    }
-    note = None
+    fitted, note = None, ""
     if parameters.fit_classifier:
-        classifier, found = _fit(exchanges, labels, judging, folds=parameters.folds, seed=seed)
-        if isinstance(classifier, str):
-            note = classifier
-        else:
-            oracles.append(classifier)
-            verdicts[classifier.name] = found
-    names = [oracle.name for oracle in oracles]
-    _check_names(names)
-    report: dict[str, Any] = {
-        "judges": names,
-        "seen": seen,
-        "accuracy": {name: _measure_accuracy(verdicts[name], labels) for name in names},
-        "quality": {name: _measure_by_domain(exchanges, verdicts[name], labels) for name in names},
+        fitted, note = _fit(answers, policy, judging, folds=parameters.folds, seed=seed)
+    judges = Judges(tuple(named), fitted, seen, note)
+    _check_names([oracle.name for oracle in judges.oracles])
+    return judges if judges.oracles else replace(judges, note=f"{NO_JUDGE} {note}".strip())
+
+
+def measure_judges(
+    judges: Judges, answers: pd.DataFrame, policy: Policy, *, folds: int, seed: int
+) -> dict[str, Any]:
+    """Measure the judges on labelled answers, and report what each has seen and how often it is right.
+
+    A judge is measured on answers *of models* under this policy: what people wrote does not show how a small
+    model gets it wrong. The fitted classifier is measured by cross-validation, for it has learned from them.
+
+    Args:
+        judges: From `build_judges`.
+        answers: Labelled answers of models (see `labelled.labelled_answers`); may be empty.
+        policy: The policy to judge by.
+        folds: Number of folds of the cross-validation.
+        seed: Seed of the folds and of the classifier.
+
+    Returns:
+        `judges` (names); `seen`, what a judge has seen that its reader must know; `accuracy` on the labelled
+        answers; `quality`, the counts of `error_correction.JudgeQuality` by judge and domain; and, where
+        there is something to say, `note`.
+    """
+    exchanges, labels = labelled_answers(answers, policy)
+    verdicts = {
+        oracle.name: [judgment.complies for judgment in oracle(exchanges, policy)] for oracle in judges.named
     }
-    if not oracles:
-        note = f"{NO_JUDGE} {note}" if note else NO_JUDGE
-    return oracles, report | ({"note": note} if note else {})
+    if judges.fitted is not None:
+        correct = validate_classifier(exchanges, labels, folds=folds, seed=seed).correct
+        # Where the classifier was right its verdict is the label, else the opposite.
+        verdicts[judges.fitted.name] = [
+            label if right else not label for label, right in zip(labels, correct, strict=True)
+        ]
+    report: dict[str, Any] = {
+        "judges": list(verdicts),
+        "seen": dict(judges.seen),
+        "accuracy": {name: _measure_accuracy(found, labels) for name, found in verdicts.items()},
+        "quality": {name: _measure_by_domain(exchanges, found, labels) for name, found in verdicts.items()},
+    }
+    return report | ({"note": judges.note} if judges.note else {})
 
 
 def _list_judges(
@@ -159,24 +199,16 @@ def _labelled_by_classifier(judging: JudgingParameters) -> bool:
 
 
 def _fit(
-    exchanges: Sequence[Exchange],
-    labels: Sequence[bool],
-    judging: JudgingParameters,
-    *,
-    folds: int,
-    seed: int,
-) -> tuple[Oracle | str, list[bool | None]]:
-    """The fitted classifier and its out-of-fold verdicts, or why there is none."""
+    answers: pd.DataFrame, policy: Policy, judging: JudgingParameters, *, folds: int, seed: int
+) -> tuple[Oracle | None, str]:
+    """The classifier that learned from the labelled answers, or why there is none."""
     if _labelled_by_classifier(judging):
-        return NOT_INDEPENDENT, []
+        return None, NOT_INDEPENDENT
+    exchanges, labels = labelled_answers(answers, policy)
     try:
-        classifier, validation = fit_classifier(exchanges, labels, folds=folds, seed=seed)
+        return fit_uncalibrated(exchanges, labels, folds=folds, seed=seed), ""
     except ClassifierError as error:
-        return f"No classifier is fitted as a judge: {error}", []
-    # Where the classifier was right its verdict is the label, else the opposite.
-    return classifier, [
-        label if right else not label for label, right in zip(labels, validation.correct, strict=True)
-    ]
+        return None, f"No classifier is fitted as a judge: {error}"
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -199,7 +231,7 @@ def pick_headlines(
 
     Args:
         answers: Prompts with their kind and domain.
-        report: From `choose_judges`.
+        report: From `measure_judges`.
 
     Returns:
         Metric → judge, sensitivity, specificity, and n (labelled answers). Where no judge has labels enough,

@@ -117,7 +117,7 @@ def corrected_rows(
     Args:
         responses: From `judge_responses`.
         judge: Name of the judge.
-        quality_by_domain: Its errors on labelled answers, from `judges.choose_judges`; those of the domains
+        quality_by_domain: Its errors on labelled answers, from `judges.measure_judges`; those of the domains
             that the prompts have are added up.
 
     Yields:

@@ -44,7 +44,7 @@ def tabulate(
         capability_scores: From `evaluation.capability.compare_models`.
         policy: The new policy.
         old_policy: Agreement with it is reported where it has rules.
-        quality: Each judge's errors by domain, from `judges.choose_judges`; None: shares are not corrected.
+        quality: Each judge's errors by domain, from `judges.measure_judges`; None: shares are not corrected.
         win_rates: From `win_rates.figures.report_win_rates`; None: the answers were not compared.
         rng: Source of the bootstrap intervals.
         attack_responses: From `attacks.success.judge_attacks`; None: no attack was run.

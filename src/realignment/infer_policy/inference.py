@@ -41,6 +41,6 @@ def infer_principles(pairs: pd.DataFrame, parameters: PrinciplesParameters, *, s
     def complete(requests: Sequence[Request]) -> list[Reply]:
         if not settings.json_schema:  # a server without structured output refuses the option
             requests = [Request(request.messages, {}) for request in requests]
-        return complete_chats(settings, requests)
+        return complete_chats(settings, requests, section="principles.chat")
 
     return constitution.infer_principles(pairs, complete)

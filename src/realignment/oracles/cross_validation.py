@@ -1,7 +1,7 @@
 """Fit a text classifier, and measure it by cross-validation grouped by prompt."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,76 @@ def fit_classifier(
     Raises:
         ClassifierError: Too few prompts with a complying, or with a violating, response for the folds.
     """
+    validation = validate_classifier(
+        exchanges, labels, folds=folds, seed=seed, build=build, template=template, calibration=calibration
+    )
+    oracle = fit_uncalibrated(exchanges, labels, folds=folds, seed=seed, build=build, template=template)
+    if calibration is None:
+        return oracle, validation
+    corrected = fit_calibration(calibration, validation.raw, np.asarray(labels, dtype=bool))
+    texts = [render(exchange, template) for exchange in exchanges]
+    held_out = dict(zip(texts, map(float, validation.raw), strict=True))
+    return replace(oracle, calibration=corrected, held_out=held_out), validation
+
+
+def fit_uncalibrated(
+    exchanges: Sequence[Exchange],
+    labels: Sequence[bool],
+    *,
+    folds: int,
+    seed: int,
+    build: Callable[[int], Any] = build_pipeline,
+    template: str = TEMPLATE,
+) -> ClassifierOracle:
+    """Fit a classifier on all labelled exchanges, and measure nothing.
+
+    Args:
+        exchanges: Labelled exchanges, n of them.
+        labels: Whether each complies, n.
+        folds: Number of folds that it could be measured by; what cannot be measured is not fitted.
+        seed: Seed of the pipeline.
+        build: Returns an unfitted pipeline, given the seed.
+        template: Text of an exchange for the classifier.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        ClassifierError: Too few prompts with a complying, or with a violating, response for the folds.
+    """
+    truth = np.asarray(labels, dtype=bool)
+    split_by_prompt(exchanges, truth, folds=folds, seed=seed)
+    texts = [render(exchange, template) for exchange in exchanges]
+    return ClassifierOracle(build(seed).fit(texts, truth), template=template)
+
+
+def validate_classifier(
+    exchanges: Sequence[Exchange],
+    labels: Sequence[bool],
+    *,
+    folds: int,
+    seed: int,
+    build: Callable[[int], Any] = build_pipeline,
+    template: str = TEMPLATE,
+    calibration: Method | None = None,
+) -> CrossValidation:
+    """Measure a classifier by cross-validation grouped by prompt: one fit per fold, none on everything.
+
+    Args:
+        exchanges: Labelled exchanges, n of them.
+        labels: Whether each complies, n.
+        folds: Number of folds.
+        seed: Seed of the folds and of the pipeline.
+        build: Returns an unfitted pipeline, given the seed.
+        template: Text of an exchange for the classifier.
+        calibration: How its probabilities are corrected; None: not at all.
+
+    Returns:
+        Predictions on held-out folds.
+
+    Raises:
+        ClassifierError: Too few prompts with a complying, or with a violating, response for the folds.
+    """
     truth = np.asarray(labels, dtype=bool)
     splits = split_by_prompt(exchanges, truth, folds=folds, seed=seed)
     texts = np.array([render(exchange, template) for exchange in exchanges], dtype=object)
@@ -75,11 +145,7 @@ def fit_classifier(
     for training, held_out_fold in splits:
         pipeline = build(seed).fit(list(texts[training]), truth[training])
         raw[held_out_fold] = pipeline.predict_proba(list(texts[held_out_fold]))[:, 1]
-    fitted = build(seed).fit(list(texts), truth)
-    validation = cross_validate(raw, truth, splits, calibration)
-    corrected = None if calibration is None else fit_calibration(calibration, raw, truth)
-    held_out = {} if calibration is None else dict(zip(texts, map(float, raw), strict=True))
-    return ClassifierOracle(fitted, calibration=corrected, template=template, held_out=held_out), validation
+    return cross_validate(raw, truth, splits, calibration)
 
 
 def split_by_prompt(

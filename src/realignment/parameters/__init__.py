@@ -7,7 +7,12 @@ from realignment.parameters.baselines import BaselinesParameters, QuestionParame
 from realignment.parameters.capability import CapabilityFile, CapabilityParameters
 from realignment.parameters.corrections import CorrectionsParameters, QualityParameters
 from realignment.parameters.evaluate import ModelsParameters
-from realignment.parameters.evaluation import AttackParameters, EvaluationParameters
+from realignment.parameters.evaluation import (
+    AnswerServerParameters,
+    AttackParameters,
+    EvaluationParameters,
+    ServedModels,
+)
 from realignment.parameters.gate import GateParameters, GateRule, RuleCondition
 from realignment.parameters.gold import GoldParameters
 from realignment.parameters.impact import ImpactParameters
@@ -33,6 +38,7 @@ from realignment.parameters.win_rate import SeverityWeights, WinRateParameters
 
 __all__ = [
     "AlignParameters",
+    "AnswerServerParameters",
     "AttackParameters",
     "AuditParameters",
     "BaselinesParameters",
@@ -66,6 +72,7 @@ __all__ = [
     "RayParameters",
     "ReviewParameters",
     "RuleCondition",
+    "ServedModels",
     "SetParameters",
     "SeverityWeights",
     "Share",

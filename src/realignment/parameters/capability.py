@@ -89,6 +89,11 @@ class CapabilityParameters(Parameters):
             )
         return self
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether anything is measured: all of it reads the probabilities of a model in this process."""
+        return bool(self.local_files() or self.tasks or self.text is not None)
+
     def local_files(self) -> dict[str, CapabilityFile]:
         """Return the local tasks: `questions` first, then `files`, without those that are null."""
         files = {"questions": self.questions, **self.files}

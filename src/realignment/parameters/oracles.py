@@ -20,23 +20,12 @@ class LocalLMParameters(ModelParameters):
     )
 
 
-class ChatParameters(Parameters):
+class ServerParameters(Parameters):
     """A server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama or a hosted one."""
 
     base_url: str = Field(pattern="^https?://", description="For example http://localhost:8000/v1")
-    model: str = Field(min_length=1, description="Name of the model on that server")
     api_key_variable: str | None = Field(
         None, description="Environment variable that holds the key; null: the server needs no key"
-    )
-    temperature: float = Field(
-        0.0, ge=0, description="Sampling temperature; above 0 only where `vote` draws samples"
-    )
-    max_tokens: int = Field(
-        256, ge=1, description="Tokens after which a reply is cut; a cut reply is unscored"
-    )
-    json_schema: bool = Field(True, description="Constrain replies by a JSON schema; false: by the prompt")
-    logprobs: bool = Field(
-        True, description="Take the confidence from the verdict's token, where the server returns it"
     )
     extra: dict[str, Any] = Field(
         {}, description="Other fields of the request, such as chat_template_kwargs; null removes a field"
@@ -46,10 +35,28 @@ class ChatParameters(Parameters):
         None, gt=0, description="Rate limit of the server; null: no limit"
     )
     timeout_s: float = Field(60.0, gt=0, description="Timeout of one request in seconds")
-    max_attempts: int = Field(6, ge=1, description="Attempts, retries included, before a verdict is unscored")
+    max_attempts: int = Field(
+        6, ge=1, description="Attempts, retries included, before a request counts as failed"
+    )
     prompt_price: float = Field(0.0, ge=0, description="Price of a million prompt tokens, in any currency")
     completion_price: float = Field(
         0.0, ge=0, description="Price of a million tokens of replies, in the same currency"
+    )
+
+
+class ChatParameters(ServerParameters):
+    """A language model on a server that speaks OpenAI's chat completions, asked for verdicts or texts."""
+
+    model: str = Field(min_length=1, description="Name of the model on that server")
+    temperature: float = Field(
+        0.0, ge=0, description="Sampling temperature; above 0 only where `vote` draws samples"
+    )
+    max_tokens: int = Field(
+        256, ge=1, description="Tokens after which a reply is cut; a cut reply is unscored"
+    )
+    json_schema: bool = Field(True, description="Constrain replies by a JSON schema; false: by the prompt")
+    logprobs: bool = Field(
+        True, description="Take the confidence from the verdict's token, where the server returns it"
     )
 
 

@@ -46,6 +46,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return _compiled[pattern]
 
 
+# Not the phrases of `evaluation.refusals`. A feature is counted wherever it stands in a response, and is one
+# short pattern that a reader of an inferred policy can check by eye. The detector of the evaluation asks
+# whether an answer *begins* by refusing, with a dozen patterns and exclusions that were tested on answers.
 REFUSAL = (
     r"\b(?:i(?:'m| am) (?:really |very |so )?sorry\b"
     r"|i (?:can(?:'|no)?t|cannot|won't|will not|must decline to) (?:\w+ )?"

@@ -127,17 +127,13 @@ def read_headline_judges(evaluation_judge: Mapping[str, Any]) -> dict[str, str]:
     """Read which judge stands for each metric.
 
     Args:
-        evaluation_judge: The catalog entry; its field `headline` maps a metric to a judge's name, or to a
-            mapping with `judge`.
+        evaluation_judge: The catalog entry; its field `headline` maps a metric to a mapping with `judge`
+            (`evaluation.judges.pick_headlines`).
 
     Returns:
-        Metric → judge; empty where the entry does not say.
+        Metric → judge; empty without judges.
     """
-    headline = evaluation_judge.get("headline") or {}
-    return {
-        metric: str(choice["judge"] if isinstance(choice, Mapping) else choice)
-        for metric, choice in headline.items()
-    }
+    return {metric: str(choice["judge"]) for metric, choice in evaluation_judge.get("headline", {}).items()}
 
 
 def _read_rows(table: pd.DataFrame) -> list[Row]:

@@ -12,8 +12,10 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from realignment.reports import formats, sections
+from realignment.reports.attacks import draw_attacks
 from realignment.reports.plain import describe_result
 from realignment.reports.style import DARK, DISPOSITION_COLOURS, FONT, LIGHT, TITLE_HEIGHT
+from realignment.reports.win_rates import win_rate_section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class RunResults:
     evaluation_table: pd.DataFrame | None = None
     evaluation_figure: go.Figure | None = None
     evaluation_judge: Mapping[str, Any] | None = None
+    win_rates: Mapping[str, Any] | None = None
     responses: pd.DataFrame | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     manifests: Sequence[Mapping[str, Any]] = ()
@@ -78,6 +81,8 @@ def render_report(results: RunResults) -> str:
         leakage=sections.leakage_lines(results.correction_leakage),
         metrics=sections.metric_blocks(results.evaluation_table),
         sentences=_describe(results),
+        attacks=_draw_attacks(results.evaluation_table),
+        win_rates=win_rate_section(results.win_rates),
         judges=sections.judge_lines(results.evaluation_judge or {}),
         judge_note=(results.evaluation_judge or {}).get("note"),
         answers=sections.answer_lines(results.responses),
@@ -120,6 +125,12 @@ def _describe(results: RunResults) -> list[str]:
     if results.evaluation_table is None:
         return []
     return describe_result(results.evaluation_table, (results.evaluation_judge or {}).get("headline", {}))
+
+
+def _draw_attacks(table: pd.DataFrame | None) -> go.Figure | None:
+    if table is None or "metric" not in table or not (table["metric"] == "attack_success").any():
+        return None
+    return draw_attacks(table)
 
 
 def _figure_json(figure: go.Figure) -> str:

@@ -14,7 +14,8 @@ from realignment.evaluation.attacks.wrappers import (
     read_attacks,
     select_attacks,
 )
-from realignment.parameters import AttackParameters
+from realignment.evaluation.contamination import check_contamination
+from realignment.parameters import EvaluationParameters
 from realignment.policy import Policy
 from realignment.records import DataError
 
@@ -30,9 +31,9 @@ def collect_attack_prompts(
     policy: Policy,
     file: pd.DataFrame,
     prompts: pd.DataFrame,
-    parameters: AttackParameters,
+    pairs: pd.DataFrame | None,
+    parameters: EvaluationParameters,
     *,
-    split: str | None,
     judged: bool,
 ) -> pd.DataFrame:
     """Ask for every behaviour in the way of every chosen attack.
@@ -42,8 +43,9 @@ def collect_attack_prompts(
         policy: See `collect_behaviours`.
         file: See `collect_behaviours`.
         prompts: See `collect_behaviours`.
-        parameters: Names of the attacks, source and number of the behaviours.
-        split: See `evaluation.split`.
+        pairs: Pairs that are trained on, in the gold batch or held out; None: nothing was trained.
+        parameters: Names of the attacks, source and number of the behaviours; split of the prompts, and how
+            similar to a pair's prompt a behaviour may be.
         judged: Whether anything can judge free answers; without, nothing is asked.
 
     Returns:
@@ -51,20 +53,47 @@ def collect_attack_prompts(
 
     Raises:
         AttackError: The file of attacks is not valid, a name is not known, or there are no behaviours.
-        DataError: The file of behaviours or the evaluation prompts cannot be used.
+        DataError: The file of behaviours or the evaluation prompts cannot be used, or a behaviour is in the
+            pairs, or nearly so.
     """
-    attacks = select_attacks(read_attacks(document), parameters.names)
+    settings = parameters.attacks
+    attacks = select_attacks(read_attacks(document), settings.names)
     if not attacks or not judged:
         return build_attack_prompts((), pd.DataFrame())
     behaviours = collect_behaviours(
         policy,
         file,
         prompts,
-        source=parameters.source,
-        split=split,
-        limit=parameters.behaviours_limit,
+        source=settings.source,
+        split=parameters.split,
+        limit=settings.behaviours_limit,
     )
+    if pairs is not None:
+        check_behaviours(behaviours, pairs, max_similarity=parameters.max_prompt_similarity)
     return build_attack_prompts(attacks, behaviours)
+
+
+def check_behaviours(behaviours: pd.DataFrame, pairs: pd.DataFrame, *, max_similarity: float) -> None:
+    """Refuse behaviours that the model was, or may have been, trained on.
+
+    Args:
+        behaviours: `BEHAVIOUR_COLUMNS`.
+        pairs: Pairs that are trained on, in the gold batch or held out.
+        max_similarity: See `contamination.find_leaks`.
+
+    Raises:
+        DataError: A behaviour is the prompt of a pair, or nearly so.
+    """
+    requests = behaviours["behaviour"].tolist()
+    check_contamination(
+        [repr(request[:60]) for request in requests],  # the ids are digests, in which nobody knows the row
+        requests,
+        pairs["pair_id"].tolist(),
+        pairs["prompt"].tolist(),
+        max_similarity=max_similarity,
+        kind="behaviours that the attacks ask for",
+        origin="the file `behaviours`, the policy's rules or `evaluation_prompts`, where they are from,",
+    )
 
 
 def collect_behaviours(

@@ -77,7 +77,10 @@ def grade_answers(
     requests = [
         Request([system, {"role": "user", "content": _quote(exchange)}], body) for exchange in exchanges
     ]
-    return [_read(reply) for reply in complete_chats(settings, requests)] if requests else []
+    if not requests:
+        return []
+    replies = complete_chats(settings, requests, section="evaluation.attacks.rubric")
+    return [_read(reply) for reply in replies]
 
 
 def add_scores(responses: pd.DataFrame, policy: Policy, settings: ChatParameters) -> pd.DataFrame:

@@ -122,8 +122,9 @@ class ChatComparator:
         """Yield preferences as the replies come in; faults for all that a failing server leaves open."""
         waiting = set(range(len(pairs)))
         bodies = (self._build_body(pair, policy) for pair in pairs)
+        server = ChatServer(self.settings, self.usage, "evaluation.win_rate.chat")
         try:
-            with closing(ChatServer(self.settings, self.usage).complete(bodies)) as answers:
+            with closing(server.complete(bodies)) as answers:
                 for position, answer in answers:
                     waiting.discard(position)
                     self.usage.asked += 1

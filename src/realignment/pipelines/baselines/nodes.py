@@ -60,14 +60,13 @@ def run_cells(
     lineage.check_tables(corrections_manifest, splits)
     triaged = pd.concat(splits.values(), ignore_index=True)
     comparison = build_set(triaged, evaluation_prompts, parameters.set, evaluation)
-    oracles, report = judges.choose_judges(
-        labelled_answers, policy, judging=judging, parameters=evaluation, seed=seed
-    )
+    chosen = judges.build_judges(labelled_answers, policy, judging=judging, parameters=evaluation, seed=seed)
+    report = judges.measure_judges(chosen, labelled_answers, policy, folds=evaluation.folds, seed=seed)
     report["headline"] = judges.pick_headlines(comparison.prompts, report)
     laboratory = Laboratory(
         comparison,
         policy,
-        oracles,
+        chosen.oracles,
         reference_model["path"],
         model_parameters,
         parameters,

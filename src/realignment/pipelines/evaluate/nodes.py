@@ -8,13 +8,19 @@ import numpy as np
 import pandas as pd
 
 from realignment.model.fetching import fetch_model
+from realignment.model.store import ModelReference
 from realignment.parameters import EvaluationParameters, JudgingParameters, ModelsParameters
 from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
 
 
-def fetch_models(models: ModelsParameters, parameters: ModelParameters) -> tuple[dict[str, Any], str]:
-    """Fetch both models into their folders: any source that `model.source` takes."""
+def fetch_models(
+    models: ModelsParameters, parameters: ModelParameters, evaluation: EvaluationParameters
+) -> tuple[dict[str, Any], str]:
+    """Fetch both models into their folders; where a server answers, only if their weights are measured."""
+    if evaluation.server is not None and not evaluation.capability.needs_weights:
+        name, _ = evaluation.server.describe_models()
+        return asdict(ModelReference(name, path="", sha256="")), ""
     folder = Path(parameters.folder)
     before, after = (fetch_model(source, folder=folder) for source in models.sources())
     return asdict(before), after.path
@@ -36,6 +42,25 @@ def collect_prompts(
     )
     judged = judges.can_judge(labelled_answers, policy, judging, parameters)
     return answers.collect_prompts(prompts, no_pairs, judged=judged)
+
+
+def collect_attacks(
+    attacks: list[Any],
+    behaviours: pd.DataFrame,
+    evaluation_prompts: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+) -> pd.DataFrame:
+    """Wrap every behaviour in every attack; without training there are no pairs to keep them apart from."""
+    from realignment.evaluation import judges
+    from realignment.evaluation.attacks.behaviours import collect_attack_prompts
+
+    judged = judges.can_judge(labelled_answers, policy, judging, parameters)
+    return collect_attack_prompts(
+        attacks, policy, behaviours, evaluation_prompts, None, parameters, judged=judged
+    )
 
 
 def tabulate(
@@ -71,12 +96,14 @@ def write_report(
     evaluation_table: pd.DataFrame,
     evaluation_figure: Any,
     evaluation_judge: dict[str, Any],
+    win_rates: dict[str, Any],
+    evaluation: EvaluationParameters,
     parameters: dict[str, Any],
 ) -> str:
     """Write one self-contained page: who answers better under the policy, by whose verdict."""
     from realignment import reports
 
-    before, after = models.sources()
+    before, after = models.sources() if evaluation.server is None else evaluation.server.describe_models()
     page: str = reports.render_report(
         reports.RunResults(
             title=f"{policy.name} {policy.version}: two models compared",
@@ -85,6 +112,7 @@ def write_report(
             evaluation_table=evaluation_table,
             evaluation_figure=evaluation_figure,
             evaluation_judge=evaluation_judge,
+            win_rates=win_rates,
             parameters=parameters,
         )
     )

@@ -65,12 +65,15 @@ def collect_attacks(
     attacks: list[Any],
     behaviours: pd.DataFrame,
     evaluation_prompts: pd.DataFrame,
+    training_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
+    held_out_pairs: pd.DataFrame,
     labelled_answers: pd.DataFrame,
     policy: Policy,
     judging: JudgingParameters,
     parameters: EvaluationParameters,
 ) -> pd.DataFrame:
-    """Wrap every behaviour in every attack; what cannot be used stops the run before its long work."""
+    """Wrap every behaviour, none of them in the pairs, in every attack."""
     from realignment.evaluation import judges
     from realignment.evaluation.attacks.behaviours import collect_attack_prompts
 
@@ -79,8 +82,8 @@ def collect_attacks(
         policy,
         behaviours,
         evaluation_prompts,
-        parameters.attacks,
-        split=parameters.split,
+        pd.concat([training_pairs, gold_batch, held_out_pairs], ignore_index=True),
+        parameters,
         judged=judges.can_judge(labelled_answers, policy, judging, parameters),
     )
 
@@ -99,10 +102,8 @@ def judge_attacks(
 
     if attack_answers.empty:
         return attack_answers
-    oracles, _ = judges.choose_judges(
-        labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
-    )
-    responses = success.judge_attacks(attack_answers, oracles, policy)
+    chosen = judges.build_judges(labelled_answers, policy, judging=judging, parameters=parameters, seed=seed)
+    responses = success.judge_attacks(attack_answers, chosen.oracles, policy)
     if parameters.attacks.rubric is not None:
         responses = rubric.add_scores(responses, policy, parameters.attacks.rubric)
     return responses
@@ -119,10 +120,9 @@ def judge_answers(
     """Judge every answer with every judge, and report how good each judge is and which one leads."""
     from realignment.evaluation import judges, measures
 
-    oracles, report = judges.choose_judges(
-        labelled_answers, policy, judging=judging, parameters=parameters, seed=seed
-    )
-    responses = measures.judge_responses(answers, oracles, policy)
+    chosen = judges.build_judges(labelled_answers, policy, judging=judging, parameters=parameters, seed=seed)
+    report = judges.measure_judges(chosen, labelled_answers, policy, folds=parameters.folds, seed=seed)
+    responses = measures.judge_responses(answers, chosen.oracles, policy)
     names = report["judges"]
     report["headline"] = judges.pick_headlines(answers, report)
     report["unscored"] = measures.count_unscored(responses, names)

@@ -10,7 +10,13 @@ import plotly.graph_objects as go
 from realignment import triage
 from realignment.audit import calibration, consequences
 from realignment.gold.batch import partition_pairs
-from realignment.parameters import AuditParameters, EvaluationParameters, GoldParameters
+from realignment.parameters import (
+    AuditParameters,
+    EvaluationParameters,
+    GoldParameters,
+    JudgingParameters,
+)
+from realignment.policy import Policy
 from realignment.records import Disposition, NothingToDo
 from realignment.tracking import lineage
 
@@ -91,6 +97,27 @@ def check_evaluation_prompts(
     select_prompts(
         evaluation_prompts, pairs, split=parameters.split, max_similarity=parameters.max_prompt_similarity
     )
+
+
+def check_attacks(
+    attacks: list[Any],
+    behaviours: pd.DataFrame,
+    evaluation_prompts: pd.DataFrame,
+    held_out_pairs: pd.DataFrame,
+    gold_batch: pd.DataFrame,
+    training_pairs: pd.DataFrame,
+    labelled_answers: pd.DataFrame,
+    policy: Policy,
+    judging: JudgingParameters,
+    parameters: EvaluationParameters,
+) -> None:
+    """Stop before training where an attack cannot be used, or asks for what is among the pairs."""
+    from realignment.evaluation import judges
+    from realignment.evaluation.attacks.behaviours import collect_attack_prompts
+
+    pairs = pd.concat([held_out_pairs, gold_batch, training_pairs], ignore_index=True)
+    judged = judges.can_judge(labelled_answers, policy, judging, parameters)
+    collect_attack_prompts(attacks, policy, behaviours, evaluation_prompts, pairs, parameters, judged=judged)
 
 
 def check_capability(parameters: EvaluationParameters) -> None:

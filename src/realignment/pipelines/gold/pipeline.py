@@ -27,6 +27,21 @@ def create_pipeline(**_: object) -> Pipeline:
                 None,
                 name="check_evaluation_prompts",
             ),
+            Node(
+                nodes.check_attacks,
+                [
+                    "attacks",
+                    "behaviours",
+                    "evaluation_prompts",
+                    *PARTS,
+                    "labelled_answers",
+                    "policy",
+                    "params:judging",
+                    "params:evaluation",
+                ],
+                None,
+                name="check_attacks",
+            ),
             Node(nodes.check_capability, ["params:evaluation"], None, name="check_capability"),
             Node(
                 nodes.draw_triage_flow,

@@ -8,7 +8,7 @@ REPORTED = [
     "gate_report", "registered_model", "policy_diff", "triage_report", "triage_flow", "rejected_rows",
     "oracle_report", "audit_report", "triage_manifest", "corrections_report", "correction_leakage",
     "correction_leakage_figure", "impact_report", "impact_figure", "training_figure", "evaluation_table",
-    "evaluation_figure", "evaluation_judge", "parameters",
+    "evaluation_figure", "evaluation_judge", "win_rates", "parameters",
 ]  # fmt: skip
 """Catalog entries that the page of a run shows: fields of `reports.RunResults` by the same names."""
 
