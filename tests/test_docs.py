@@ -277,6 +277,22 @@ def test_the_page_of_parameters_is_up_to_date():
     assert read(module.PAGE) == module.write_page(), "run `python docs/reference/make_parameters.py`"
 
 
+@pytest.mark.slow
+def test_the_page_of_methods_is_made_from_its_cells(tmp_path):
+    file = ROOT / "docs/results/make_methods.py"
+    spec = importlib.util.spec_from_file_location("make_methods", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    table, comparison = module.compare_published()
+    module.write_table(table, tmp_path / "methods.csv")
+    assert read(tmp_path / "methods.csv") == read(module.TABLE), f"run `python {file.relative_to(ROOT)}`"
+    images = module.write_images(comparison, tmp_path)
+    written = module.render_markdown(comparison, images=images)
+    assert module.replace_section(read(module.PAGE), written) == read(module.PAGE)
+    for image in images:
+        assert (module.IMAGES / image.file).is_file()
+
+
 def test_the_page_of_parameters_has_every_one_with_its_meaning(parameters):
     rows = [
         line for line in read(ROOT / "docs/reference/parameters.md").splitlines() if line.startswith("| `")
