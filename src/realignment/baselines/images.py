@@ -189,7 +189,9 @@ def plot_logratios(comparison: Comparison, name: str) -> Figure | None:
         )  # fmt: skip
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     ax.grid(visible=False, axis="x")
-    turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 7 else {}
+    turned: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 7 else {}
+    )
     ax.set_xticks(range(len(arms)), [_plain(arm) for arm in arms], **turned)
     ax.set_ylabel("log-ratio, nats per answer")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
