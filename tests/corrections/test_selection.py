@@ -12,7 +12,7 @@ from realignment.corrections import (
 )
 from realignment.corrections.candidates import PEOPLE, tabulate_candidates
 from realignment.corrections.selection import AUTHOR, NOT_VERIFIED, PROVENANCE
-from realignment.objective.examples import choose_treatment
+from realignment.objective.examples import TRACE, classify_pair
 from realignment.objective.hybrid import Treatment
 from realignment.oracles.cascade import CascadeOracle
 from realignment.oracles.human import HumanOracle
@@ -111,8 +111,13 @@ def test_pairs_keep_their_place_and_get_the_correction_with_its_origin(corrected
 
 def test_a_pair_without_a_correction_is_suppressed_row_by_row(corrected):
     table, _ = corrected
-    kinds = [choose_treatment("PUNISH", has_correction=isinstance(text, str)) for text in table["correction"]]
-    assert kinds == [Treatment.CORRECT, Treatment.SUPPRESS, Treatment.CORRECT, Treatment.SUPPRESS]
+    plans = [TRACE[classify_pair(row)] for row in table.to_dict("records")]
+    assert [plan.treatment for plan in plans] == [
+        Treatment.CORRECT,
+        Treatment.SUPPRESS,
+        Treatment.CORRECT,
+        Treatment.SUPPRESS,
+    ]
 
 
 @pytest.mark.parametrize("rows", [[], [(0, "model", "good", "", 0.9)]])
