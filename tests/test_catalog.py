@@ -174,7 +174,7 @@ def test_the_configuration_sets_only_fields_that_there_are():
 
 def test_realign_is_every_stage_in_order_and_each_stage_has_its_name(pipelines):
     stages = [stage.__name__.rpartition(".")[2] for stage in STAGES]
-    beside = {"align", "audit", "evaluate", "infer_policy", "judge_stream", "train_classifier"}
+    beside = {"align", "audit", "baselines", "evaluate", "infer_policy", "judge_stream", "train_classifier"}
     beside |= {"review_export", "review_import", "win_rate_export", "win_rate_import"}
     assert set(pipelines) == {*stages, *beside, "realign", "__default__"}
     assert pipelines["realign"].nodes == pipelines["__default__"].nodes

@@ -535,7 +535,7 @@ def test_the_page_of_the_architecture_has_the_layers_of_the_import_contract():
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     rows = [quoted(packages) for _, packages in raw_table(section(ARCHITECTURE, "Import layers"))]
-    assert rows == [set(layer.split(" | ")) for layer in layers]
+    assert rows == [set(re.split(" [|:] ", layer)) for layer in layers]
 
 
 def test_the_page_of_the_architecture_has_every_pipeline_with_its_files():

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import ROOT
-from kedro.framework.startup import bootstrap_project
 
 from realignment import methods
 from realignment.baselines.cells import Cell, Settings
@@ -19,7 +18,6 @@ SECTIONS = ("loss", "impact", "gold", "training")
 
 
 def load_parameters(**runtime):
-    bootstrap_project(ROOT)
     loader = MethodConfigLoader(str(ROOT / "conf"), runtime_params=runtime, **CONFIG_LOADER_ARGS)
     return loader["parameters"]
 

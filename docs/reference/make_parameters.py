@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from realignment.parameters import (
     AlignParameters,
     AuditParameters,
+    BaselinesParameters,
     ClassifierParameters,
     CorrectionsParameters,
     EvaluationParameters,
@@ -56,6 +57,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "models": ModelsParameters,
     "promotion": PromotionParameters,
     "align": AlignParameters,
+    "baselines": BaselinesParameters,
     "principles": PrinciplesParameters,
 }
 """Top-level parameter → its model, in the order of the stages."""
@@ -99,13 +101,14 @@ _INPUTS = {
 _OTHERS_HEAD = """
 `model_source` is short for `model.source`.
 
-## seed and work_folder
+## seed, method and work_folder
 
 | name | type | conf/base | meaning |
 |---|---|---|---|
 """
 _OTHERS = {
     "seed": ("integer", "Of every draw, initialisation and order: one seed, one result on one machine"),
+    "method": ("text", "A file of `conf/base/methods`: what it changes of loss, impact, gold and training"),
     "work_folder": ("text", "Checkpoints of unfinished runs; a run with the same inputs resumes from here"),
 }
 _MLFLOW = """

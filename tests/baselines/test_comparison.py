@@ -75,6 +75,17 @@ def test_cells_that_are_planned_and_not_there_are_missing(comparison):
     assert missing["seed"].tolist() == [1, 2, 3]
 
 
+def test_a_comparator_and_a_set_may_be_missing_as_long_as_they_are_planned(tables, choices):
+    items, cells, planned = tables
+    later = planned.assign(set="later", method="u2a", variant="")
+    everything = pd.concat([planned, later]).drop_duplicates()
+    found = compare(items, cells, replace(choices, comparator="u2a", questions=(), **SMALL), everything)
+    assert found.sets == ["style", "labels", "later"]
+    assert found.arms("later") == []
+    assert len(found.asked("style")) == 0
+    assert len(found.all_pairs("style")) == 21
+
+
 def test_the_same_tables_give_the_same_comparison(tables, choices, comparison):
     again = compare(*tables[:2], choices, tables[2])
     pd.testing.assert_frame_equal(again.means, comparison.means)
@@ -95,6 +106,7 @@ def test_one_arm_alone_has_means_and_no_differences(tables):
         ({"comparator": "mine"}, "The comparator 'mine' is no arm"),
         ({"judges": {}}, "agreement of the set style is by the judges .*choose in `judges`"),
         ({"judges": {"style": {"agreement": "people"}}}, "'people' was chosen"),
+        ({"groups": {"style": {"kl_drift": "lew"}}}, "'lew' was chosen; choose in `groups`"),
     ],
 )
 def test_choices_that_do_not_fit_are_named(tables, choices, change, message):
@@ -109,7 +121,7 @@ def test_groups_of_which_none_leads_by_itself_have_to_be_chosen(tables):
     two = pd.concat([part.assign(group="law"), part.assign(group="money")])
     with pytest.raises(DataError, match="choose in `groups`"):
         compare(two, cells, Choices("trace", **SMALL))
-    found = compare(two, cells, Choices("trace", groups={"agreement": "money"}, **SMALL))
+    found = compare(two, cells, Choices("trace", groups={"style": {"agreement": "money"}}, **SMALL))
     assert set(found.leading("style")["group"]) == {"money"}
 
 

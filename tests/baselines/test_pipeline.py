@@ -82,6 +82,6 @@ def test_a_method_for_the_whole_run_is_refused():
     empty = pd.DataFrame()
     with pytest.raises(MethodError, match=r"from `baselines\.methods`; found `method=sft`"):
         nodes.run_cells(
-            empty, empty, empty, {}, empty, empty, None, {}, None, None, None, {}, {}, {}, {}, "sft",
+            empty, empty, empty, {}, empty, empty, None, {}, None, None, None, None, None, None, None, "sft",
             parameters, "work", 0,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from realignment.pipelines.impact.nodes import weigh_conflicts
 from realignment.records import DataError
 from realignment.tracking.lineage import compute_run_key
 from realignment.training.online_weights import OnlineWeightsError, check_options
-from realignment.training.run import HISTORY_COLUMNS, TrainingError
+from realignment.training.run import HISTORY_COLUMNS, TrainingError, choose_learning_rate
 from realignment.training.setup import load_training_setup
 
 LOSS = LossParameters(beta=0.3, retain_weight=0.5, anchor_weight=0.1)
@@ -279,6 +279,29 @@ def test_what_online_weights_would_ignore_is_refused_by_both_stages(opened, opti
         weigh_conflicts(PAIRS, GOLD, {}, {}, PARAMETERS, LOSS, training, impact, 0)
     check_options(impact, TRAINING, LOSS)
     check_options(MEAN_ONE, training, LOSS)
+
+
+@pytest.mark.parametrize(
+    ("width", "lora", "expected"),
+    [(576, TRAINING.lora, 1e-3), (4096, TRAINING.lora, 2.16e-4), (4096, None, 2.16e-5)],
+)
+def test_the_learning_rate_follows_the_models_width_unless_it_is_given(width, lora, expected):
+    automatic = TRAINING.model_copy(update={"learning_rate": "auto", "lora": lora})
+    assert choose_learning_rate(automatic, width) == pytest.approx(expected, rel=0.01)
+    assert choose_learning_rate(TRAINING, width) == TRAINING.learning_rate
+
+
+def test_an_automatic_learning_rate_is_a_number_before_training(opened):
+    setup = opened(training=TRAINING.model_copy(update={"learning_rate": "auto"}))
+    width = setup.model.config.hidden_size
+    assert setup.training.learning_rate == pytest.approx(1e-3 * (576 / width) ** 0.781)
+
+
+@pytest.mark.parametrize("error_rate", [0.41, 0.5, 0.6])
+def test_an_oracle_that_errs_on_nearly_half_cannot_be_trained_by(error_rate):
+    """At ε = 0.49 the robust loss would multiply a pair by fifty."""
+    with pytest.raises(ValidationError, match="error_rate"):
+        LossParameters(invert="robust", error_rate=error_rate)
 
 
 def test_online_weights_of_the_robust_loss_are_refused(opened):

@@ -49,7 +49,8 @@ class Choices:
         comparator: The arm that all others are compared with.
         questions: Asked of every set.
         judges: Set → metric → the judge that leads, where there are several.
-        groups: Metric → the group that leads, where there are several.
+        groups: Set → metric → the group that leads, where there are several and none of `LEADING_GROUPS`, or
+            another than the first of these.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
     """
@@ -57,7 +58,7 @@ class Choices:
     comparator: str
     questions: tuple[Question, ...] = ()
     judges: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    groups: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     resamples: int = RESAMPLES
     seed: int = 0
 
@@ -83,8 +84,8 @@ class Comparison:
 
     @property
     def sets(self) -> list[str]:
-        """The sets, in the order of the cells."""
-        return [str(name) for name in self.cells["set"].unique()]
+        """The sets, in the order of the cells, then those of which every cell is missing."""
+        return list(dict.fromkeys([*map(str, self.cells["set"]), *map(str, self.missing["set"])]))
 
     def arms(self, name: str) -> list[str]:
         """Return the arms of a set that have figures, in the order of the cells."""
@@ -135,10 +136,11 @@ def compare(
     """
     check_tables(items, cells)
     cells = cells.assign(arm=label_arms(cells))
-    if choices.comparator not in set(cells["arm"]):
+    missing = _find_missing(planned, cells)
+    arms = {*map(str, cells["arm"]), *map(str, missing["arm"])}
+    if choices.comparator not in arms:
         raise DataError(
-            f"The comparator {choices.comparator!r} is no arm of the cells; expected one of "
-            f"{sorted(map(str, cells['arm'].unique()))}."
+            f"The comparator {choices.comparator!r} is no arm of the cells; expected one of {sorted(arms)}."
         )
     rng = np.random.default_rng(choices.seed)
     untrained = find_untrained(cells)
@@ -161,7 +163,7 @@ def compare(
             "No cell is finished, so that there is nothing to compare; see the reasons in the cells."
         )
     differences = pd.concat(tables, ignore_index=True)
-    return Comparison(choices, cells, _find_missing(planned, cells), means.assign(leads=leads), differences)
+    return Comparison(choices, cells, missing, means.assign(leads=leads), differences)
 
 
 def _find_missing(planned: pd.DataFrame | None, cells: pd.DataFrame) -> pd.DataFrame:
@@ -176,7 +178,13 @@ def _pick_leading(items: pd.DataFrame, choices: Choices) -> pd.DataFrame:
     """The group and the judge of every set and metric, as columns set, metric, group, judge."""
     rows = []
     for (name, metric), part in items.groupby(["set", "metric"], sort=False):
-        group = _pick_group(part["group"].unique().tolist(), str(metric), choices.groups)
+        groups = part["group"].unique().tolist()
+        group = choices.groups.get(str(name), {}).get(str(metric), _first_group(groups))
+        if group not in groups:
+            raise DataError(
+                f"{metric} of the set {name} has the groups {groups}, and {group!r} was chosen; choose in "
+                "`groups` the one that leads."
+            )
         judges = part.loc[part["group"] == group, "judge"].unique().tolist()
         judge = choices.judges.get(str(name), {}).get(str(metric), judges[0] if len(judges) == 1 else None)
         if judge not in judges:
@@ -188,13 +196,10 @@ def _pick_leading(items: pd.DataFrame, choices: Choices) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "metric", "group", "judge"])
 
 
-def _pick_group(groups: list[str], metric: str, chosen: Mapping[str, str]) -> str:
-    if metric in chosen and chosen[metric] in groups:
-        return chosen[metric]
-    found = groups if len(groups) == 1 else [group for group in LEADING_GROUPS if group in groups]
-    if not found:
-        raise DataError(f"{metric} has the groups {groups}; choose in `groups` the one that leads.")
-    return found[0]
+def _first_group(groups: list[str]) -> str | None:
+    if len(groups) == 1:
+        return groups[0]
+    return next((group for group in LEADING_GROUPS if group in groups), None)
 
 
 Pairs = list[tuple[str, str]]

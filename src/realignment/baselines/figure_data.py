@@ -172,20 +172,25 @@ def place_labels(points: pd.DataFrame, *, width: float, height: float) -> list[s
     Returns:
         One of `PLACES` per point.
     """
-    x = _pixels(points, "x", width)
-    y = _pixels(points, "y", height)
-    # Wider than a point: a label that touches another point would seem to be of that one.
-    taken = [(cx - 12, cy - 9, cx + 12, cy + 9) for cx, cy in zip(x, y, strict=True)]
-    places: list[str] = []
-    for arm, cx, cy in zip(points["arm"], x, y, strict=True):
-        boxes = {place: _box(place, cx, cy, CHARACTER * len(str(arm))) for place in PLACES}
-        own = taken[len(places)]  # a label may touch its own point
-        others = [box for box in taken if box is not own]
-        costs = {place: _cost(box, others, width, height) for place, box in boxes.items()}
-        best = min(PLACES, key=costs.__getitem__)  # the first of equally good ones
-        places.append(best)
-        taken.append(boxes[best])
-    return places
+    centres = list(zip(_pixels(points, "x", width), _pixels(points, "y", height), strict=True))
+    # Wider than a point: a label that ends at another point would seem to be of that one.
+    markers = [(x - 26, y - 9, x + 26, y + 9) for x, y in centres]
+    choices = [
+        {place: _box(place, x, y, CHARACTER * len(str(arm))) for place in PLACES}
+        for arm, (x, y) in zip(points["arm"], centres, strict=True)
+    ]
+    chosen = [PLACES[0]] * len(points)
+    # Each label in turn gives way to all others, until nothing changes or for a few rounds.
+    for _ in range(5):
+        before = list(chosen)
+        for i, boxes in enumerate(choices):
+            others = [choices[j][chosen[j]] for j in range(len(points)) if j != i]
+            others += [marker for j, marker in enumerate(markers) if j != i]
+            costs = {place: _cost(box, others, width, height) for place, box in boxes.items()}
+            chosen[i] = min(PLACES, key=costs.__getitem__)  # the first of equally good ones
+        if chosen == before:
+            break
+    return chosen
 
 
 def axis_range(points: pd.DataFrame, axis: str) -> tuple[float, float]:

@@ -156,7 +156,7 @@ def plot_differences(comparison: Comparison, name: str) -> Figure | None:
                 fontweight="bold" if told_apart else "normal",
             )
     names = [_plain(arm) for arm in matrix.arms]
-    ax.set_xticks(range(size), names, rotation=35, ha="right")
+    ax.set_xticks(range(size), names, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(size), names)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
@@ -176,7 +176,7 @@ def plot_logratios(comparison: Comparison, name: str) -> Figure | None:
     arms = [arm for arm in comparison.arms(name) if arm in set(leading["arm"])]
     if not arms:
         return None
-    figure = Figure(figsize=(max(6.0, 1.1 * len(arms) + 1), 3.8), layout="constrained")
+    figure = Figure(figsize=(min(12.0, max(6.0, 1.1 * len(arms) + 1)), 3.8), layout="constrained")
     ax = figure.subplots()
     width = 0.25
     for place, (metric, (label, colour)) in enumerate(LOGRATIOS.items()):
@@ -189,7 +189,8 @@ def plot_logratios(comparison: Comparison, name: str) -> Figure | None:
         )  # fmt: skip
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     ax.grid(visible=False, axis="x")
-    ax.set_xticks(range(len(arms)), [_plain(arm) for arm in arms], rotation=25 if len(arms) > 7 else 0)
+    turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 7 else {}
+    ax.set_xticks(range(len(arms)), [_plain(arm) for arm in arms], **turned)
     ax.set_ylabel("log-ratio, nats per answer")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     return figure

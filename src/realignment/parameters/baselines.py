@@ -48,7 +48,7 @@ class QuestionParameters(Parameters):
 class BaselinesParameters(Parameters):
     """The comparison: every method with every seed is a cell."""
 
-    set: SetParameters = SetParameters()
+    set: SetParameters = Field(SetParameters(), description="What methods train on and are measured on")
     methods: tuple[str, ...] = Field(min_length=1, description="Files of conf/base/methods")
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="One training of each method a seed")
     variants: dict[str, dict[str, Any]] = Field(

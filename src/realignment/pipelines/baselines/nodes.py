@@ -7,7 +7,15 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from realignment.parameters import BaselinesParameters, EvaluationParameters, JudgingParameters
+from realignment.parameters import (
+    BaselinesParameters,
+    EvaluationParameters,
+    GoldParameters,
+    ImpactParameters,
+    JudgingParameters,
+    LossParameters,
+    TrainingParameters,
+)
 from realignment.parameters.base import ModelParameters
 from realignment.policy import Policy
 from realignment.tracking import lineage
@@ -27,10 +35,10 @@ def run_cells(
     model_parameters: ModelParameters,
     judging: JudgingParameters,
     evaluation: EvaluationParameters,
-    loss: dict[str, Any],
-    impact: dict[str, Any],
-    gold: dict[str, Any],
-    training: dict[str, Any],
+    loss: LossParameters,
+    impact: ImpactParameters,
+    gold: GoldParameters,
+    training: TrainingParameters,
     method: str,
     parameters: BaselinesParameters,
     work_folder: str,
@@ -65,7 +73,8 @@ def run_cells(
         evaluation,
         str(Path(work_folder) / "baselines"),
     )
-    sections = {"loss": loss, "impact": impact, "gold": gold, "training": training}
+    groups = {"loss": loss, "impact": impact, "gold": gold, "training": training}
+    sections = {name: group.model_dump(mode="json") for name, group in groups.items()}
     # All parameters are checked before the first training begins.
     cells = [
         (cell, Settings.of(cell, sections, parameters.overrides)) for cell in running.list_cells(parameters)
