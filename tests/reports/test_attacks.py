@@ -40,6 +40,14 @@ def test_a_judge_that_names_no_rules_has_one_panel():
     assert len(ticks(figure)) == 1
 
 
+def test_beside_a_judge_that_names_rules_another_may_have_none():
+    table = attack_success()
+    plain = table[~table["group"].str.startswith("rule:")].assign(judge="classifier")
+    figure = draw_attacks(pd.concat([table, plain]))
+    drawn = [trace for trace in figure.data if len(trace.x)]
+    assert sum(len(trace.x) for trace in drawn) == 2 * (len(table) + len(plain))
+
+
 def test_without_attacks_the_figure_says_so():
     for table in (pd.DataFrame(), evaluation()):
         figure = draw_attacks(table)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -67,11 +68,12 @@ def _add_judge(figure: go.Figure, panel: Panel, judge: str, *, row: int, col: in
     rows = panel.rows[panel.rows["judge"].fillna("") == judge]
     # The first group is at the top, so it has the greatest height.
     heights = {name: len(panel.groups) - 1 - place for place, name in enumerate(panel.groups)}
-    height = rows["group"].astype(str).map(heights)
+    # Numbers also where a judge has no row here, such as one that names no rules.
+    height = np.array([heights[name] for name in rows["group"].astype(str)], dtype=float)
     for time, offset, symbol in (("before", 0.14, "circle-open"), ("after", -0.14, "circle")):
         figure.add_scatter(
             x=rows[time].to_numpy(),
-            y=(height + offset).to_numpy(),
+            y=height + offset,
             error_x={
                 "type": "data",
                 "symmetric": False,
